@@ -1,0 +1,56 @@
+// memcpy, memmove, memset, memcmp, strlen for the agent, which has no libc: the compiler emits calls to
+// them. In ordinary builds this file is empty and libc's are used. Hidden: only the agent's own code
+// reaches them (checked by tools/check_agent).
+#include <cstddef>
+#include <cstdint>
+
+#ifdef BPFTIME_AGENT
+extern "C" {
+__attribute__((visibility("hidden"))) void* memcpy(void* to, const void* from, size_t n) {
+  void* const result = to;
+  __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+  return result;
+}
+__attribute__((visibility("hidden"))) void* memset(void* to, int value, size_t n) {
+  void* const result = to;
+  __asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(value) : "memory");
+  return result;
+}
+__attribute__((visibility("hidden"))) void* memmove(void* to, const void* from, size_t n) {
+  auto* d = static_cast<volatile unsigned char*>(to);
+  const auto* s = static_cast<const volatile unsigned char*>(from);
+  if (reinterpret_cast<uintptr_t>(to) <= reinterpret_cast<uintptr_t>(from)) {
+    for (size_t i = 0; i < n; i++) {
+      d[i] = s[i];
+    }
+  } else {
+    for (size_t i = n; i > 0; i--) {
+      d[i - 1] = s[i - 1];
+    }
+  }
+  return to;
+}
+__attribute__((visibility("hidden"))) int memcmp(const void* a, const void* b, size_t n) {
+  const auto* x = static_cast<const volatile unsigned char*>(a);
+  const auto* y = static_cast<const volatile unsigned char*>(b);
+  for (size_t i = 0; i < n; i++) {
+    if (x[i] != y[i]) {
+      return x[i] < y[i] ? -1 : 1;
+    }
+  }
+  return 0;
+}
+__attribute__((visibility("hidden"))) size_t strlen(const char* s) {
+  size_t n = 0;
+  while (static_cast<const volatile char*>(s)[n] != 0) {
+    n++;
+  }
+  return n;
+}
+}
+#else
+namespace bpftime {
+extern const char kFreestandingIsEmpty;  // an ordinary build has nothing here
+const char kFreestandingIsEmpty = 0;
+}  // namespace bpftime
+#endif

@@ -1,0 +1,61 @@
+// What a compiled program is: its ABI towards engines, helpers and runtime. Home: pure *, header only.
+//
+// Calling convention of a compiled program (x86-64): System V, ProgramFn. The code is position independent and
+// shared by all targets; whatever differs per process is read as hit->slots[i]. General-purpose registers only.
+// A program leaves early (r0 = 0) by itself when its budget is used up: it sets hit->ended = kHitOutOfFuel.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace bpftime {
+
+enum HitEnd : uint32_t {
+  kHitNormal = 0,
+  kHitOutOfFuel = 1,  // the budget (DESIGN D5) was used up
+  kHitFault = 2,      // a fault with the instruction pointer in program code (set by the agent's handler)
+};
+
+// The part of a hit that engines know. The runtime's own ProbeHit derives from it; helpers cast.
+// Lives on the stack of the thread that runs the program; never shared.
+struct Hit {
+  const uint64_t* slots;  // +0  this process's values for CompiledProgram::slots
+  int64_t fuel;           // +8  counted down by one at each back edge and callback iteration, where counted
+  uint32_t ended;         // +16 HitEnd
+  uint32_t reserved;      // +20
+  uint64_t program_rsp;   // +24 rsp that the engine's prologue saved, for leaving from anywhere (fault, fuel)
+};
+static_assert(sizeof(Hit) == 32 && offsetof(Hit, slots) == 0 && offsetof(Hit, fuel) == 8 &&
+              offsetof(Hit, ended) == 16 && offsetof(Hit, program_rsp) == 24);
+
+using ProgramFn = uint64_t (*)(void* ctx, Hit* hit);
+// The hit is the sixth argument (r9): helpers read no TLS, and a test makes a Hit on its stack.
+using HelperFn = uint64_t (*)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, Hit* hit);
+
+// kHelper: id = helper number; value = address of its HelperFn in this process.
+// kMap: id = MapId; value = address of this process's MapView of it (what a program holds as a map pointer).
+// kMapValue: id = MapId, addend = offset; value = address of that byte of the map's value area.
+// kFunction: a callback's address (bpf_loop, for_each): id = instruction index; value = code base + its offset.
+enum class SlotKind : uint32_t { kHelper, kMap, kMapValue, kFunction };
+struct Slot {
+  SlotKind kind;
+  uint32_t id;
+  uint64_t addend;
+};
+static_assert(sizeof(Slot) == 16);
+
+// An instruction pointer in [code_begin, code_end) at a fault: continue at resume_at, which ends the program
+// with r0 = 0 after setting rsp from hit->program_rsp. All are offsets into `code`. The fault handler puts the
+// Hit* into rdi before it resumes there.
+struct FaultRange {
+  uint32_t code_begin, code_end, resume_at;
+};
+
+struct CompiledProgram {
+  std::vector<std::byte> code;  // entry at offset 0
+  std::vector<Slot> slots;
+  std::vector<FaultRange> faults;
+  uint32_t stack_bytes;  // eBPF frames and spills at the deepest call; the runtime checks it
+};
+
+}  // namespace bpftime
