@@ -1,0 +1,102 @@
+// What loaders and the command line say to the broker, and its answers. Home: pure *.
+// One message is one SOCK_SEQPACKET packet: MessageHeader, then the body of its kind, fds beside it.
+// HOSTILE in both directions: sizes are checked against the packet, counts against the k...Max below.
+// A request:  RequestHead, attr bytes (padded to 8), ObjectRef[ref_count], Payload[payload_count], payload bytes
+//             (each padded to 8), or, when flags has kPayloadInFd, the payload bytes in the first fd (a memfd).
+// A reply:    ReplyHead, output bytes (or, with kPayloadInFd, in the last fd); an object's fd comes first.
+#pragma once
+#include <cstdint>
+
+namespace bpftime {
+
+inline constexpr uint16_t kMessageVersion = 1;
+inline constexpr uint32_t kMaxPacketBytes = 64 << 10;
+inline constexpr uint32_t kMaxInlinePayload = 32 << 10;
+inline constexpr uint64_t kMaxPayloadBytes = 64ULL << 20;
+inline constexpr uint32_t kMaxFds = 8;
+inline constexpr uint32_t kMaxRefs = 256;
+inline constexpr uint32_t kMaxPayloads = 16;
+inline constexpr char kSocketName[] = "broker.sock";
+
+enum class MessageKind : uint16_t {
+  kHello = 1,      // args[0] = Role; reply: Welcome as output
+  kReply = 2,
+  // from a shim
+  kBpf = 3,        // command = enum bpf_cmd; attr = union bpf_attr
+  kPerfOpen = 4,   // attr = perf_event_attr; args = pid, cpu, group_fd, flags; payload kPathTag = path string
+  kPerfIoctl = 5,  // command = ioctl number; args[0] = argument; refs: the event, and the program of SET_BPF
+  kMapRegion = 6,  // refs[0] = map; reply: MapRegionReply, the region's fd
+  kTracePipe = 7,  // reply: a readable fd that printk lines come out of
+  // from the command line; command output is UTF-8 text for people or, with args[3] = 1, JSON
+  kAttach = 20,    // args[0] = pid
+  kDetach = 21,    // args[0] = pid, 0 = all
+  kStart = 22,     // args[0] = pid that will exec at once; reply when it may
+  kStatus = 23,
+  kLog = 24,       // args[0] = 1: follow; reply: a readable fd
+  kShutdown = 25,
+  kOptions = 26,   // args[0] = OptionBits for this loader connection's process tree
+};
+
+enum class Role : uint32_t { kLoader = 1, kCommand = 2 };
+inline constexpr uint64_t kOptionNoAttach = 1;    // a probe that names a pid does not bring the agent in
+inline constexpr uint32_t kPayloadInFd = 1;
+
+struct MessageHeader {
+  uint32_t size_bytes;  // of the whole packet
+  MessageKind kind;
+  uint16_t version;
+  uint64_t serial;      // a reply repeats its request's
+};
+static_assert(sizeof(MessageHeader) == 16);
+
+struct RequestHead {
+  uint32_t command, attr_bytes;
+  int64_t args[4];
+  uint32_t ref_count, payload_count, flags, reserved;
+};
+static_assert(sizeof(RequestHead) == 56);
+
+// An fd of the caller that stands in the attr (or in an instruction), named by what it is: the broker finds the
+// object by (device, inode) of the socket end that it once gave away (DESIGN D2). inode 0 = not one of ours.
+struct ObjectRef {
+  int32_t fd;
+  uint32_t reserved;
+  uint64_t device, inode;
+};
+static_assert(sizeof(ObjectRef) == 24);
+
+// Bytes that an attr pointer names. tag = offset of the pointer in the attr, or a k...Tag.
+struct Payload {
+  uint32_t tag, flags;
+  uint64_t size_bytes;
+};
+static_assert(sizeof(Payload) == 16);
+inline constexpr uint32_t kPathTag = 0x10000;
+inline constexpr uint32_t kOutputWanted = 1;  // Payload::flags: no bytes follow; this much room for output
+
+enum class ObjectKind : uint32_t { kNone = 0, kMap, kProg, kLink, kBtf, kPerf, kLog };
+
+struct ReplyHead {
+  int64_t value;        // >= 0, or -errno
+  ObjectKind object;    // kind of the fd that comes first, kNone when there is none
+  uint32_t object_id;
+  uint32_t flags;
+  uint32_t reserved;
+  uint64_t output_bytes;
+};
+static_assert(sizeof(ReplyHead) == 32);
+
+struct Welcome {
+  uint32_t owner;          // OwnerId of this process, for map locks
+  uint32_t cpu_count;      // possible CPUs as loaders see them
+  uint32_t broker_pid;
+  uint32_t uprobe_type;    // PMU number that perf_event_open uses for uprobes
+};
+
+struct MapRegionReply {
+  uint32_t map_id, map_type, map_flags, key_size, value_size, max_entries, cpu_count, frozen;
+  uint64_t map_extra, region_bytes;
+};
+static_assert(sizeof(MapRegionReply) == 48);
+
+}  // namespace bpftime

@@ -1,0 +1,116 @@
+// Targets: every process that has an agent. Home: broker, its one thread.
+// The session says what should be (Wanted); Targets makes each process so: brings agents in, maps code and map
+// regions, patches and unpatches, follows forks and loaded libraries, and takes everything away again.
+// Calls block the loop while a target is stopped: bounded by kTargetDeadlineMs.
+#pragma once
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "abi/agent.hpp"
+#include "abi/ids.hpp"
+#include "base/result.hpp"
+#include "broker/event_loop.hpp"
+#include "spec/spec.hpp"
+#include "vm/program.hpp"
+
+namespace bpftime {
+
+inline constexpr int kTargetDeadlineMs = 2000;
+
+// A map as a target needs it. region_fd stays the session's.
+struct MapForTarget {
+  MapId id;
+  MapSpec spec;
+  int region_fd;          // the shared file; of a frozen map its sealed copy
+  uint64_t region_bytes;
+  bool read_only;         // frozen: mapped without PROT_WRITE
+};
+// A compiled program. code_fd: memfd named kCodeName, sealed, code at offset 0.
+struct ProgramForTarget {
+  ProgId id;
+  const CompiledProgram* compiled;
+  int code_fd;
+};
+// One link that is armed now.
+struct WantedLink {
+  LinkId id;
+  ProgId program;
+  uint64_t device, inode;  // of the file, as fstat gives
+  uint64_t file_offset;
+  bool is_return;
+  pid_t pid;               // > 0: this process only; -1: every target
+  uint64_t cookie;
+};
+
+// What Targets asks of and tells the session.
+class TargetHost {
+ public:
+  virtual ~TargetHost() = default;
+  virtual Result<MapForTarget> map_for_target(MapId id) = 0;
+  virtual Result<ProgramForTarget> program_for_target(ProgId id) = 0;
+  virtual std::vector<WantedLink> wanted_links() = 0;
+  virtual void target_said_printk(pid_t pid, const AgentMessage& message) = 0;
+  virtual void link_disarmed(LinkId id, pid_t pid, HitEnd why) = 0;  // budget or fault
+  virtual void target_gone(OwnerId owner, pid_t pid) = 0;            // ended, exec'ed or detached
+  virtual void log(const std::string& line) = 0;                     // without "bpftime:"
+};
+
+struct TargetStatus {
+  pid_t pid;
+  uint32_t owner;
+  std::string exe;
+  std::string way;              // "dlopen" or "mapped"
+  uint32_t sites;
+  struct LinkState {
+    uint32_t link;
+    bool placed;
+    std::string why_not;        // refusal, or "file not mapped"
+    uint64_t run, missed, faulted, out_of_fuel;
+  };
+  std::vector<LinkState> links;
+  uint64_t missed;              // nested hits and full return tables, all threads
+};
+
+class Targets {
+ public:
+  struct Config {
+    std::vector<std::byte> agent_file;  // ELF bytes of bpftime-agent.so
+    int alive_fd = -1;                  // AlivePage file, sealed against new writers
+    uint32_t alive_expected = 0;
+    uint32_t first_owner = 1000;
+  };
+  Targets(EventLoop* loop, TargetHost* host, Config config);
+  ~Targets();  // detaches all
+
+  // Brings the agent into a live process and arms what applies. Attaching twice is no error.
+  // Errors: ESRCH, EPERM (+ why), EBUSY (traced by a debugger), ETIMEDOUT, ENOTSUP (not x86-64 ...).
+  Result<void> attach(pid_t pid);
+  // For `start`: seizes pid, returns at once; when it execs, the agent comes in at its entry point.
+  Result<void> attach_at_exec(pid_t pid);
+  // Restores the bytes, unmaps what can be unmapped. Errors: ESRCH not a target.
+  Result<void> detach(pid_t pid);
+  void detach_all();
+  // Makes every target as host->wanted_links() says now. When `concerning` is not null: the first error
+  // that kept this link from being placed in a target that it names by pid.
+  Result<void> sync(const LinkId* concerning);
+
+  [[nodiscard]] bool has(pid_t pid) const;
+  [[nodiscard]] size_t count() const;
+  [[nodiscard]] std::vector<TargetStatus> status();
+  // Restores the code of processes that an earlier broker of this user left behind (docs/decisions/0001).
+  // Returns how many.
+  uint32_t recover_orphans();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace bpftime
