@@ -1,0 +1,57 @@
+// RemoteThread: a stopped thread does system calls, or calls a function, for us, and is then
+// exactly as before: registers, the state of an interrupted system call, signal mask, pending
+// signals. Home: edge, broker.
+//
+// System calls are driven by two ptrace stops at a `syscall` instruction of the vdso (or of any
+// executable mapping): no code is written, no signal action of the target is touched, none of its
+// handlers runs meanwhile.
+#pragma once
+#include <cstdint>
+#include <initializer_list>
+
+#include "base/result.hpp"
+#include "inject/stopped_process.hpp"
+
+namespace bpftime {
+
+class RemoteThread {
+ public:
+  // `process` must outlive it and hold `tid` (0: a suitable one is chosen). Errors: as
+  // StoppedProcess, and EACCES: a seccomp filter of the target might kill it for our calls and
+  // cannot be suspended.
+  static Result<RemoteThread> begin(StoppedProcess& process, pid_t tid, uint64_t deadline_ns);
+  ~RemoteThread();  // finish()
+  RemoteThread(RemoteThread&& other) noexcept;
+  RemoteThread& operator=(RemoteThread&&) = delete;
+
+  [[nodiscard]] StoppedProcess& process() const { return *process_; }
+  [[nodiscard]] pid_t tid() const { return tid_; }
+
+  // The call's result; -errno becomes an Error with that code. Never a call that can block.
+  Result<uint64_t> syscall(long number, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0,
+                           uint64_t d = 0, uint64_t e = 0, uint64_t f = 0);
+  // Calls function(args...) (at most 6) on this thread's stack below the red zone; rax. Only where
+  // that is sound: dlopen and dlclose at a wait point or at the entry point (facts: hooking §1).
+  // ETIMEDOUT leaves the thread in the call: the process must then be considered broken, and is let
+  // go as it is.
+  Result<uint64_t> call(RemoteAddr function, std::initializer_list<uint64_t> args);
+
+  // Room of at least 4096 bytes on the thread's stack, below the red zone, for arguments.
+  [[nodiscard]] RemoteAddr scratch() const { return scratch_; }
+  static constexpr uint64_t kScratchBytes = 4096;
+
+  // Puts the thread back. Also done by the destructor.
+  Result<void> finish();
+
+ private:
+  RemoteThread() = default;
+  Result<void> run_to_syscall_stop(bool entering);
+  StoppedProcess* process_ = nullptr;
+  pid_t tid_ = 0;
+  uint64_t deadline_ns_ = 0, syscall_ip_ = 0, saved_mask_ = 0;
+  RemoteAddr scratch_{};
+  Registers saved_{};
+  bool at_exit_stop_ = false;
+};
+
+}  // namespace bpftime
