@@ -1,9 +1,10 @@
 // What broker and agent share of a target's memory. Home: pure *.
 //
-// "Outside in" (docs/decisions/0001): nothing in a target listens. The broker stops the target and writes
-// everything from outside: the arena (private memory, a MAP_PRIVATE memfd named kArenaName, so that a process
-// with an agent is known from /proc/PID/maps), the site table (anonymous, MADV_WIPEONFORK), trampolines, code
-// mappings. The agent only reads them, and speaks first, on its channel, in four cases (AgentSays).
+// "Outside in" (docs/decisions/0001): nothing in a target listens. The broker stops the target and
+// writes everything from outside: the arena (private memory, a MAP_PRIVATE memfd named kArenaName,
+// so that a process with an agent is known from /proc/PID/maps), the site table (anonymous,
+// MADV_WIPEONFORK), trampolines, code mappings. The agent only reads them, and speaks first, on its
+// channel, in four cases (AgentSays).
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -23,14 +24,16 @@ inline constexpr char kAliveName[] = "bpftime-alive";
 inline constexpr uint64_t kArenaBytes = 64ULL << 20;  // sparse address space
 inline constexpr uint32_t kMaxSites = 1U << 16;
 
-// One patched place. In the table, which a fork wipes: null pointers then, which the thunks test anyway.
+// One patched place. In the table, which a fork wipes: null pointers then, which the thunks test
+// anyway.
 struct Site {
   std::atomic<const struct AttachedList*> on_entry;   // +0
   std::atomic<const struct AttachedList*> on_return;  // +8
   uint64_t address;                                   // +16 of the probed instruction (get_func_ip)
   uint64_t reserved;                                  // +24
 };
-static_assert(sizeof(Site) == 32 && offsetof(Site, on_return) == 8 && offsetof(Site, address) == 16);
+static_assert(sizeof(Site) == 32 && offsetof(Site, on_return) == 8 &&
+              offsetof(Site, address) == 16);
 
 // Site 0 of the table is never a site: it is this guard, so that a wiped table is known.
 inline constexpr uint64_t kTableGuard = 0x656c626174667062ULL;
@@ -40,7 +43,8 @@ struct HitCounts {
   std::atomic<uint64_t> run, missed, faulted, out_of_fuel;
 };
 
-inline constexpr uint32_t kAttachedInternal = 1;  // `program` is an agent function: uint64_t (void* regs, Hit*)
+inline constexpr uint32_t kAttachedInternal =
+    1;  // `program` is an agent function: uint64_t (void* regs, Hit*)
 
 struct Attached {
   uint64_t (*program)(void* ctx, struct Hit* hit);
@@ -50,25 +54,27 @@ struct Attached {
   uint32_t link, flags;
   const struct CodeRange* code;  // for the fault handler
 };
-// Immutable once published; replaced as a whole by one store. `count` items follow, in attach order.
+// Immutable once published; replaced as a whole by one store. `count` items follow, in attach
+// order.
 struct AttachedList {
   uint32_t count, reserved;
   Attached items[];
 };
 
-// One program's code in this process, for the fault handler: an ip in [begin, end) resumes at resume.
+// One program's code in this process, for the fault handler: an ip in [begin, end) resumes at
+// resume.
 struct CodeRange {
   uint64_t begin, end, resume;
 };
 
-// A word that the kernel changes when the broker dies: a robust futex of the broker's main thread, on a page
-// that targets map read-only. Alive while word == expected.
+// A word that the kernel changes when the broker dies: a robust futex of the broker's main thread,
+// on a page that targets map read-only. Alive while word == expected.
 struct AlivePage {
   std::atomic<uint32_t> word;
 };
 
-// Journal of what was overwritten, so that a later broker, or the same one after a fork, can restore it.
-// Append only; an entry whose `after` is no longer in place is stale and skipped.
+// Journal of what was overwritten, so that a later broker, or the same one after a fork, can
+// restore it. Append only; an entry whose `after` is no longer in place is stale and skipped.
 struct JournalEntry {
   uint64_t address;
   uint32_t bytes, reserved;
@@ -79,50 +85,53 @@ static_assert(sizeof(JournalEntry) == 48);
 // First page of the arena.
 struct AgentState {
   uint32_t magic, version;
-  uint64_t agent_base, agent_bytes;        // image
+  uint64_t agent_base, agent_bytes;  // image
   uint64_t arena_bytes;
   Site* table;
   uint32_t table_sites, site_count;
-  const AlivePage* alive;                  // null = not yet armed: hits pass through
+  const AlivePage* alive;  // null = not yet armed: hits pass through
   uint32_t alive_expected;
-  uint32_t tgid;                           // as the kernel numbers it in the target's own pid namespace
-  uint32_t owner;                          // OwnerId
-  int32_t channel;                         // the agent's end, SOCK_SEQPACKET; checked by inode before each use
+  uint32_t tgid;    // as the kernel numbers it in the target's own pid namespace
+  uint32_t owner;   // OwnerId
+  int32_t channel;  // the agent's end, SOCK_SEQPACKET; checked by inode before each use
   uint64_t channel_inode;
-  uint32_t tcb_tid_offset;                 // fs:offset holds the tid (glibc, musl); 0 = unknown
+  uint32_t tcb_tid_offset;  // fs:offset holds the tid (glibc, musl); 0 = unknown
   uint32_t rseq_offset_valid;
-  int64_t rseq_offset;                     // fs-relative struct rseq
-  uint32_t use_gs;                         // 0: find the block by hash of the fs base
-  uint32_t fs_self_pointer;                // 1: %fs:0 is the fs base (glibc, musl)
-  std::atomic<ThreadBlock*> blocks;        // list through next_block
+  int64_t rseq_offset;               // fs-relative struct rseq
+  uint32_t use_gs;                   // 0: find the block by hash of the fs base
+  uint32_t fs_self_pointer;          // 1: %fs:0 is the fs base (glibc, musl)
+  std::atomic<ThreadBlock*> blocks;  // list through next_block
   std::atomic<uint32_t> block_count;
-  uint32_t signals_owned;                  // bit signo: our action is installed
-  uint64_t old_actions[65][4];             // struct kernel sigaction {handler, flags, restorer, mask}
+  uint32_t signals_owned;       // bit signo: our action is installed
+  uint64_t old_actions[65][4];  // struct kernel sigaction {handler, flags, restorer, mask}
   std::atomic<uint32_t> fork_lock;
-  std::atomic<uint32_t> disarmed;          // the agent disarmed itself; why = errno
-  uint64_t journal;                        // JournalEntry[]
+  std::atomic<uint32_t> disarmed;  // the agent disarmed itself; why = errno
+  uint64_t journal;                // JournalEntry[]
   std::atomic<uint64_t> journal_count;
-  uint64_t code_ranges;                    // CodeRange[]
+  uint64_t code_ranges;  // CodeRange[]
   std::atomic<uint64_t> code_range_count;
   std::atomic<ThreadBlock*> block_hash[1024];  // by fs base, open addressing
 };
 
-// ---- The agent image -------------------------------------------------------------------------------------
-// The one exported symbol, `bpftime_agent_descriptor`: read by the broker from its own copy of the file.
+// ---- The agent image
+// ------------------------------------------------------------------------------------- The one
+// exported symbol, `bpftime_agent_descriptor`: read by the broker from its own copy of the file.
 // Every pointer is an address inside the image (relocated with it).
 struct AgentDescriptor {
   uint32_t magic, version;
-  AgentState** state;        // the image's one variable: where the arena is
-  void (*entry_thunk)();     // trampolines of entry-only sites go here (hook/trampoline.hpp)
-  void (*return_thunk)();    // trampolines of sites with a return probe
-  void (*return_point)();    // the address that hooked functions return to
+  AgentState** state;      // the image's one variable: where the arena is
+  void (*entry_thunk)();   // trampolines of entry-only sites go here (hook/trampoline.hpp)
+  void (*return_thunk)();  // trampolines of sites with a return probe
+  void (*return_point)();  // the address that hooked functions return to
+  void (*inside_thunk)();  // for sites inside a function: all flags and the red zone are live
+                           // are live there
   void (*fault_handler)(int, void*, void*);  // SIGSEGV, SIGBUS action
   void (*signal_restorer)();
   uint64_t (*on_libraries)(void* regs, struct Hit* hit);  // internal program for _dl_debug_state
   uint64_t (*on_sigaction)(void* regs, struct Hit* hit);  // internal program for sigaction
-  const void* helpers;       // HelperEntry[helper_count]: {uint64 id; void* function}
+  const void* helpers;  // HelperEntry[helper_count]: {uint64 id; void* function}
   uint64_t helper_count;
-  ThreadBlock* nobody;       // the shared block whose owner never matches
+  ThreadBlock* nobody;  // the shared block whose owner never matches
   uint64_t image_end;
 };
 struct HelperEntry {
@@ -130,9 +139,11 @@ struct HelperEntry {
   void* function;
 };
 
-// ---- What the agent says (datagrams on the channel) ----------------------------------------------------------
+// ---- What the agent says (datagrams on the channel)
+// ----------------------------------------------------------
 enum class AgentSays : uint32_t {
-  kForked = 1,     // from a child, on the inherited channel, its own new channel's broker end beside it; waits
+  kForked = 1,  // from a child, on the inherited channel, its own new channel's broker end beside
+                // it; waits
   kLibraries = 2,  // link map changed; waits for one byte, at most kAgentWaitMs
   kPrintk = 3,     // `text` follows; never waits, dropped when the queue is full
   kDisarmed = 4,   // `value` = link, `code` = HitEnd

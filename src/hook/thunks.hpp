@@ -1,0 +1,51 @@
+// The code that trampolines run: builds pt_regs, calls the agent, goes on with the probed function.
+// Home: injected *, any thread of the target, any signal state. Knows no eBPF.
+//
+// What a hit keeps as it was: every general register (also those that a call may clobber), the
+// arithmetic flags (all flags inside a function), DF, vector registers and x87 (never touched),
+// errno, the red zone. Of the target's own stack a hit uses 32 bytes below rsp at the probed
+// instruction (8 while the callbacks run; a further 400 at a thread's first hit); inside a function
+// these begin below the red zone. The callbacks run on the thread's hit stack of 64 KB, or on the
+// alternate signal stack where the hit is in a handler that runs there (else the kernel would begin
+// a further handler at its top). A hit while another runs on the same thread, in a signal handler
+// of the target, is counted in ThreadBlock::missed and passes through.
+//
+// A site with null `on_entry` and `on_return` passes through at once. When the site table was wiped
+// by a fork (its first word is not kTableGuard) bpftime_cold_hit is called before that, and the
+// site looked at once more.
+//
+// Return probes (docs/hooking.md; DESIGN D6): the body is called with rbx naming a ReturnEntry. rbx
+// is call-saved in the System V ABI; functions of other conventions (Go) must not get return
+// probes.
+#pragma once
+#include <asm/ptrace.h>
+
+#include "abi/agent.hpp"
+
+#define BPFTIME_HIDDEN __attribute__((visibility("hidden")))
+
+extern "C" {
+
+// Addresses for AgentDescriptor and trampolines; never called from C.
+BPFTIME_HIDDEN void bpftime_entry_thunk();
+BPFTIME_HIDDEN void bpftime_inside_thunk();
+BPFTIME_HIDDEN void bpftime_return_thunk();
+BPFTIME_HIDDEN void bpftime_return_point();
+
+// ---- Given by the user of hook (the agent, a test)
+// -------------------------------------------------------- regs: the kernel's user pt_regs. At
+// entry ip = Site::address and sp as at the probed instruction; at return ip = the address the
+// function returns to, sp = as after its `ret`, rax and rdx the returned value. They must not touch
+// vector registers, errno or TLS. Changes to *regs are ignored, but for rax where 1 is returned.
+
+// 0: run the function. 1: do not; return to its caller with rax = regs->rax (first instruction
+// only).
+BPFTIME_HIDDEN uint64_t bpftime_on_entry(pt_regs* regs, bpftime::Site* site,
+                                         bpftime::ThreadBlock* block);
+BPFTIME_HIDDEN void bpftime_on_return(pt_regs* regs, bpftime::Site* site,
+                                      bpftime::ThreadBlock* block);
+// The site table was wiped: this is a forked child's first hit. Runs on the hit stack under the
+// guard.
+BPFTIME_HIDDEN void bpftime_cold_hit(bpftime::Site* site, bpftime::ThreadBlock* block);
+
+}  // extern "C"
