@@ -4,6 +4,23 @@
 // A request:  RequestHead, attr bytes (padded to 8), ObjectRef[ref_count], Payload[payload_count], payload bytes
 //             (each padded to 8), or, when flags has kPayloadInFd, the payload bytes in the first fd (a memfd).
 // A reply:    ReplyHead, output bytes (or, with kPayloadInFd, in the last fd); an object's fd comes first.
+//
+// kBpf: attr is always kAttrBytes long (what the caller did not give is zero); its pointers mean nothing here.
+//   refs      every fd of the attr, and of a program's LDDW instructions, that the caller has open. No ref for an fd
+//             number: it is not open, EBADF. A ref with inode 0, or that names nothing of ours: open, but a foreign
+//             file: the errno of the kernel for that place (EINVAL mostly, EBADF for a perf event).
+//   payloads  tag = offset of the pointer in union bpf_attr. PROG_LOAD: insns, license (without its NUL), log_buf as
+//             room. BTF_LOAD: btf, btf_log_buf as room. OBJ_GET_INFO_BY_FD: info as input (the caller's bytes) and
+//             the room is its size. PROG_TEST_RUN: data_in, ctx_in; data_out, ctx_out as room.
+//             RAW_TRACEPOINT_OPEN: name.
+//   reply     value and fd as bpf(2) returns; output by command: PROG_LOAD and BTF_LOAD the log text with its NUL (also
+//             beside an error; at most the room); OBJ_GET_INFO_BY_FD the info, whose size becomes info_len;
+//             *_GET_NEXT_ID a uint32_t; PROG_TEST_RUN a TestRunOutput and what it announces.
+// kPerfOpen: attr = perf_event_attr as far as the caller gave it (its `size` is the true one), args[0] > 0 or -1.
+//   The file of a uprobe is opened by the caller, in its own root and mount namespace, with O_PATH: the first fd that
+//   is no payload file. Payload kPathTag = the path as given, for messages. Reply: the event's fd.
+// kPerfIoctl: refs = the event's fd, then the program's when there is one. An event may be named that is no event
+//   (ENOTTY), a program that is none (EINVAL).
 #pragma once
 #include <cstdint>
 
@@ -73,6 +90,16 @@ struct Payload {
 static_assert(sizeof(Payload) == 16);
 inline constexpr uint32_t kPathTag = 0x10000;
 inline constexpr uint32_t kOutputWanted = 1;  // Payload::flags: no bytes follow; this much room for output
+
+inline constexpr uint32_t kAttrBytes = 256;  // more than any union bpf_attr so far
+
+// First part of PROG_TEST_RUN's output; data_bytes and ctx_bytes follow, each padded to 8.
+struct TestRunOutput {
+  uint32_t retval, duration_ns;
+  uint32_t data_size, ctx_size;    // what goes to data_size_out, ctx_size_out
+  uint32_t data_bytes, ctx_bytes;  // that follow here
+};
+static_assert(sizeof(TestRunOutput) == 24);
 
 enum class ObjectKind : uint32_t { kNone = 0, kMap, kProg, kLink, kBtf, kPerf, kLog };
 
