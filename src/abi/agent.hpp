@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "abi/process_info.hpp"
 #include "abi/thread_block.hpp"
 
 namespace bpftime {
@@ -41,10 +42,13 @@ inline constexpr uint64_t kTableGuard = 0x656c626174667062ULL;
 // counts of one link in one process; shared with the broker (HOSTILE for the broker)
 struct HitCounts {
   std::atomic<uint64_t> run, missed, faulted, out_of_fuel;
+  std::atomic<uint64_t> disarmed;  // HitEnd that disarmed it; 0 = armed
 };
+static_assert(sizeof(HitCounts) == 40);
 
 inline constexpr uint32_t kAttachedInternal =
     1;  // `program` is an agent function: uint64_t (void* regs, Hit*)
+inline constexpr uint32_t kAttachedCounted = 2;   // count each run in counts->run: a locked add, 5 ns
 
 struct Attached {
   uint64_t (*program)(void* ctx, struct Hit* hit);
@@ -58,7 +62,10 @@ struct Attached {
 // order.
 struct AttachedList {
   uint32_t count, reserved;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpedantic"
   Attached items[];
+#pragma GCC diagnostic pop
 };
 
 // One program's code in this process, for the fault handler: an ip in [begin, end) resumes at
@@ -110,6 +117,7 @@ struct AgentState {
   std::atomic<uint64_t> journal_count;
   uint64_t code_ranges;  // CodeRange[]
   std::atomic<uint64_t> code_range_count;
+  ProcessInfo process;                     // what helpers ask for
   std::atomic<ThreadBlock*> block_hash[1024];  // by fs base, open addressing
 };
 

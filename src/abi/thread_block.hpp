@@ -59,6 +59,8 @@ struct ThreadBlock {
       plain_stacks[kPlainStacks];  // +816 rsp >> 16 known not to be on the alternate signal stack
   uint32_t scan_backoff;  // +944 hits to go without an entry before the next reclaiming scan
   uint32_t reserved_word;
+  uint64_t random_state;   // of get_prandom_u32; 0 = not seeded
+  uint64_t own_robust[3];  // struct robust_list_head of ours, for threads without one (musl, Go)
 };
 static_assert(offsetof(ThreadBlock, tid) == 8 && offsetof(ThreadBlock, depth) == 12 &&
               offsetof(ThreadBlock, hit_stack_top) == 16 &&

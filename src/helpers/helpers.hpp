@@ -1,0 +1,40 @@
+// One function a helper, in the HelperFn ABI of vm/program.hpp; prototypes in spec. Home: injected
+// *, any thread, any signal state. The Hit* is always a ProbeHit*. General registers only, no libc,
+// no heap, no TLS.
+#pragma once
+#include <cstdint>
+
+#include "abi/agent.hpp"
+#include "helpers/probe_hit.hpp"
+#include "vm/program.hpp"
+
+namespace bpftime {
+
+struct Helper {
+  uint64_t id;
+  HelperFn function;
+};
+static_assert(sizeof(Helper) ==
+              sizeof(HelperEntry));  // AgentDescriptor::helpers points at kHelpers
+
+extern const Helper kHelpers[];
+extern const uint32_t kHelperCount;
+HelperFn find_helper_function(uint32_t id);  // nullptr = not there
+
+// ---- Checked reads of this process's memory (DESIGN D9); 0 or -EFAULT. `to` is trusted memory.
+// -------------- On -EFAULT `to` is zero-filled, as the kernel does.
+int64_t checked_read(ThreadBlock* thread, void* to, uint64_t from, uint64_t size);
+// Up to and with the NUL; length with the NUL, or -EFAULT. When `size` is too small: size, and NUL
+// at the end.
+int64_t checked_read_string(ThreadBlock* thread, char* to, uint64_t from, uint64_t size);
+
+// trace_printk's format rules (kernel/trace/bpf_trace.c, kernel/bpf/helpers.c:
+// bpf_bprintf_prepare): text into `out`, NUL-terminated; its length or -EINVAL. `format` has
+// `format_bytes` bytes with the NUL.
+int64_t format_trace(ThreadBlock* thread, char* out, uint64_t out_bytes, const char* format,
+                     uint64_t format_bytes, const uint64_t* args, uint32_t arg_count);
+
+}  // namespace bpftime
+
+// Sink of trace_printk, resolved at link time: by src/agent in a target, by the test in a test.
+extern "C" void bpftime_say_printk(bpftime::ProbeHit* hit, const char* text, uint32_t text_bytes);

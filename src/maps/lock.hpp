@@ -1,0 +1,46 @@
+// The lock of a shared bucket: taken with a futex word that the kernel marks when its owner dies
+// (DESIGN D4). Home: injected *. No heap, no libc; sched_yield and nanosleep by raw system call
+// while waiting, bounded.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "abi/ids.hpp"
+#include "abi/region.hpp"
+
+namespace bpftime {
+
+// Linux uapi linux/futex.h: struct robust_list_head; as get_robust_list(2) gives it.
+struct RobustListHead {
+  void* first;
+  long futex_offset;
+  void* volatile list_op_pending;
+};
+
+// Who takes locks. Made on the stack for each operation.
+struct LockContext {
+  OwnerId owner = OwnerId{0};        // of this process, from the broker; 0 only in tests
+  uint32_t tid = 0;                  // of this thread, as the kernel numbers it here
+  RobustListHead* robust = nullptr;  // null: nobody learns of our death but by sweep()
+  // True when no operation of this thread can be going on below this one (hits do not nest): a lock
+  // that names this thread was then left by a longjmp, and is taken over. Else it gives EBUSY.
+  bool never_nested = false;
+  // Asked about the owner of a lock that the kernel marked: tids repeat across pid namespaces, so a
+  // mark may mean someone else. Null: marked = dead.
+  bool (*owner_alive)(OwnerId owner, void* arg) = nullptr;
+  void* owner_alive_arg = nullptr;
+};
+
+enum class Locked : uint32_t { kBusy, kTaken, kTakenFromDead };
+
+// kBusy after a bounded wait (about 20 ms) or when this thread holds it already. After
+// kTakenFromDead repair first. `saved` keeps what list_op_pending held before; give it back to
+// unlock().
+Locked lock(RobustLock& lock, const LockContext& who, void** saved);
+void unlock(RobustLock& lock, const LockContext& who, void* saved);
+
+// The thread's robust list head: get_robust_list, or `own` (24 bytes that live as long as the
+// thread) registered when there is none. Null when neither works.
+RobustListHead* find_robust_head(uint64_t* own);
+
+}  // namespace bpftime

@@ -1,0 +1,58 @@
+// What can be done with a map, one row a MapCode. Home: injected *, any thread; a signal handler on
+// top of an operation of its own thread gets EBUSY from updates. No heap, no libc, bounded; results
+// are 0 or -errno. The region may be scribbled over at any moment: an error or null then, never an
+// access outside of it.
+#pragma once
+#include "maps/lock.hpp"
+#include "maps/map_view.hpp"
+
+namespace bpftime {
+
+struct MapOps {
+  uint32_t map_type;
+  // For programs. Null = no such key. Takes no lock. `lane` is for per-CPU kinds.
+  std::byte* (*lookup)(const MapView& map, const void* key, uint32_t lane);
+  // Kernel semantics (bpf-helpers(7)): EINVAL flags, EEXIST, ENOENT, E2BIG full, EBUSY.
+  int (*update)(const MapView& map, const LockContext& who, uint32_t lane, const void* key,
+                const void* value, uint64_t flags);
+  int (*erase)(const MapView& map, const LockContext& who, const void* key);
+  // key null or not found = first. ENOENT at the end.
+  int (*next_key)(const MapView& map, const void* key, void* next);
+  // bpf(2) shape. `value` has value_size bytes (per-CPU kinds: round_up(value_size, 8) *
+  // cpu_count).
+  int (*sys_lookup)(const MapView& map, const void* key, void* value, uint64_t flags);
+  int (*sys_update)(const MapView& map, const LockContext& who, const void* key, const void* value,
+                    uint64_t flags);
+  // Frees and repairs every lock that `dead` holds (or that the kernel marked); the count.
+  // For the broker at a process's death; not needed for others to go on.
+  uint32_t (*sweep)(const MapView& map, const LockContext& who, OwnerId dead);
+};
+const MapOps& map_ops(MapCode code);
+
+// Shorthands, used by helpers, shim and broker.
+inline std::byte* map_lookup(const MapView& map, const void* key, uint32_t lane = 0) {
+  return map_ops(map.code).lookup(map, key, lane);
+}
+inline int map_update(const MapView& map, const LockContext& who, const void* key,
+                      const void* value, uint64_t flags, uint32_t lane = 0) {
+  return map_ops(map.code).update(map, who, lane, key, value, flags);
+}
+inline int map_erase(const MapView& map, const LockContext& who, const void* key) {
+  return map_ops(map.code).erase(map, who, key);
+}
+inline int map_next_key(const MapView& map, const void* key, void* next) {
+  return map_ops(map.code).next_key(map, key, next);
+}
+inline int map_sys_lookup(const MapView& map, const void* key, void* value, uint64_t flags = 0) {
+  return map_ops(map.code).sys_lookup(map, key, value, flags);
+}
+inline int map_sys_update(const MapView& map, const LockContext& who, const void* key,
+                          const void* value, uint64_t flags) {
+  return map_ops(map.code).sys_update(map, who, key, value, flags);
+}
+// BPF_MAP_DELETE_ELEM; erase() is what a program's helper does, and the same.
+inline int map_sys_erase(const MapView& map, const LockContext& who, const void* key) {
+  return map_ops(map.code).erase(map, who, key);
+}
+
+}  // namespace bpftime

@@ -1,0 +1,37 @@
+// Runs what is attached at a site for one hit, and ends programs that fault. Home: injected *, on
+// any thread of the target, also in signal handlers. Knows no hooking: thunks call it with the
+// thread's block, after the recursion guard (thread->depth) is taken. errno, flags and vector
+// registers stay as they are: no libc is called.
+#pragma once
+#include <cstdint>
+
+#include "abi/agent.hpp"
+
+namespace bpftime {
+
+// `list` may be null (a fork's wiped table, nothing attached). Passes through when the broker is
+// dead. A program that ends otherwise than normally is disarmed (counts->disarmed) and said
+// (bpftime_say_disarmed).
+void run_list(const AttachedList* list, void* regs, Site* site, ThreadBlock* thread,
+              AgentState* state);
+
+// True while the broker lives and this process's hits may run programs.
+inline bool is_armed(const AgentState* state) {
+  const AlivePage* const alive = state->alive;
+  return alive != nullptr && alive->word.load(std::memory_order_relaxed) == state->alive_expected;
+}
+
+// The action for SIGSEGV and SIGBUS (also SIGTRAP, SIGSYS: only the chaining then).
+// `info` is siginfo_t*, `ucontext` ucontext_t*, as the kernel gives them. `thread` may be null.
+//  - ip in a program's code: continues where the program ends with r0 = 0; hit->ended = kHitFault
+//  - ip in a checked copy: continues at its error path
+//  - else: does what state->old_actions says, as the kernel would have done without us.
+void handle_fault(int signo, void* info, void* ucontext, ThreadBlock* thread, AgentState* state);
+
+}  // namespace bpftime
+
+// Sinks, resolved at link time: by src/agent in a target, by the test in a test.
+extern "C" {
+void bpftime_say_disarmed(bpftime::ThreadBlock* thread, bpftime::AgentState* state, uint32_t link,
+                          uint32_t why);
+}
