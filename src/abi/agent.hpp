@@ -89,6 +89,11 @@ struct JournalEntry {
 };
 static_assert(sizeof(JournalEntry) == 48);
 
+// What the broker mapped beside image, arena and blocks; so that a later broker can unmap it.
+struct MappedRange {
+  uint64_t begin, bytes;
+};
+
 // First page of the arena.
 struct AgentState {
   uint32_t magic, version;
@@ -113,7 +118,13 @@ struct AgentState {
   uint64_t old_actions[65][4];  // struct kernel sigaction {handler, flags, restorer, mask}
   std::atomic<uint32_t> fork_lock;
   std::atomic<uint32_t> disarmed;  // the agent disarmed itself; why = errno
-  uint64_t journal;                // JournalEntry[]
+  uint64_t generation;             // + 1 at each change of sites or mappings
+  uint32_t image_way;              // AgentWay: 1 dlopen, 2 mapped
+  uint32_t gs_was_set;             // threads' gs bases are ours to put back to 0
+  uint64_t image_handle;           // of dlopen
+  uint64_t mappings;               // MappedRange[]
+  std::atomic<uint64_t> mapping_count;
+  uint64_t journal;  // JournalEntry[]
   std::atomic<uint64_t> journal_count;
   uint64_t code_ranges;  // CodeRange[]
   std::atomic<uint64_t> code_range_count;
@@ -131,16 +142,14 @@ struct AgentDescriptor {
   void (*entry_thunk)();   // trampolines of entry-only sites go here (hook/trampoline.hpp)
   void (*return_thunk)();  // trampolines of sites with a return probe
   void (*return_point)();  // the address that hooked functions return to
-  void (*inside_thunk)();  // for sites inside a function: all flags and the red zone are live
-                           // are live there
+  void (*inside_thunk)();  // for sites inside a function: all flags and the red zone are live there
   void (*fault_handler)(int, void*, void*);  // SIGSEGV, SIGBUS action
   void (*signal_restorer)();
   uint64_t (*on_libraries)(void* regs, struct Hit* hit);  // internal program for _dl_debug_state
   uint64_t (*on_sigaction)(void* regs, struct Hit* hit);  // internal program for sigaction
-  const void* helpers;  // HelperEntry[helper_count]: {uint64 id; void* function}
-  uint64_t helper_count;
+  const void* helpers;           // HelperEntry[*helper_count]
+  const uint32_t* helper_count;
   ThreadBlock* nobody;  // the shared block whose owner never matches
-  uint64_t image_end;
 };
 struct HelperEntry {
   uint64_t id;
