@@ -129,6 +129,8 @@ struct AgentState {
   uint64_t code_ranges;  // CodeRange[]
   std::atomic<uint64_t> code_range_count;
   ProcessInfo process;                     // what helpers ask for
+  uint32_t no_fsgsbase;  // 1: rdfsbase faults (kernel before 5.9): arch_prctl instead
+  uint32_t reserved_word;
   std::atomic<ThreadBlock*> block_hash[1024];  // by fs base, open addressing
 };
 
@@ -142,7 +144,7 @@ struct AgentDescriptor {
   void (*entry_thunk)();   // trampolines of entry-only sites go here (hook/trampoline.hpp)
   void (*return_thunk)();  // trampolines of sites with a return probe
   void (*return_point)();  // the address that hooked functions return to
-  void (*inside_thunk)();  // for sites inside a function: all flags and the red zone are live there
+  void (*inside_thunk)();  // sites inside a function: flags and red zone live
   void (*fault_handler)(int, void*, void*);  // SIGSEGV, SIGBUS action
   void (*signal_restorer)();
   uint64_t (*on_libraries)(void* regs, struct Hit* hit);  // internal program for _dl_debug_state

@@ -34,7 +34,7 @@ inline constexpr uint32_t kPageCacheSize = 64;        // direct mapped, by page 
 struct ThreadBlock {
   uint64_t owner_fs;          // +0  fs base of the thread; 0 = nobody (the shared "no owner" block)
   uint32_t tid;               // +8
-  uint32_t depth;             // +12 > 0: inside a hit; a nested hit is counted as missed, never run
+  uint32_t depth;  // +12 > 0: inside a hit (2: hit_sp holds); a nested hit is missed, never run
   uint64_t hit_stack_top;     // +16 16-byte aligned
   ReturnEntry* free_entries;  // +24
   ReturnEntry* entries;       // +32 kReturnEntries of them
@@ -48,17 +48,18 @@ struct ThreadBlock {
   ThreadBlock* next_block;  // +88 all blocks of the process, for the broker
   uint64_t missed;          // +96 nested hits and exhausted return entries
   ThreadBlock* self;        // +104
-  uint32_t check_offset;    // +112 %fs:check_offset must hold check_value, else the TCB was taken
-                            // over by a new
-  uint32_t check_value;  // +116 thread: where the tid lies; unknown: 0 and the fs base's low half
-  uint64_t hit_sp;       // +120 the target's rsp when the running hit began
+  // %fs:check_offset must hold check_value, else a new thread has this TCB: where libc keeps the tid;
+  // where that is unknown: 0 and the low half of the fs base.
+  uint32_t check_offset;  // +112
+  uint32_t check_value;   // +116
+  uint64_t hit_sp;        // +120 the target's rsp when the running hit began
   uint64_t page_cache[kPageCacheSize];  // +128 page address | 1 when readable; 0 = empty
   uint64_t page_cache_time;             // +640
   uint64_t regs[21];                    // +648 struct pt_regs of the running hit
-  uint64_t
-      plain_stacks[kPlainStacks];  // +816 rsp >> 16 known not to be on the alternate signal stack
+  uint64_t plain_stacks[kPlainStacks];  // +816 rsp >> 16 known not to be on the alternate stack
   uint32_t scan_backoff;  // +944 hits to go without an entry before the next reclaiming scan
   uint32_t reserved_word;
+  uint64_t alt_stack[3];                // +952 stack_t of the last sigaltstack query
   uint64_t random_state;   // of get_prandom_u32; 0 = not seeded
   uint64_t own_robust[3];  // struct robust_list_head of ours, for threads without one (musl, Go)
 };
@@ -69,6 +70,7 @@ static_assert(offsetof(ThreadBlock, tid) == 8 && offsetof(ThreadBlock, depth) ==
               offsetof(ThreadBlock, page_cache) == 128 && offsetof(ThreadBlock, self) == 104 &&
               offsetof(ThreadBlock, check_offset) == 112 && offsetof(ThreadBlock, hit_sp) == 120 &&
               offsetof(ThreadBlock, regs) == 648 && offsetof(ThreadBlock, plain_stacks) == 816 &&
-              offsetof(ThreadBlock, missed) == 96);
+              offsetof(ThreadBlock, missed) == 96 &&
+              offsetof(ThreadBlock, alt_stack) == 952);
 
 }  // namespace bpftime
