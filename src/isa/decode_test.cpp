@@ -212,10 +212,7 @@ TEST(Decode, FunctionStartsAreTargetsOfCallsAndReferences) {
 TEST(Decode, CallOutOfRangeIntoA64BitLoadOrToMainFailsWithEinval) {
   EXPECT_EQ(decode_errno("call local +1\nexit"), EINVAL);
   EXPECT_EQ(decode_errno("call local -3\nexit"), EINVAL);
-  EXPECT_EQ(decode_errno("call local +3
-lddw %r0, 1
-exit
-exit"), 0);
+  EXPECT_EQ(decode_errno("call local +3\nlddw %r0, 1\nexit\nexit"), 0);
   EXPECT_EQ(decode_errno("call local +1\nlddw %r0, 1\nexit"), EINVAL);
   EXPECT_EQ(decode_errno("mov %r0, 0\nexit\ncall local -3\nexit"), EINVAL);
   EXPECT_EQ(decode_errno(std::vector{call_local(0x7fffffff), exit_insn()}), EINVAL);
