@@ -1,0 +1,88 @@
+// The agent: joins hook (thunks) and runtime (programs) in a target, and describes itself to the broker. Home:
+// injected. A hit comes in through bpftime_on_entry / bpftime_on_return on the thread's hit stack, under the
+// recursion guard; nothing here allocates, locks, prints or changes errno, flags or vector registers.
+#include "abi/agent.hpp"
+
+#include "agent/say.hpp"
+#include "helpers/helpers.hpp"
+#include "hook/thread_state.hpp"
+#include "hook/thunks.hpp"
+#include "runtime/run.hpp"
+
+using bpftime::AgentState;
+using bpftime::Site;
+using bpftime::ThreadBlock;
+
+extern "C" {
+
+BPFTIME_HIDDEN uint64_t bpftime_on_entry(pt_regs* regs, Site* site, ThreadBlock* block) {
+  bpftime::run_list(site->on_entry.load(std::memory_order_acquire), regs, site, block,
+                    bpftime_agent_state);
+  return 0;
+}
+
+BPFTIME_HIDDEN void bpftime_on_return(pt_regs* regs, Site* site, ThreadBlock* block) {
+  bpftime::run_list(site->on_return.load(std::memory_order_acquire), regs, site, block,
+                    bpftime_agent_state);
+}
+
+// A forked child's first hit. The guard is set in the end whatever the broker said, so that an orphan passes
+// through without asking again.
+BPFTIME_HIDDEN void bpftime_cold_hit(Site*, ThreadBlock* block) {
+  AgentState* const state = bpftime_agent_state;
+  bpftime::take_over_after_fork(block);
+  if (bpftime::is_armed(state)) {
+    bpftime::say_forked_and_wait(state);
+  }
+  // The first word of the table, as hook/thunks.hpp says.
+  __atomic_store_n(reinterpret_cast<uint64_t*>(state->table), bpftime::kTableGuard,
+                   __ATOMIC_RELEASE);
+}
+
+BPFTIME_HIDDEN void bpftime_say_printk(bpftime::ProbeHit* hit, const char* text, uint32_t bytes) {
+  bpftime::say_printk(bpftime_agent_state, hit->thread->tid, text, bytes);
+}
+
+BPFTIME_HIDDEN void bpftime_say_disarmed(ThreadBlock*, AgentState* state, uint32_t link,
+                                         uint32_t why) {
+  bpftime::say_disarmed(state, link, why);
+}
+
+}  // extern "C"
+
+namespace {
+
+void on_fault(int signo, void* info, void* context) {
+  bpftime::handle_fault(signo, info, context, bpftime::thread_block(), bpftime_agent_state);
+}
+
+// x86-64: a handler returns into this (sigaction's sa_restorer).
+__attribute__((naked)) void signal_restorer() {
+  __asm__("mov $15, %eax\n\tsyscall");  // rt_sigreturn
+}
+
+// Internal program at ld.so's _dl_debug_state.
+uint64_t on_libraries(void*, bpftime::Hit*) {
+  bpftime::say_libraries_and_wait(bpftime_agent_state);
+  return 0;
+}
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) constinit const bpftime::AgentDescriptor
+    bpftime_agent_descriptor = {
+        .magic = bpftime::kAgentMagic,
+        .version = bpftime::kAgentVersion,
+        .state = &bpftime_agent_state,
+        .entry_thunk = bpftime_entry_thunk,
+        .return_thunk = bpftime_return_thunk,
+        .return_point = bpftime_return_point,
+        .inside_thunk = bpftime_inside_thunk,
+        .fault_handler = on_fault,
+        .signal_restorer = signal_restorer,
+        .on_libraries = on_libraries,
+        .on_sigaction = nullptr,
+        .helpers = bpftime::kHelpers,
+        .helper_count = &bpftime::kHelperCount,
+        .nobody = &bpftime_nobody,
+};

@@ -1,0 +1,309 @@
+#include "broker/takeout.hpp"
+
+#include <dirent.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "broker/arena.hpp"
+#include "inject/bring_agent.hpp"
+#include "inject/remote_call.hpp"
+#include "inject/remote_memory.hpp"
+
+namespace bpftime {
+namespace {
+
+template <class T>
+std::span<std::byte> bytes_of(std::vector<T>* v) {
+  return std::as_writable_bytes(std::span(*v));
+}
+
+Result<void> read_state(StoppedProcess& process, uint64_t arena, AgentState* state) {
+  TRY(process.read(RemoteAddr{arena},
+                   {reinterpret_cast<std::byte*>(state), sizeof(AgentState)}));
+  if (state->magic != kAgentMagic || state->version != kAgentVersion ||
+      state->arena_bytes != kArenaBytes) {
+    return make_error(EPROTO, "the arena is of another version");
+  }
+  return {};
+}
+
+uint64_t address(const void* p) { return reinterpret_cast<uint64_t>(p); }
+
+template <class T>
+Result<std::vector<T>> read_array(StoppedProcess& process, uint64_t at, uint64_t count,
+                                  uint64_t most) {
+  std::vector<T> items(std::min(count, most));
+  if (!items.empty()) {
+    TRY(process.read(RemoteAddr{at}, bytes_of(&items)));
+  }
+  return items;
+}
+
+Result<std::vector<MappedRange>> our_ranges(StoppedProcess& process, uint64_t arena,
+                                            const AgentState& state) {
+  auto ranges = TRY(read_array<MappedRange>(process, arena + kMappingsOffset,
+                                            state.mapping_count.load(), kMaxMappings));
+  ranges.push_back({state.agent_base, state.agent_bytes});
+  return ranges;
+}
+
+// The fields of a thread block that we need; the rest of it is not read.
+struct BlockHead {
+  uint64_t at;
+  uint32_t tid, depth, block_bytes;
+};
+Result<std::vector<BlockHead>> thread_blocks(StoppedProcess& process, const AgentState& state) {
+  std::vector<BlockHead> blocks;
+  uint64_t at = address(state.blocks.load());
+  while (at != 0 && blocks.size() < 65536) {
+    alignas(ThreadBlock) std::byte raw_block[offsetof(ThreadBlock, reserved_word)];
+    TRY(process.read(RemoteAddr{at}, raw_block));
+    const auto* block = reinterpret_cast<const ThreadBlock*>(raw_block);
+    blocks.push_back({at, block->tid, block->depth, block->block_bytes});
+    at = address(block->next_block);
+  }
+  return blocks;
+}
+
+using Ranges = std::vector<std::pair<uint64_t, uint64_t>>;  // [begin, end), sorted
+
+bool contains(const Ranges& ranges, uint64_t at) {
+  const auto after =
+      std::upper_bound(ranges.begin(), ranges.end(), std::pair<uint64_t, uint64_t>(at, ~0ULL));
+  return after != ranges.begin() && at < std::prev(after)->second;
+}
+
+// True when the thread is in a signal handler that interrupted something of ours: its way back leads there though its
+// ip does not show it. A signal frame is known by its return address, code that does rt_sigreturn; the interrupted ip
+// stands 176 bytes behind it (Linux 6.18 arch/x86/include/asm/sigframe.h: rt_sigframe, sigcontext_64).
+Result<bool> interrupted_inside(StoppedProcess& process, const Ranges& ranges, uint64_t rsp) {
+  constexpr uint64_t kStackBytes = 256 << 10;
+  constexpr uint64_t kIpInFrame = 176;
+  constexpr uint8_t kSigreturn[] = {0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05};  // ... $15, %eax; syscall
+  uint64_t at = rsp & ~7ULL;
+  const uint64_t end = at + kStackBytes;
+  std::vector<uint64_t> words(512);
+  while (at < end) {
+    const uint64_t page_end = std::min<uint64_t>((at & ~4095ULL) + 4096, end);
+    words.resize((page_end - at) / 8);
+    if (!process.read(RemoteAddr{at}, bytes_of(&words))) {
+      break;  // above the stack
+    }
+    for (size_t i = 0; i < words.size(); i++) {
+      if (!contains(ranges, words[i]) || at + i * 8 < rsp + kIpInFrame) {
+        continue;
+      }
+      const auto returns_to = process.read_value<uint64_t>(RemoteAddr{at + i * 8 - kIpInFrame});
+      std::array<std::byte, 16> code{};
+      if (returns_to && process.read(RemoteAddr{*returns_to}, code) &&
+          std::search(code.begin(), code.end(), std::as_bytes(std::span(kSigreturn)).begin(),
+                      std::as_bytes(std::span(kSigreturn)).end()) != code.end()) {
+        return true;
+      }
+    }
+    at = page_end;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::optional<uint64_t> find_arena(pid_t pid) {
+  const auto maps = read_maps(pid);
+  if (!maps) {
+    return std::nullopt;
+  }
+  for (const Mapping& m : mappings_of_memfd(*maps, kArenaName)) {
+    if (m.offset == 0) {
+      return m.begin;
+    }
+  }
+  return std::nullopt;
+}
+
+Result<uint32_t> restore_code(StoppedProcess& process, uint64_t arena) {
+  auto state = std::make_unique<AgentState>();
+  TRY(read_state(process, arena, state.get()));
+  const auto journal = TRY(read_array<JournalEntry>(process, arena + kJournalOffset,
+                                                    state->journal_count.load(), kMaxJournal));
+  uint32_t restored = 0;
+  for (auto it = journal.rbegin(); it != journal.rend(); ++it) {
+    if (it->bytes == 0 || it->bytes > sizeof(it->after)) {
+      continue;
+    }
+    const auto bytes = [&](const uint8_t* p) {
+      return std::as_bytes(std::span<const uint8_t>(p, it->bytes));
+    };
+    if (process.write_code(RemoteAddr{it->address}, bytes(it->after), bytes(it->before))) {
+      restored++;
+    }  // else: restored before, or that code is not mapped any more
+  }
+  return restored;
+}
+
+Result<bool> is_quiescent(StoppedProcess& process, uint64_t arena, bool hits_only) {
+  auto state = std::make_unique<AgentState>();
+  TRY(read_state(process, arena, state.get()));
+  const auto ranges = TRY(our_ranges(process, arena, *state));
+  std::set<uint32_t> live;
+  Ranges by_begin;
+  for (const auto& r : ranges) {
+    by_begin.emplace_back(r.begin, r.begin + r.bytes);
+  }
+  std::sort(by_begin.begin(), by_begin.end());
+  for (const pid_t tid : process.threads()) {
+    live.insert(static_cast<uint32_t>(tid));
+    const Registers regs = TRY(process.registers(tid));
+    if (contains(by_begin, regs.rip) ||
+        TRY(interrupted_inside(process, by_begin, regs.rsp))) {
+      return false;
+    }
+  }
+  // In another pid namespace tids are numbered otherwise: every block then counts as live.
+  const auto status = read_status(process.pid());
+  const bool same_numbers = status && status->inner_tgid == process.pid();
+  for (const BlockHead& block : TRY(thread_blocks(process, *state))) {
+    if (same_numbers && !live.contains(block.tid)) {
+      continue;
+    }
+    if (block.depth != 0) {
+      return false;
+    }
+    if (hits_only) {
+      continue;
+    }
+    const auto entries_at = TRY(process.read_value<uint64_t>(
+        RemoteAddr{block.at + offsetof(ThreadBlock, entries)}));
+    const auto entries =
+        TRY(read_array<ReturnEntry>(process, entries_at, kReturnEntries, kReturnEntries));
+    for (const ReturnEntry& e : entries) {
+      if (e.slot == 0) {
+        continue;
+      }
+      const auto word = process.read_value<uint64_t>(RemoteAddr{e.slot});
+      if (word && *word >= state->agent_base && *word < state->agent_base + state->agent_bytes) {
+        return false;  // a hooked function will return into the agent
+      }
+    }
+  }
+  return true;
+}
+
+namespace {
+
+// The remote half of take_out: all threads are stopped and none is inside.
+Result<void> unmap_all(StoppedProcess& process, uint64_t arena, uint64_t deadline_ns) {
+  auto state = std::make_unique<AgentState>();
+  TRY(read_state(process, arena, state.get()));
+  const auto ranges = TRY(read_array<MappedRange>(process, arena + kMappingsOffset,
+                                                  state->mapping_count.load(), kMaxMappings));
+  const auto blocks = TRY(thread_blocks(process, *state));
+  if (state->gs_was_set != 0) {
+    for (const pid_t tid : process.threads()) {
+      Registers regs = TRY(process.registers(tid));
+      if (regs.gs_base != 0) {
+        regs.gs_base = 0;
+        TRY(process.set_registers(tid, regs));
+      }
+    }
+  }
+  RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline_ns));
+  for (int signal = 1; signal <= 31; signal++) {
+    if ((state->signals_owned >> signal & 1) != 0) {
+      const auto now = TRY(remote_sigaction(thread, signal, nullptr));
+      if (now.handler >= state->agent_base &&
+          now.handler < state->agent_base + state->agent_bytes) {
+        const KernelSigaction old{state->old_actions[signal][0], state->old_actions[signal][1],
+                                  state->old_actions[signal][2], state->old_actions[signal][3]};
+        TRY(remote_sigaction(thread, signal, &old));
+      }
+    }
+  }
+  if (state->channel >= 0) {
+    struct stat st {};
+    const std::string path = "/proc/" + std::to_string(process.pid()) + "/fd/" +
+                             std::to_string(state->channel);
+    if (::stat(path.c_str(), &st) == 0 && S_ISSOCK(st.st_mode) &&
+        st.st_ino == state->channel_inode) {
+      (void)remote_close(thread, state->channel);
+    }
+  }
+  for (const BlockHead& b : blocks) {
+    if (b.block_bytes != 0) {
+      (void)remote_unmap(thread, RemoteAddr{b.at}, b.block_bytes);
+    }
+  }
+  for (const MappedRange& r : ranges) {
+    if (r.bytes != 0) {
+      (void)remote_unmap(thread, RemoteAddr{r.begin}, r.bytes);
+    }
+  }
+  (void)remote_unmap(thread, RemoteAddr{arena}, kArenaBytes);
+  return thread.finish();
+}
+
+}  // namespace
+
+Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
+  const auto arena = find_arena(pid);
+  if (!arena) {
+    return make_error(ENOENT, "this process has no agent");
+  }
+  bool restored = false;
+  for (int round = 0;; round++) {
+    AgentImage image{};
+    {
+      StoppedProcess process = TRY(StoppedProcess::stop(pid, deadline_ns));
+      auto state = std::make_unique<AgentState>();
+      TRY(read_state(process, *arena, state.get()));
+      if (!restored) {
+        // Hits pass through from here on, also in a thread that is about to enter a trampoline.
+        TRY(process.write_value(RemoteAddr{*arena + offsetof(AgentState, alive)}, uint64_t{0}));
+        TRY(restore_code(process, *arena));
+        restored = true;
+      }
+      if (!TRY(is_quiescent(process, *arena, false))) {
+        process.release();
+        if (monotonic_ns() + 5000000 > deadline_ns || round > 100) {
+          return TakenOut::kCodeRestored;
+        }
+        ::poll(nullptr, 0, 2);  // a thread is inside: let it run on and look again
+        continue;
+      }
+      image = AgentImage{RemoteAddr{state->agent_base}, state->agent_bytes,
+                         static_cast<AgentWay>(state->image_way), state->image_handle, 0};
+      TRY(unmap_all(process, *arena, deadline_ns));
+    }
+    const auto unloaded = unload_agent(pid, image, deadline_ns);
+    return unloaded ? TakenOut::kAll : TakenOut::kCodeRestored;
+  }
+}
+
+std::vector<pid_t> processes_with_arena() {
+  std::vector<pid_t> found;
+  DIR* const dir = ::opendir("/proc");
+  if (dir == nullptr) {
+    return found;
+  }
+  while (const dirent* entry = ::readdir(dir)) {  // NOLINT(concurrency-mt-unsafe): own DIR
+    const pid_t pid = std::atoi(entry->d_name);
+    if (pid > 0 && pid != ::getpid() && find_arena(pid)) {
+      found.push_back(pid);
+    }
+  }
+  ::closedir(dir);
+  return found;
+}
+
+}  // namespace bpftime

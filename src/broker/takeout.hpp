@@ -1,0 +1,39 @@
+// Takes an agent out of a process, knowing only what lies in the process's own arena: for an orderly detach, for what
+// a dead broker left behind, and for children that forked unseen. Home: broker.
+// The arena is the process's own memory: scribbled over, it can only mislead us within that process, and every address
+// and count is checked before use.
+#pragma once
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "abi/agent.hpp"
+#include "base/result.hpp"
+#include "inject/process_maps.hpp"
+#include "inject/stopped_process.hpp"
+
+namespace bpftime {
+
+// Where a process's arena lies; nothing when it has none.
+std::optional<uint64_t> find_arena(pid_t pid);
+
+// Writes back every overwritten byte that is still as we left it. Returns how many places.
+Result<uint32_t> restore_code(StoppedProcess& process, uint64_t arena);
+
+// True when no thread runs in, or will return into, anything of ours. All threads must be stopped.
+// `hits_only`: open return probes do not count (for re-using trampolines and lists, not for unmapping).
+Result<bool> is_quiescent(StoppedProcess& process, uint64_t arena, bool hits_only);
+
+enum class TakenOut : uint32_t {
+  kAll,           // nothing left mapped
+  kCodeRestored,  // bytes are back, but a thread is inside a probed function: the agent stays mapped, asleep
+};
+// Restores, then unmaps if it can within the deadline.
+Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns);
+
+// Live processes of ours to ptrace that have an arena.
+std::vector<pid_t> processes_with_arena();
+
+}  // namespace bpftime
