@@ -1,0 +1,167 @@
+// Shape of each kind's region, worked out from the MapSpec alone.
+//   ARRAY: head page, values (stride round_up(value_size, 8)), page aligned so that BPF_F_MMAPABLE
+//   can map them. HASH:  head page, buckets, bit map of used elements, bit map of full words of it,
+//   elements (page aligned).
+#include <linux/bpf.h>
+
+#include <cerrno>
+
+#include "maps/bytes.hpp"
+#include "maps/map_ops.hpp"
+
+namespace bpftime {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t kMaxRegionBytes = 64ULL
+                                     << 30;  // sparse; what is more is ENOMEM, as in the kernel
+
+struct Shape {
+  uint64_t buckets, elements, value_stride, element_stride, value_offset;
+  uint64_t table_offset, used_offset, used_words, full_offset, full_words, values_offset,
+      size_bytes;
+  MapCode code;
+};
+
+uint32_t lanes(const MapSpec& spec) { return spec.cpu_count == 0 ? 1 : spec.cpu_count; }
+
+Result<Shape> shape_of(const MapSpec& spec) {
+  Shape s = {};
+  s.table_offset = kRegionHeadBytes;
+  if (spec.max_entries == 0 || spec.value_size == 0 || spec.key_size == 0) {
+    return make_error(EINVAL, "map without entries, key or value");
+  }
+  switch (spec.map_type) {
+    case BPF_MAP_TYPE_ARRAY:
+      if (spec.key_size != 4) {
+        return make_error(EINVAL, "array keys have 4 bytes");
+      }
+      s.code = MapCode::kArray;
+      s.elements = spec.max_entries;
+      s.value_stride = round_up(spec.value_size, 8);
+      s.values_offset = kRegionHeadBytes;
+      s.size_bytes = round_up(s.values_offset + s.elements * s.value_stride, kPage);
+      break;
+    case BPF_MAP_TYPE_HASH: {
+      s.buckets = 1;
+      while (s.buckets * 3 < spec.max_entries) {
+        s.buckets *= 2;
+      }
+      s.elements = spec.max_entries + s.buckets;
+      s.value_stride = round_up(spec.value_size, 8);
+      s.value_offset = sizeof(HashElement) + round_up(spec.key_size, 8);
+      s.element_stride = s.value_offset + s.value_stride * lanes(spec);
+      s.used_offset = s.table_offset + s.buckets * sizeof(HashBucket);
+      s.used_words = (s.elements + 63) / 64;
+      s.full_offset = s.used_offset + s.used_words * 8;
+      s.full_words = (s.used_words + 63) / 64;
+      s.values_offset = round_up(s.full_offset + s.full_words * 8, kPage);
+      s.size_bytes = round_up(s.values_offset + s.elements * s.element_stride, kPage);
+      s.code = spec.key_size == 4    ? MapCode::kHash4
+               : spec.key_size == 8  ? MapCode::kHash8
+               : spec.key_size == 16 ? MapCode::kHash16
+                                     : MapCode::kHashAny;
+      break;
+    }
+    default:
+      return make_error(EINVAL, "no such map kind");
+  }
+  if (s.elements >= ~0U || s.value_stride > ~0U || s.element_stride > ~0U ||
+      s.size_bytes > kMaxRegionBytes) {
+    return make_error(ENOMEM, "map too large");
+  }
+  return s;
+}
+
+RegionHeader header_of(const MapSpec& spec, const Shape& s, uint64_t seed) {
+  RegionHeader h = {};
+  h.magic = kRegionMagic;
+  h.version = kRegionVersion;
+  h.map_type = spec.map_type;
+  h.map_flags = spec.map_flags;
+  h.key_size = spec.key_size;
+  h.value_size = spec.value_size;
+  h.max_entries = spec.max_entries;
+  h.cpu_count = lanes(spec);
+  h.size_bytes = s.size_bytes;
+  h.table_offset = s.table_offset;
+  h.values_offset = s.values_offset;
+  h.seed = (spec.map_flags & BPF_F_ZERO_SEED) != 0 ? 0 : seed;
+  return h;
+}
+
+// Sets bits [begin, end) of a bit map.
+void set_bits(std::byte* map, uint64_t begin, uint64_t end) {
+  for (uint64_t i = begin; i < end;) {
+    std::byte* const word = map + i / 64 * 8;
+    const uint64_t count = end - i < 64 - i % 64 ? end - i : 64 - i % 64;
+    const uint64_t ones = count == 64 ? ~0ULL : ((1ULL << count) - 1) << (i % 64);
+    store_as<uint64_t>(word, load_as<uint64_t>(word) | ones);
+    i += count;
+  }
+}
+
+}  // namespace
+
+Result<uint64_t> region_bytes(const MapSpec& spec) {
+  const Shape s = TRY(shape_of(spec));
+  return s.size_bytes;
+}
+
+Result<void> format_region(std::byte* base, uint64_t size_bytes, const MapSpec& spec,
+                           uint64_t seed) {
+  const Shape s = TRY(shape_of(spec));
+  if (size_bytes < s.size_bytes) {
+    return make_error(EINVAL, "region too small");
+  }
+  if (spec.map_type == BPF_MAP_TYPE_HASH) {
+    // The spares, and what the last words have too much, are never free.
+    set_bits(base + s.used_offset, spec.max_entries, s.used_words * 64);
+    set_bits(base + s.full_offset, (spec.max_entries + 63) / 64, s.full_words * 64);
+  }
+  store_as(base, header_of(spec, s, seed));
+  return {};
+}
+
+Result<MapView> open_region(std::byte* base, uint64_t size_bytes, const MapSpec& spec) {
+  const Shape s = TRY(shape_of(spec));
+  if (base == nullptr || size_bytes < s.size_bytes) {
+    return make_error(EINVAL, "region too small");
+  }
+  const auto head = load_as<RegionHeader>(base);  // SAFETY: copied once; used only from the copy
+  const RegionHeader expected = header_of(spec, s, head.seed);
+  if (!equal_bytes(&head, &expected, sizeof head)) {
+    return make_error(EINVAL, "region does not have the shape it should have");
+  }
+  MapView view = {};
+  view.base = base;
+  view.values = base + s.values_offset;
+  view.code = s.code;
+  view.element_count = static_cast<uint32_t>(s.elements);
+  view.value_stride = static_cast<uint32_t>(s.value_stride);
+  view.element_stride = static_cast<uint32_t>(s.element_stride);
+  view.value_offset = static_cast<uint32_t>(s.value_offset);
+  view.bucket_mask = s.buckets == 0 ? 0 : static_cast<uint32_t>(s.buckets - 1);
+  view.seed = head.seed;
+  view.table = base + s.table_offset;
+  view.size_bytes = s.size_bytes;
+  view.spec = spec;
+  view.used = base + s.used_offset;
+  view.full = base + s.full_offset;
+  return view;
+}
+
+MapView rebased(const MapView& view, uint64_t base) {
+  MapView other = view;
+  const auto move = [&](std::byte* p) {
+    return reinterpret_cast<std::byte*>(base + static_cast<uint64_t>(p - view.base));
+  };
+  other.base = move(view.base);
+  other.values = move(view.values);
+  other.table = move(view.table);
+  other.used = move(view.used);
+  other.full = move(view.full);
+  return other;
+}
+
+}  // namespace bpftime
