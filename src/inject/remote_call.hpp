@@ -36,8 +36,9 @@ class RemoteThread {
   // go as it is.
   Result<uint64_t> call(RemoteAddr function, std::initializer_list<uint64_t> args);
 
-  // Room of at least 4096 bytes on the thread's stack, below the red zone, for arguments.
-  [[nodiscard]] RemoteAddr scratch() const { return scratch_; }
+  // Memory in the target for arguments and results, kScratchBytes, mapped at the first use and
+  // unmapped by finish(). (The thread's own stack may be a goroutine's.)
+  Result<RemoteAddr> scratch();
   static constexpr uint64_t kScratchBytes = 4096;
 
   // Puts the thread back. Also done by the destructor.
@@ -45,13 +46,14 @@ class RemoteThread {
 
  private:
   RemoteThread() = default;
-  Result<void> run_to_syscall_stop(bool entering);
+  // Resumes to the next system call stop; returns its registers.
+  Result<Registers> run_to_syscall_stop();
+  Result<void> forget(Error why);
   StoppedProcess* process_ = nullptr;
   pid_t tid_ = 0;
-  uint64_t deadline_ns_ = 0, syscall_ip_ = 0, saved_mask_ = 0;
-  RemoteAddr scratch_{};
+  uint64_t deadline_ns_ = 0, syscall_ip_ = 0, saved_mask_ = 0, scratch_ = 0;
   Registers saved_{};
-  bool at_exit_stop_ = false;
+  bool has_run_ = false, is_lost_ = false;
 };
 
 }  // namespace bpftime

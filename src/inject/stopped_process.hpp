@@ -91,4 +91,9 @@ class StoppedProcess {
 // The memory of a process that is not stopped (data only; same rules as ptrace access).
 Result<void> read_memory(pid_t pid, RemoteAddr from, std::span<std::byte> to);
 
+// After ETIMEDOUT a thread in an uninterruptible sleep is still ours and would stop when it wakes:
+// this lets those go that have. Returns how many are left; call it again (a timer) until 0. Also
+// done by every stop().
+size_t let_late_threads_go();
+
 }  // namespace bpftime

@@ -1,0 +1,483 @@
+#include "inject/bring_agent.hpp"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "abi/agent.hpp"
+#include "elf/elf.hpp"
+#include "inject/process_maps.hpp"
+#include "inject/remote_call.hpp"
+#include "inject/remote_memory.hpp"
+#include "inject/stopped_state.hpp"
+
+namespace bpftime {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+constexpr int kLooks = 20;
+constexpr uint64_t kLookEveryNs = 5000000;
+constexpr unsigned kNoexecSeal = 8, kExec = 16;  // MFD_NOEXEC_SEAL, MFD_EXEC: Linux 6.3
+
+uint64_t page_down(uint64_t value) { return value & ~(kPage - 1); }
+uint64_t page_up(uint64_t value) { return (value + kPage - 1) & ~(kPage - 1); }
+
+// What of the target's loader we call, as addresses in the target.
+struct Loader {
+  RemoteAddr dlopen, dlclose, errno_location;
+  uint64_t extra_flags;
+};
+
+// The file behind a mapping, seen through the target's root; checked to be what is mapped (a
+// library may have been replaced on disk since).
+Result<std::string> read_mapped_file(pid_t pid, const Mapping& first) {
+  const std::string path = "/proc/" + std::to_string(pid) + "/root" + first.path;
+  std::string file = TRY(read_text_file(path.c_str()));
+  const auto image = TRY(ElfImage::parse(std::as_bytes(std::span(file))));
+  const auto id = image.build_id();
+  if (!id.empty()) {
+    // In memory at its file offset from the first mapping: notes lie in the first segment.
+    const auto offset =
+        static_cast<uint64_t>(id.data() - reinterpret_cast<const std::byte*>(file.data()));
+    std::vector<std::byte> mapped(id.size());
+    TRY(read_memory(pid, RemoteAddr{first.begin + offset}, mapped));
+    if (!std::equal(id.begin(), id.end(), mapped.begin())) {
+      return make_error(ESTALE, "the library was replaced on disk since it was loaded");
+    }
+  }
+  return file;
+}
+
+// The library whose file name begins with one of `names`: its image and load bias.
+Result<Loader> find_loader(pid_t pid) {
+  const std::vector<Mapping> maps = TRY(read_maps(pid));
+  const auto first_mapping = [&](std::string_view stem) -> const Mapping* {
+    for (const Mapping& mapping : maps) {
+      const size_t slash = mapping.path.rfind('/');
+      if (mapping.offset == 0 && slash != std::string::npos &&
+          mapping.path.compare(slash + 1, stem.size(), stem) == 0) {
+        return &mapping;
+      }
+    }
+    return nullptr;
+  };
+  Loader loader = {};
+  bool found = false;
+  for (const char* stem : {"libc.so.6", "libc-2.", "libdl.so.2", "libdl-2."}) {
+    const Mapping* first = first_mapping(stem);
+    if (first == nullptr) {
+      continue;
+    }
+    const std::string file = TRY(read_mapped_file(pid, *first));
+    const ElfImage image = TRY(ElfImage::parse(std::as_bytes(std::span(file))));
+    const uint64_t bias = first->begin - page_down(image.low_address());
+    const auto address = [&](const char* name) -> uint64_t {
+      const auto symbol = image.find_symbol(name);
+      return symbol && symbol->is_function && !symbol->is_ifunc ? symbol->address + bias : 0;
+    };
+    if (const uint64_t at = address("__errno_location")) {
+      loader.errno_location = RemoteAddr{at};
+    }
+    if (const uint64_t at = address("dlopen"); at != 0 && address("dlclose") != 0) {
+      loader.dlopen = RemoteAddr{at};
+      loader.dlclose = RemoteAddr{address("dlclose")};
+      loader.extra_flags = 0;
+      found = true;
+    } else if (!found && address("__libc_dlopen_mode") != 0 && address("__libc_dlclose") != 0) {
+      // glibc before 2.34 without libdl; 0x80000000 is its __RTLD_DLOPEN
+      loader.dlopen = RemoteAddr{address("__libc_dlopen_mode")};
+      loader.dlclose = RemoteAddr{address("__libc_dlclose")};
+      loader.extra_flags = 0x80000000;
+      found = true;
+    }
+  }
+  if (!found || raw(loader.errno_location) == 0) {
+    return make_error(ENOENT, "no C library with dlopen in the process");
+  }
+  return loader;
+}
+
+// A system call's state in a stopped thread: still inside, to be restarted.
+bool stands_in_wait(const Registers& registers) {
+  const auto result = static_cast<long>(registers.rax);
+  return is_wait_syscall(static_cast<long>(registers.orig_rax)) && result <= -512 && result >= -516;
+}
+
+// A memfd of the target holding `file`; its number there.
+Result<int> put_file(RemoteThread& thread, std::span<const std::byte> file) {
+  StoppedProcess& process = thread.process();
+  const RemoteAddr name = TRY(thread.scratch());
+  TRY(process.write(name, std::as_bytes(std::span(kAgentName))));
+  // facts: MFD_NOEXEC_SEAL is allowed under every vm.memfd_noexec and maps executable all the same.
+  auto fd = thread.syscall(SYS_memfd_create, raw(name), MFD_CLOEXEC | kNoexecSeal);
+  if (!fd && fd.error().code == EINVAL) {
+    fd = thread.syscall(SYS_memfd_create, raw(name), MFD_CLOEXEC);
+  }
+  const int remote_fd = static_cast<int>(TRY(std::move(fd)));
+  UniqueFd ours;
+  if (auto taken = take_fd(process.pid(), remote_fd)) {
+    ours = std::move(*taken);
+  } else {
+    char path[64];
+    std::snprintf(path, sizeof path, "/proc/%d/fd/%d", process.pid(), remote_fd);
+    ours.reset(open(path, O_RDWR | O_CLOEXEC));
+  }
+  size_t done = 0;
+  while (ours && done < file.size()) {
+    const ssize_t put =
+        pwrite(ours.get(), file.data() + done, file.size() - done, static_cast<off_t>(done));
+    if (put <= 0) {
+      break;
+    }
+    done += static_cast<size_t>(put);
+  }
+  if (done != file.size()) {
+    (void)remote_close(thread, remote_fd);
+    return make_error(ENOSPC, "cannot write the agent's file into the target");
+  }
+  return remote_fd;
+}
+
+uint64_t image_bytes(const ElfImage& image) {
+  return page_up(image.high_address()) - page_down(image.low_address());
+}
+
+Result<AgentImage> bring_by_dlopen(RemoteThread& thread, const Loader& loader, int remote_fd,
+                                   const ElfImage& image) {
+  StoppedProcess& process = thread.process();
+  const RemoteAddr scratch = TRY(thread.scratch());
+  const RemoteAddr errno_at{TRY(thread.call(loader.errno_location, {}))};
+  const int saved_errno = TRY(process.read_value<int>(errno_at));
+  char path[32] = {};
+  std::snprintf(path, sizeof path, "/proc/self/fd/%d", remote_fd);
+  TRY(process.write(scratch, std::as_bytes(std::span(path))));
+  const auto handle =
+      thread.call(loader.dlopen, {raw(scratch), (RTLD_NOW | RTLD_LOCAL) | loader.extra_flags});
+  TRY(process.write_value(errno_at, saved_errno));
+  if (!handle) {
+    return handle.error();
+  }
+  if (*handle == 0) {
+    return make_error(ENOENT, "the process's dlopen refuses the agent (no /proc there?)");
+  }
+  // The new mappings of our memfd: the lowest is the first segment. (Other agents may lie there,
+  // from elsewhere: ours has the inode of this fd.)
+  char fd_path[64];
+  std::snprintf(fd_path, sizeof fd_path, "/proc/%d/fd/%d", process.pid(), remote_fd);
+  struct stat info = {};
+  if (stat(fd_path, &info) != 0) {
+    return make_error(errno, "cannot stat the agent's file");
+  }
+  const auto maps = TRY(read_maps(process.pid()));
+  for (const Mapping& mapping : mappings_of_memfd(maps, kAgentName)) {
+    if (mapping.inode == info.st_ino && mapping.offset == 0) {
+      return AgentImage{.base = RemoteAddr{mapping.begin - page_down(image.low_address())},
+                        .bytes = image_bytes(image),
+                        .way = AgentWay::kDlopen,
+                        .handle = *handle,
+                        .stopped_ns = 0};
+    }
+  }
+  return make_error(ENOENT, "the agent is not where dlopen should have put it");
+}
+
+Result<AgentImage> bring_by_mapping(RemoteThread& thread, int remote_fd, const ElfImage& image) {
+  StoppedProcess& process = thread.process();
+  const std::vector<ElfRelativeReloc> relocs = TRY(image.relative_relocations());
+  const uint64_t low = page_down(image.low_address()), bytes = image_bytes(image);
+  const uint64_t begin = TRY(thread.syscall(
+      SYS_mmap, 0, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, ~uint64_t{0}, 0));
+  const uint64_t base = begin - low;
+  const auto map_segments = [&]() -> Result<void> {
+    for (const ElfSegment& segment : image.segments()) {
+      const int prot = (segment.is_readable ? PROT_READ : 0) |
+                       (segment.is_writable ? PROT_WRITE : 0) |
+                       (segment.is_executable ? PROT_EXEC : 0);
+      const uint64_t at = page_down(segment.address);
+      const uint64_t file_end = segment.address + segment.file_bytes;
+      const uint64_t memory_end = page_up(segment.address + segment.memory_bytes);
+      uint64_t mapped_end = at;
+      if (segment.file_bytes != 0) {
+        mapped_end = page_up(file_end);
+        TRY(thread.syscall(SYS_mmap, base + at, mapped_end - at, static_cast<uint64_t>(prot),
+                           MAP_PRIVATE | MAP_FIXED, static_cast<uint64_t>(remote_fd),
+                           segment.file_offset - (segment.address - at)));
+      }
+      if (mapped_end < memory_end) {
+        TRY(thread.syscall(SYS_mmap, base + mapped_end, memory_end - mapped_end,
+                           static_cast<uint64_t>(prot), MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS,
+                           ~uint64_t{0}, 0));
+      }
+      if (segment.is_writable && segment.memory_bytes > segment.file_bytes &&
+          mapped_end > file_end) {
+        const std::vector<std::byte> zeroes(mapped_end -
+                                            file_end);  // gABI: .bss starts inside a page
+        TRY(process.write(RemoteAddr{base + file_end}, zeroes));
+      }
+    }
+    for (const ElfRelativeReloc& reloc : relocs) {
+      TRY(process.write_value(RemoteAddr{base + reloc.offset},
+                              base + static_cast<uint64_t>(reloc.addend)));
+    }
+    return {};
+  };
+  const auto mapped = map_segments();
+  if (!mapped) {
+    (void)remote_unmap(thread, RemoteAddr{begin}, bytes);
+    return mapped.error();
+  }
+  return AgentImage{.base = RemoteAddr{base},
+                    .bytes = bytes,
+                    .way = AgentWay::kMapped,
+                    .handle = 0,
+                    .stopped_ns = 0};
+}
+
+// Both ways' common part: the file comes in, one way is gone, the fd goes.
+Result<AgentImage> bring(StoppedProcess& process, pid_t tid, const Loader* loader, bool may_map,
+                         const ElfImage& image, std::span<const std::byte> file,
+                         uint64_t deadline_ns) {
+  RemoteThread thread = TRY(RemoteThread::begin(process, tid, deadline_ns));
+  const int remote_fd = TRY(put_file(thread, file));
+  Result<AgentImage> brought = make_error(ENOENT, "no loader");
+  if (loader != nullptr) {
+    brought = bring_by_dlopen(thread, *loader, remote_fd, image);
+  }
+  if (!brought && may_map && (loader == nullptr || brought.error().code == ENOENT)) {
+    brought = bring_by_mapping(thread, remote_fd, image);
+  }
+  (void)remote_close(thread, remote_fd);
+  TRY(thread.finish());
+  return brought;
+}
+
+// What the image must be, checked before anything is touched.
+Result<ElfImage> check_agent(std::span<const std::byte> file) {
+  ElfImage image = TRY(ElfImage::parse(file));
+  if (!image.is_position_independent() || image.has_tls() || image.segments().empty() ||
+      page_down(image.low_address()) != 0 ||
+      image.high_address() - image.low_address() > (64 << 20)) {
+    return make_error(EOPNOTSUPP,
+                      "not an agent: fixed address, thread-local storage, or no segment");
+  }
+  for (const ElfSegment& segment : image.segments()) {
+    if (segment.is_writable && segment.is_executable) {
+      return make_error(EOPNOTSUPP, "not an agent: a segment is writable and executable");
+    }
+    if (segment.file_bytes != 0 && (segment.address - segment.file_offset) % kPage != 0) {
+      return make_error(EINVAL, "not an agent: a segment cannot be mapped");
+    }
+  }
+  (void)TRY(image.relative_relocations());
+  return image;
+}
+
+// Holds a thread found in a wait-type system call. EAGAIN: none in `looks` looks.
+Result<StoppedProcess> borrow_waiting(pid_t pid, pid_t* tid_out, uint64_t deadline_ns) {
+  for (int look = 0; look < kLooks && monotonic_ns() < deadline_ns; ++look) {
+    if (look != 0) {
+      const timespec pause = {0, static_cast<long>(kLookEveryNs)};
+      nanosleep(&pause, nullptr);
+    }
+    const std::vector<pid_t> threads = TRY(read_threads(pid));
+    for (const pid_t tid : threads) {
+      const auto number = waiting_syscall(pid, tid);
+      if (!number) {
+        if (number.error().code != ESRCH && number.error().code != EINVAL) {
+          return make_error(EAGAIN, "cannot see what the process's threads wait for");
+        }
+        continue;
+      }
+      if (!is_wait_syscall(*number)) {
+        continue;
+      }
+      auto process = StoppedProcess::borrow(pid, tid, deadline_ns);
+      if (!process) {
+        if (process.error().code == ESRCH) {
+          continue;  // this thread; the process is asked again by read_threads
+        }
+        return process.error();
+      }
+      const auto registers = process->registers(tid);
+      const HeldThread* held = process->state().find(tid);
+      if (registers && stands_in_wait(*registers) && held->signal == 0) {
+        *tid_out = tid;
+        return std::move(*process);
+      }
+    }
+  }
+  return make_error(EAGAIN, "no thread at a safe point in time");
+}
+
+}  // namespace
+
+bool is_wait_syscall(long number) {
+  switch (number) {
+    case SYS_nanosleep:
+    case SYS_clock_nanosleep:
+    case SYS_poll:
+    case SYS_ppoll:
+    case SYS_select:
+    case SYS_pselect6:
+    case SYS_epoll_wait:
+    case SYS_epoll_pwait:
+    case SYS_epoll_pwait2:
+    case SYS_accept:
+    case SYS_accept4:
+    case SYS_wait4:
+    case SYS_waitid:
+    case SYS_pause:
+    case SYS_rt_sigtimedwait:
+      return true;
+    default:
+      return false;
+  }
+}
+
+Result<AgentImage> bring_agent(StoppedProcess& process, std::span<const std::byte> file,
+                               AgentWish wish, bool is_fresh, uint64_t deadline_ns) {
+  const ElfImage image = TRY(check_agent(file));
+  const uint64_t begun = monotonic_ns();
+  const std::vector<pid_t> threads = process.threads();
+  pid_t tid = 0;
+  bool may_dlopen = wish != AgentWish::kMappedOnly;
+  if (may_dlopen && !is_fresh) {
+    // Others that are held may hold the locks that dlopen needs.
+    may_dlopen = threads.size() == 1;
+    if (may_dlopen) {
+      tid = threads[0];
+      may_dlopen = stands_in_wait(TRY(process.registers(tid)));
+    }
+    if (!may_dlopen && wish == AgentWish::kDlopenOnly) {
+      return make_error(EAGAIN, "dlopen is not safe in a process stopped anywhere");
+    }
+  }
+  const Loader* use = nullptr;
+  Loader loader;
+  if (may_dlopen) {
+    auto found = find_loader(process.pid());
+    if (found) {
+      loader = *found;
+      use = &loader;
+    } else if (wish == AgentWish::kDlopenOnly) {
+      return make_error(ENOENT, found.error().why);
+    }
+  }
+  AgentImage agent =
+      TRY(bring(process, tid, use, wish != AgentWish::kDlopenOnly, image, file, deadline_ns));
+  agent.stopped_ns = monotonic_ns() - begun;
+  return agent;
+}
+
+Result<AgentImage> bring_agent(pid_t pid, std::span<const std::byte> file, AgentWish wish,
+                               uint64_t deadline_ns) {
+  const ElfImage image = TRY(check_agent(file));
+  if (wish != AgentWish::kMappedOnly) {
+    auto loader = find_loader(pid);
+    if (!loader && (wish == AgentWish::kDlopenOnly || loader.error().code == ESRCH)) {
+      return loader.error();
+    }
+    if (loader) {
+      pid_t tid = 0;
+      auto process = borrow_waiting(pid, &tid, deadline_ns);
+      if (process) {
+        const uint64_t begun = monotonic_ns();
+        AgentImage agent = TRY(bring(*process, tid, &*loader, wish != AgentWish::kDlopenOnly, image,
+                                     file, deadline_ns));
+        process->release();
+        agent.stopped_ns = monotonic_ns() - begun;
+        return agent;
+      }
+      if (process.error().code != EAGAIN || wish == AgentWish::kDlopenOnly) {
+        return process.error();
+      }
+    }
+  }
+  // Any thread will do: one that still runs code.
+  Error last = make_error(ESRCH, "the process has ended");
+  for (const pid_t tid : TRY(read_threads(pid))) {
+    auto process = StoppedProcess::borrow(pid, tid, deadline_ns);
+    if (!process) {
+      last = process.error();
+      if (last.code == ESRCH) {
+        continue;
+      }
+      return last;
+    }
+    const uint64_t begun = monotonic_ns();
+    AgentImage agent = TRY(bring(*process, tid, nullptr, true, image, file, deadline_ns));
+    process->release();
+    agent.stopped_ns = monotonic_ns() - begun;
+    return agent;
+  }
+  return last;
+}
+
+namespace {
+
+Result<void> unload(StoppedProcess& process, pid_t tid, const AgentImage& image,
+                    uint64_t deadline_ns) {
+  if (image.way == AgentWay::kMapped) {
+    RemoteThread thread = TRY(RemoteThread::begin(process, tid, deadline_ns));
+    TRY(remote_unmap(thread, image.base, image.bytes));
+    return thread.finish();
+  }
+  const Loader loader = TRY(find_loader(process.pid()));
+  RemoteThread thread = TRY(RemoteThread::begin(process, tid, deadline_ns));
+  const RemoteAddr errno_at{TRY(thread.call(loader.errno_location, {}))};
+  const int saved_errno = TRY(process.read_value<int>(errno_at));
+  const uint64_t result = TRY(thread.call(loader.dlclose, {image.handle}));
+  TRY(process.write_value(errno_at, saved_errno));
+  TRY(thread.finish());
+  if (result != 0) {
+    return make_error(EINVAL, "the process's dlclose does not know the agent");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<void> unload_agent(StoppedProcess& process, const AgentImage& image, uint64_t deadline_ns) {
+  pid_t tid = 0;
+  if (image.way == AgentWay::kDlopen) {
+    const std::vector<pid_t> threads = process.threads();
+    if (threads.size() != 1 || !stands_in_wait(TRY(process.registers(threads[0])))) {
+      return make_error(EAGAIN, "dlclose is not safe in a process stopped anywhere");
+    }
+    tid = threads[0];
+  }
+  return unload(process, tid, image, deadline_ns);
+}
+
+Result<void> unload_agent(pid_t pid, const AgentImage& image, uint64_t deadline_ns) {
+  if (image.way == AgentWay::kDlopen) {
+    pid_t tid = 0;
+    StoppedProcess process = TRY(borrow_waiting(pid, &tid, deadline_ns));
+    return unload(process, tid, image, deadline_ns);
+  }
+  Error last = make_error(ESRCH, "the process has ended");
+  for (const pid_t tid : TRY(read_threads(pid))) {
+    auto process = StoppedProcess::borrow(pid, tid, deadline_ns);
+    if (process) {
+      return unload(*process, tid, image, deadline_ns);
+    }
+    last = process.error();
+    if (last.code != ESRCH) {
+      break;
+    }
+  }
+  return last;
+}
+
+}  // namespace bpftime

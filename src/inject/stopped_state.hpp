@@ -1,0 +1,54 @@
+// What StoppedProcess, RemoteThread and HeldProcess share. Home: edge, this room only.
+#pragma once
+#include <sys/ptrace.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "base/unique_fd.hpp"
+#include "inject/stopped_process.hpp"
+
+namespace bpftime {
+
+struct HeldThread {
+  pid_t tid;
+  int signal;  // met in its delivery stop, not yet delivered; 0: stopped by us, or in a group stop
+  bool is_exiting;  // in PTRACE_EVENT_EXIT: runs no more code
+  Registers registers;
+};
+
+struct StoppedProcess::State {
+  pid_t pid = 0;
+  bool is_whole = false;         // every thread is held
+  bool stop_afterwards = false;  // a SIGSTOP was held back from a thread that worked for us
+  uint64_t syscall_ip = 0;       // a `syscall` instruction of the target, once looked for
+  UniqueFd memory;               // /proc/PID/mem
+  std::vector<HeldThread> threads;
+  std::vector<pid_t> undone;  // seized, but killed before they stopped: reaped by release()
+
+  HeldThread* find(pid_t tid);
+  ~State();
+};
+
+// PTRACE_O_TRACEEXIT: a thread that ends stops once more, so it can be let go and is never left to
+// us as a zombie.
+inline constexpr long kBaseOptions = PTRACE_O_TRACEEXIT;
+
+// A wait status of `tid`, by polling: no signal handler and no SIGCHLD of the caller's process is
+// touched. ESRCH: not our tracee any more. ETIMEDOUT.
+Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns);
+
+// Seizes one thread; the errors of StoppedProcess::stop.
+Result<void> seize_thread(pid_t pid, pid_t tid, long options);
+
+// Makes a HeldThread of a wait status that is a stop; reads and mends its registers (see the .cpp).
+// ESRCH.
+Result<HeldThread> held_from_status(pid_t tid, int status);
+
+// Interrupts the threads that are not held yet until there are none; `state` may hold some already.
+Result<void> hold_all(StoppedProcess::State& state, uint64_t deadline_ns);
+
+Result<void> open_memory(StoppedProcess::State& state);
+
+}  // namespace bpftime
