@@ -1,0 +1,301 @@
+#include "bpfcall/shim_calls.hpp"
+
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <linux/perf_event.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "bpfcall/answer.hpp"
+#include "bpfcall/shim_memory.hpp"
+#include "bpfcall/shim_next.hpp"
+#include "bpfcall/shim_objects.hpp"
+#include "bpfcall/shim_session.hpp"
+
+namespace bpftime::shim {
+namespace {
+
+constexpr uint64_t kPageBytes = 4096;
+constexpr long kEnotsupp = 524;  // the kernel's own, Linux 6.18 include/linux/errno.h: ENOTSUPP
+
+bool identify_for(void* /*self*/, int fd, ObjectRef* ref) { return identify(fd, ref); }
+Result<Reply> ask_for(void* /*self*/, Request* request) { return ask(request); }
+Result<UniqueFd> open_path_for(void* /*self*/, const char* path) {
+  const long fd = raw_syscall(SYS_openat, static_cast<uint64_t>(AT_FDCWD),
+                              reinterpret_cast<uint64_t>(path), O_PATH | O_CLOEXEC, 0);
+  if (fd < 0) {
+    return make_error(static_cast<int>(-fd), "cannot open the file");
+  }
+  return UniqueFd(static_cast<int>(fd));
+}
+
+Caller own_process() { return Caller{own_memory(), identify_for, ask_for, open_path_for, nullptr}; }
+
+// The new fd, or the value.
+long install(Answer answer) {
+  if (!answer.fd) {
+    return answer.value;
+  }
+  const int fd = answer.fd.release();
+  forget_fd(fd);  // should the number have been closed behind our back
+  if (!answer.close_on_exec) {
+    raw_syscall(SYS_fcntl, static_cast<uint64_t>(fd), F_SETFD, 0);
+  }
+  return fd;
+}
+
+// What a thread needs to take map locks. Kept while the process is the one it was made in: the broker gives each
+// process another owner number.
+struct ThreadLocks {
+  LockContext context;
+  uint64_t own_head[3];
+};
+__attribute__((tls_model("initial-exec"))) thread_local constinit ThreadLocks t_locks = {};
+
+LockContext locks_of_thread(void* /*self*/) {
+  const uint32_t owner = welcome().owner;
+  if (raw(t_locks.context.owner) != owner || t_locks.context.tid == 0) {
+    t_locks.context.owner = OwnerId{owner};
+    t_locks.context.tid = static_cast<uint32_t>(raw_syscall(SYS_gettid));
+    t_locks.context.robust = find_robust_head(t_locks.own_head);
+  }
+  return t_locks.context;
+}
+
+long map_element(uint32_t command, uint64_t attr, uint32_t attr_bytes) {
+  const CallerMemory memory = own_memory();
+  const auto call = read_map_call(memory, command, attr, attr_bytes);
+  if (!call) {
+    return -call.error().code;
+  }
+  auto answer = [&](const MapUse& use) -> long {
+    const bool changes = command == BPF_MAP_UPDATE_ELEM || command == BPF_MAP_DELETE_ELEM;
+    if (changes && use->frozen.load(std::memory_order_relaxed) != 0) {
+      return -EPERM;
+    }
+    return answer_map_call(use->map, memory, *call, locks_of_thread, nullptr);
+  };
+  const MapUse known = known_map(object_state(), call->map_fd);
+  if (known) [[likely]] {
+    return answer(known);
+  }
+  const auto found = find_map(call->map_fd);
+  return found ? answer(*found) : -found.error().code;
+}
+
+// mmap of a map: Linux 6.18 kernel/bpf/syscall.c bpf_map_mmap, arraymap.c array_map_mmap.
+long mmap_map(const MapUse& use, uint64_t address, uint64_t length, uint64_t protection,
+              uint64_t flags, int fd, uint64_t offset) {
+  const MapSpec& spec = use->map.view.spec;
+  if (length == 0 || offset % kPageBytes != 0) {
+    return -EINVAL;
+  }
+  if (spec.map_type != BPF_MAP_TYPE_ARRAY) {
+    return -kEnotsupp;
+  }
+  const bool is_shared = (flags & MAP_TYPE) == MAP_SHARED || (flags & MAP_TYPE) == MAP_SHARED_VALIDATE;
+  if (!is_shared) {
+    return -EINVAL;
+  }
+  const bool is_write = (protection & PROT_WRITE) != 0;
+  if (is_write && use->frozen.load() != 0) {
+    return -EPERM;
+  }
+  if (is_write && (spec.map_flags & BPF_F_RDONLY_PROG) != 0) {
+    return -EACCES;
+  }
+  if ((spec.map_flags & BPF_F_MMAPABLE) == 0) {
+    return -EINVAL;
+  }
+  const MapView& view = use->map.view;
+  const uint64_t bytes = static_cast<uint64_t>(view.value_stride) * view.element_count;
+  const uint64_t room = (bytes + kPageBytes - 1) & ~(kPageBytes - 1);
+  if (length > room || offset > room ||
+      ((length + kPageBytes - 1) & ~(kPageBytes - 1)) > room - offset) {
+    return -EINVAL;
+  }
+  auto region = ask_for_region(fd);
+  if (!region) {
+    return -region.error().code;
+  }
+  UniqueFd file = std::move(region->file);
+  if (!is_write) {
+    // As in the kernel: what was mapped for reading cannot be made writable later.
+    char name[32];
+    ::snprintf(name, sizeof(name), "/proc/self/fd/%d", file.get());
+    const long reader = raw_syscall(SYS_openat, static_cast<uint64_t>(AT_FDCWD),
+                                    reinterpret_cast<uint64_t>(name), O_RDONLY | O_CLOEXEC, 0);
+    if (reader >= 0) {
+      file.reset(static_cast<int>(reader));
+    }
+  }
+  const auto values = static_cast<uint64_t>(view.values - view.base);
+  return raw_syscall(SYS_mmap, address, length, protection, flags,
+                     static_cast<uint64_t>(file.get()), values + offset);
+}
+
+bool is_socket(int fd) {
+  ObjectRef ref{};
+  return identify(fd, &ref) && ref.inode != 0;
+}
+
+}  // namespace
+
+long bpf_call(uint64_t command, uint64_t attr, uint64_t attr_bytes) {
+  if (!is_active()) [[unlikely]] {
+    if (!has_session()) {
+      return raw_syscall(SYS_bpf, command, attr, attr_bytes);
+    }
+    if (!activate(Loudness::kSayWhy)) {
+      return -ENOSYS;
+    }
+  }
+  const auto number = static_cast<uint32_t>(command);
+  const auto size = static_cast<uint32_t>(attr_bytes);
+  if (is_map_element_command(number)) {
+    return map_element(number, attr, size);
+  }
+  const long value = install(answer_bpf(own_process(), number, attr, size));
+  if (number == BPF_MAP_FREEZE && value == 0) {
+    int fd = -1;
+    if (own_memory().read(nullptr, attr, std::as_writable_bytes(std::span(&fd, 1)))) {
+      mark_frozen(fd);
+    }
+  }
+  return value;
+}
+
+long perf_event_open_call(uint64_t attr, uint64_t pid, uint64_t cpu, uint64_t group_fd,
+                          uint64_t flags) {
+  if (!has_session()) {
+    return raw_syscall(SYS_perf_event_open, attr, pid, cpu, group_fd, flags);
+  }
+  if (!activate(Loudness::kSayWhy)) {
+    return -ENOSYS;
+  }
+  if (!is_uprobe_event(own_memory(), attr, welcome().uprobe_type)) {
+    return raw_syscall(SYS_perf_event_open, attr, pid, cpu, group_fd, flags);
+  }
+  PerfOpenCall call{attr, static_cast<int32_t>(pid), static_cast<int32_t>(cpu),
+                    static_cast<int32_t>(group_fd), flags};
+  if (call.pid == 0) {
+    call.pid = raw_syscall(SYS_getpid);
+  }
+  return install(answer_perf_open(own_process(), call));
+}
+
+long ioctl_call(uint64_t fd, uint64_t request, uint64_t argument) {
+  if (is_perf_ioctl(request) && is_active() && is_socket(static_cast<int>(fd))) {
+    return install(answer_perf_ioctl(own_process(), static_cast<int>(fd), request, argument));
+  }
+  return raw_syscall(SYS_ioctl, fd, request, argument);
+}
+
+long mmap_call(uint64_t address, uint64_t length, uint64_t protection, uint64_t flags, uint64_t fd,
+               uint64_t offset) {
+  const auto number = static_cast<int>(fd);
+  long result = 0;
+  bool answered = false;
+  if (number >= 0 && (flags & MAP_ANONYMOUS) == 0 && is_active()) {
+    const MapUse known = known_map(object_state(), number);
+    if (known) {
+      result = mmap_map(known, address, length, protection, flags, number, offset);
+      answered = true;
+    } else if (is_socket(number)) {
+      const auto found = find_map(number);
+      if (found) {
+        result = mmap_map(*found, address, length, protection, flags, number, offset);
+        answered = true;
+      }
+    }
+  }
+  if (!answered) {
+    result = raw_syscall(SYS_mmap, address, length, protection, flags, fd, offset);
+  }
+  if ((flags & MAP_FIXED) != 0) {
+    forget_pages();
+  }
+  return result;
+}
+
+long munmap_call(uint64_t address, uint64_t length) {
+  const long result = raw_syscall(SYS_munmap, address, length);
+  forget_pages();
+  return result;
+}
+
+long mprotect_call(uint64_t address, uint64_t length, uint64_t protection) {
+  const long result = raw_syscall(SYS_mprotect, address, length, protection);
+  forget_pages();
+  return result;
+}
+
+long mremap_call(uint64_t address, uint64_t length, uint64_t new_length, uint64_t flags,
+                 uint64_t new_address) {
+  const long result = raw_syscall(SYS_mremap, address, length, new_length, flags, new_address);
+  forget_pages();
+  return result;
+}
+
+// ---- fd numbers ------------------------------------------------------------------------------------------
+
+bool before_close(int fd) {
+  if (is_channel(fd)) {
+    return false;
+  }
+  forget_fd(fd);
+  return true;
+}
+
+long dup_call(uint64_t fd) {
+  const long copy = raw_syscall(SYS_dup, fd);
+  forget_fd(static_cast<int>(copy));
+  return copy;
+}
+
+long dup3_call(long number, uint64_t from, uint64_t to, uint64_t flags) {
+  const auto target = static_cast<int>(to);
+  if (is_channel(target)) {
+    move_channel_away_from(target);
+  }
+  const long result = raw_syscall(number, from, to, flags);
+  if (result >= 0 && from != to) {
+    forget_fd(target);
+  }
+  return result;
+}
+
+long fcntl_call(uint64_t fd, uint64_t command, uint64_t argument) {
+  const long copy = raw_syscall(SYS_fcntl, fd, command, argument);
+  forget_fd(static_cast<int>(copy));
+  return copy;
+}
+
+long close_range_call(uint64_t first_fd, uint64_t last_fd, uint64_t flags) {
+  const auto first = static_cast<uint32_t>(first_fd);
+  const auto last = static_cast<uint32_t>(last_fd);
+  constexpr uint64_t kCloseOnExec = 1U << 2;  // linux/close_range.h
+  const int channel = channel_fd();
+  if (channel < 0 || (flags & kCloseOnExec) != 0) {
+    return raw_syscall(SYS_close_range, first, last, flags);
+  }
+  forget_fds(first, last);
+  const auto own = static_cast<uint32_t>(channel);
+  if (own < first || own > last) {
+    return raw_syscall(SYS_close_range, first, last, flags);
+  }
+  long result = 0;
+  if (own > first) {
+    result = raw_syscall(SYS_close_range, first, own - 1, flags);
+  }
+  if (result == 0 && own < last) {
+    result = raw_syscall(SYS_close_range, own + 1, last, flags);
+  }
+  return result;
+}
+
+}  // namespace bpftime::shim

@@ -1,0 +1,188 @@
+// The interposed libc functions but those for files: each is one step away from shim_calls.cpp. Home: shim *.
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "bpfcall/shim_calls.hpp"
+#include "bpfcall/shim_next.hpp"
+#include "bpfcall/shim_session.hpp"
+
+using bpftime::is_syscall_error;
+using bpftime::raw_syscall;
+using bpftime::shim::finish;
+using bpftime::shim::Next;
+namespace shim = bpftime::shim;
+
+namespace {
+
+template <class T>
+uint64_t word(T value) {
+  if constexpr (std::is_pointer_v<T>) {
+    return reinterpret_cast<uint64_t>(value);
+  } else {
+    return static_cast<uint64_t>(static_cast<int64_t>(value));
+  }
+}
+
+constinit Next<int (*)(int)> g_next_close("close");
+constinit Next<int (*)(int, int, ...)> g_next_fcntl("fcntl");
+constinit Next<int (*)(pollfd*, nfds_t, int)> g_next_poll("poll");
+
+int close_fd(int fd) {
+  if (!shim::before_close(fd)) {
+    errno = EBADF;
+    return -1;
+  }
+  const auto next = g_next_close.get();
+  return next != nullptr ? next(fd) : static_cast<int>(finish(raw_syscall(SYS_close, word(fd))));
+}
+
+int fcntl_any(int fd, int command, void* argument) {
+  if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) {
+    return static_cast<int>(finish(shim::fcntl_call(word(fd), word(command), word(argument))));
+  }
+  const auto next = g_next_fcntl.get();
+  return next != nullptr
+             ? next(fd, command, argument)
+             : static_cast<int>(finish(raw_syscall(SYS_fcntl, word(fd), word(command), word(argument))));
+}
+
+// A tool that raises RLIMIT_MEMLOCK only does so for the kernel's accounting of maps, which is not ours.
+int set_limit(pid_t pid, int resource, const void* limit, void* old) {
+  const long result = raw_syscall(SYS_prlimit64, word(pid), word(resource), word(limit), word(old));
+  if (result == -EPERM && resource == RLIMIT_MEMLOCK && limit != nullptr && shim::has_session()) {
+    return 0;
+  }
+  return static_cast<int>(finish(result));
+}
+
+}  // namespace
+
+// From shim_syscall.S, for the numbers that matter here.
+extern "C" __attribute__((visibility("hidden"))) long bpftime_shim_syscall(
+    long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f) {
+  switch (number) {
+    case SYS_bpf:
+      return finish(shim::bpf_call(a, b, c));
+    case SYS_perf_event_open:
+      return finish(shim::perf_event_open_call(a, b, c, d, e));
+    case SYS_ioctl:
+      return finish(shim::ioctl_call(a, b, c));
+    case SYS_mmap:
+      return finish(shim::mmap_call(a, b, c, d, e, f));
+    case SYS_munmap:
+      return finish(shim::munmap_call(a, b));
+    case SYS_mprotect:
+      return finish(shim::mprotect_call(a, b, c));
+    case SYS_mremap:
+      return finish(shim::mremap_call(a, b, c, d, e));
+    case SYS_close:
+      return finish(shim::before_close(static_cast<int>(a)) ? raw_syscall(SYS_close, a) : -EBADF);
+    case SYS_dup:
+      return finish(shim::dup_call(a));
+    case SYS_dup2:
+    case SYS_dup3:
+      return finish(shim::dup3_call(number, a, b, c));
+    case SYS_close_range:
+      return finish(shim::close_range_call(a, b, c));
+    default:
+      return finish(raw_syscall(number, a, b, c, d, e, f));
+  }
+}
+
+extern "C" __attribute__((visibility("hidden"))) long bpftime_shim_failed(long result) {
+  return finish(result);
+}
+
+BPFTIME_EXPORT void* mmap(void* address, size_t length, int protection, int flags, int fd,
+                          off_t offset) {
+  const long result = shim::mmap_call(word(address), length, word(protection), word(flags),
+                                      word(fd), word(offset));
+  return reinterpret_cast<void*>(finish(result));
+}
+BPFTIME_EXPORT void* mmap64(void* address, size_t length, int protection, int flags, int fd,
+                            off64_t offset) {
+  return mmap(address, length, protection, flags, fd, offset);
+}
+BPFTIME_EXPORT int munmap(void* address, size_t length) {
+  return static_cast<int>(finish(shim::munmap_call(word(address), length)));
+}
+BPFTIME_EXPORT int mprotect(void* address, size_t length, int protection) {
+  return static_cast<int>(finish(shim::mprotect_call(word(address), length, word(protection))));
+}
+BPFTIME_EXPORT void* mremap(void* address, size_t length, size_t new_length, int flags, ...) {
+  va_list list;
+  va_start(list, flags);
+  void* new_address = va_arg(list, void*);
+  va_end(list);
+  return reinterpret_cast<void*>(finish(shim::mremap_call(word(address), length, new_length,
+                                                          word(flags), word(new_address))));
+}
+BPFTIME_EXPORT int ioctl(int fd, unsigned long request, ...) {
+  va_list list;
+  va_start(list, request);
+  void* argument = va_arg(list, void*);
+  va_end(list);
+  return static_cast<int>(finish(shim::ioctl_call(word(fd), request, word(argument))));
+}
+// Object fds are sockets, which epoll and poll know; the buffers of issue 3 answer here.
+BPFTIME_EXPORT int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) noexcept {
+  return static_cast<int>(
+      finish(raw_syscall(SYS_epoll_ctl, word(epoll), word(operation), word(fd), word(event))));
+}
+BPFTIME_EXPORT int poll(pollfd* fds, nfds_t count, int timeout_ms) {
+  const auto next = g_next_poll.get();
+  return next != nullptr
+             ? next(fds, count, timeout_ms)
+             : static_cast<int>(finish(raw_syscall(SYS_poll, word(fds), count, word(timeout_ms))));
+}
+BPFTIME_EXPORT int close(int fd) { return close_fd(fd); }
+BPFTIME_EXPORT int dup(int fd) noexcept {
+  return static_cast<int>(finish(shim::dup_call(word(fd))));
+}
+BPFTIME_EXPORT int dup2(int from, int to) noexcept {
+  return static_cast<int>(finish(shim::dup3_call(SYS_dup2, word(from), word(to), 0)));
+}
+BPFTIME_EXPORT int dup3(int from, int to, int flags) noexcept {
+  return static_cast<int>(finish(shim::dup3_call(SYS_dup3, word(from), word(to), word(flags))));
+}
+BPFTIME_EXPORT int fcntl(int fd, int command, ...) {
+  va_list list;
+  va_start(list, command);
+  void* argument = va_arg(list, void*);
+  va_end(list);
+  return fcntl_any(fd, command, argument);
+}
+BPFTIME_EXPORT int fcntl64(int fd, int command, ...) {
+  va_list list;
+  va_start(list, command);
+  void* argument = va_arg(list, void*);
+  va_end(list);
+  return fcntl_any(fd, command, argument);
+}
+BPFTIME_EXPORT int close_range(unsigned first, unsigned last, int flags) noexcept {
+  return static_cast<int>(finish(shim::close_range_call(first, last, word(flags))));
+}
+BPFTIME_EXPORT void closefrom(int first) noexcept {
+  shim::close_range_call(first < 0 ? 0 : word(first), ~0U, 0);
+}
+BPFTIME_EXPORT int setrlimit(__rlimit_resource_t resource, const struct rlimit* limit) noexcept {
+  return set_limit(0, static_cast<int>(resource), limit, nullptr);
+}
+BPFTIME_EXPORT int setrlimit64(__rlimit_resource_t resource,
+                               const struct rlimit64* limit) noexcept {
+  return set_limit(0, static_cast<int>(resource), limit, nullptr);
+}
+BPFTIME_EXPORT int prlimit(pid_t pid, enum __rlimit_resource resource, const struct rlimit* limit,
+                           struct rlimit* old) noexcept {
+  return set_limit(pid, static_cast<int>(resource), limit, old);
+}
+BPFTIME_EXPORT int prlimit64(pid_t pid, enum __rlimit_resource resource,
+                             const struct rlimit64* limit, struct rlimit64* old) noexcept {
+  return set_limit(pid, static_cast<int>(resource), limit, old);
+}

@@ -1,0 +1,278 @@
+#include "bpfcall/shim_objects.hpp"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+#include <new>
+
+#include "base/raw_syscall.hpp"
+#include "bpfcall/shim_session.hpp"
+
+namespace bpftime::shim {
+namespace {
+
+constexpr uint64_t kTableFds = 1 << 20;  // higher numbers go the slow way
+
+// Preconditions: the Lock is held.
+void reclaim(ObjectState* objects) {
+  MapObject** link = &objects->leaving;
+  while (*link != nullptr) {
+    MapObject* object = *link;
+    if (object->users.load(std::memory_order_seq_cst) != 0) {
+      link = &object->next;
+      continue;
+    }
+    raw_syscall(SYS_munmap, reinterpret_cast<uint64_t>(object->region), object->region_bytes);
+    object->region = nullptr;
+    *link = object->next;
+    object->next = objects->free;
+    objects->free = object;
+  }
+}
+
+void drop_number(ObjectState* objects, MapObject* object) {
+  if (--object->fds != 0) {
+    return;
+  }
+  for (MapObject** link = &objects->live; *link != nullptr; link = &(*link)->next) {
+    if (*link == object) {
+      *link = object->next;
+      object->next = objects->leaving;
+      objects->leaving = object;
+      break;
+    }
+  }
+}
+
+void forget_locked(ObjectState* objects, std::atomic<MapObject*>* word) {
+  MapObject* object = word->exchange(nullptr, std::memory_order_seq_cst);
+  if (object != nullptr) {
+    drop_number(objects, object);
+  }
+}
+
+MapObject* take_free(ObjectState* objects) {
+  MapObject* object = objects->free;
+  if (object != nullptr) {
+    objects->free = object->next;
+    return object;
+  }
+  void* memory = ::malloc(sizeof(MapObject));
+  return memory == nullptr ? nullptr : ::new (memory) MapObject{};
+}
+
+// Preconditions: the Lock is held; `object` is live. Puts it into the table and gives one use.
+MapUse publish(ObjectState* objects, int fd, MapObject* object) {
+  object->users.fetch_add(1, std::memory_order_seq_cst);
+  std::atomic<MapObject*>* table = objects->table.load();
+  if (static_cast<uint64_t>(static_cast<uint32_t>(fd)) < objects->table_fds) {
+    if (table[fd].load() != object) {
+      forget_locked(objects, &table[fd]);
+      object->fds++;
+      table[fd].store(object, std::memory_order_seq_cst);
+    }
+  } else if (object->fds == 0) {
+    object->fds = 1;  // never given back: such numbers are not watched
+  }
+  return MapUse(object);
+}
+
+MapObject* find_live(ObjectState* objects, const ObjectRef& ref) {
+  for (MapObject* object = objects->live; object != nullptr; object = object->next) {
+    if (object->inode == ref.inode && object->device == ref.device) {
+      return object;
+    }
+  }
+  return nullptr;
+}
+
+struct MappedRegion {
+  void* base = nullptr;
+  uint64_t size = 0;
+  ~MappedRegion() {
+    if (base != nullptr) {
+      raw_syscall(SYS_munmap, reinterpret_cast<uint64_t>(base), size);
+    }
+  }
+};
+
+Result<void> map_region(const Region& region, MappedRegion* mapped) {
+  struct stat st{};
+  const auto file = static_cast<uint64_t>(region.file.get());
+  if (raw_syscall(SYS_fstat, file, reinterpret_cast<uint64_t>(&st)) != 0 ||
+      static_cast<uint64_t>(st.st_size) < region.shape.region_bytes) {
+    return make_error(EPROTO, "region is smaller than announced");
+  }
+  uint64_t protection = PROT_READ | PROT_WRITE;
+  long address = raw_syscall(SYS_mmap, 0, region.shape.region_bytes, protection, MAP_SHARED, file, 0);
+  if (is_syscall_error(address)) {
+    // A frozen map's sealed copy.
+    address = raw_syscall(SYS_mmap, 0, region.shape.region_bytes, PROT_READ, MAP_SHARED, file, 0);
+  }
+  if (is_syscall_error(address)) {
+    return make_error(static_cast<int>(-address), "cannot map the region");
+  }
+  mapped->base = reinterpret_cast<void*>(address);
+  mapped->size = region.shape.region_bytes;
+  // A child has its own view, or none: its fd table is wiped.
+  raw_syscall(SYS_madvise, static_cast<uint64_t>(address), mapped->size, MADV_DONTFORK);
+  return {};
+}
+
+}  // namespace
+
+Result<void> prepare_objects(ObjectState* objects) {
+  if (objects->table.load() != nullptr) {
+    return {};
+  }
+  void* memory = wiped_memory(kTableFds * sizeof(std::atomic<MapObject*>));
+  if (memory == nullptr) {
+    return make_error(ENOMEM, "no memory for the fd table");
+  }
+  objects->table_fds = kTableFds;
+  // SAFETY: zero bytes are null pointers, and std::atomic of a pointer is that pointer on this ABI.
+  objects->table.store(static_cast<std::atomic<MapObject*>*>(memory));
+  return {};
+}
+
+bool identify(int fd, ObjectRef* ref) {
+  struct stat st{};
+  if (raw_syscall(SYS_fstat, static_cast<uint64_t>(fd), reinterpret_cast<uint64_t>(&st)) != 0) {
+    return false;
+  }
+  *ref = ObjectRef{fd, 0, 0, 0};
+  if (S_ISSOCK(st.st_mode)) {
+    ref->device = st.st_dev;
+    ref->inode = st.st_ino;
+  }
+  return true;
+}
+
+Result<Region> ask_for_region(int fd) {
+  Request request;
+  request.kind = MessageKind::kMapRegion;
+  ObjectRef ref{};
+  if (!identify(fd, &ref)) {
+    return make_error(EBADF, "not open");
+  }
+  if (ref.inode == 0) {
+    return make_error(EINVAL, "not a map");
+  }
+  request.refs.push_back(ref);
+  Reply reply = TRY(ask(&request));
+  if (reply.value < 0) {
+    return make_error(static_cast<int>(-reply.value), "not a map");
+  }
+  Region region;
+  if (!reply.fd || reply.output.size() < sizeof(region.shape)) {
+    return make_error(EPROTO, "no region in the answer");
+  }
+  std::memcpy(&region.shape, reply.output.data(), sizeof(region.shape));
+  region.file = std::move(reply.fd);
+  return region;
+}
+
+Result<MapUse> find_map(int fd) {
+  ObjectState* objects = object_state();
+  MapUse known = known_map(objects, fd);
+  if (known) {
+    return known;
+  }
+  ObjectRef ref{};
+  if (!identify(fd, &ref)) {
+    return make_error(EBADF, "not open");
+  }
+  if (ref.inode == 0) {
+    return make_error(EINVAL, "not a map");
+  }
+  {
+    const Lock lock;
+    reclaim(objects);
+    MapObject* object = find_live(objects, ref);
+    if (object != nullptr) {
+      return publish(objects, fd, object);
+    }
+  }
+  const Region region = TRY(ask_for_region(fd));
+  MappedRegion mapped;
+  TRY(map_region(region, &mapped));
+  const MapRegionReply& shape = region.shape;
+  const MapSpec spec{shape.map_type,    shape.map_flags, shape.key_size, shape.value_size,
+                     shape.max_entries, shape.cpu_count, shape.map_extra};
+  const MapView view =
+      TRY(open_region(static_cast<std::byte*>(mapped.base), mapped.size, spec));
+
+  const Lock lock;
+  MapObject* object = find_live(objects, ref);
+  if (object != nullptr) {
+    return publish(objects, fd, object);  // another thread was quicker
+  }
+  object = take_free(objects);
+  if (object == nullptr) {
+    return make_error(ENOMEM, "no memory");
+  }
+  object->frozen.store(shape.frozen != 0 ? 1 : 0);
+  object->map = LocalMap{view, (shape.map_flags & BPF_F_WRONLY) == 0,
+                         (shape.map_flags & BPF_F_RDONLY) == 0};
+  object->map_id = shape.map_id;
+  object->fds = 0;
+  object->device = ref.device;
+  object->inode = ref.inode;
+  object->region = std::exchange(mapped.base, nullptr);
+  object->region_bytes = mapped.size;
+  object->next = objects->live;
+  objects->live = object;
+  return publish(objects, fd, object);
+}
+
+void forget_fd(int fd) {
+  if (fd >= 0) {
+    forget_fds(static_cast<uint32_t>(fd), static_cast<uint32_t>(fd));
+  }
+}
+
+void forget_fds(uint32_t first, uint32_t last) {
+  if (!is_active()) {
+    return;
+  }
+  ObjectState* objects = object_state();
+  std::atomic<MapObject*>* table = objects->table.load();
+  // close_range(3, ~0) must not touch every page of the table: only the live maps' numbers matter.
+  if (first == last) {
+    if (first >= objects->table_fds || table[first].load() == nullptr) {
+      return;
+    }
+    const Lock lock;
+    forget_locked(objects, &table[first]);
+    reclaim(objects);
+    return;
+  }
+  const Lock lock;
+  if (objects->live == nullptr || first >= objects->table_fds) {
+    return;
+  }
+  const uint64_t end = std::min<uint64_t>(static_cast<uint64_t>(last) + 1, objects->table_fds);
+  for (uint64_t fd = first; fd < end && objects->live != nullptr; fd++) {
+    forget_locked(objects, &table[fd]);
+  }
+  reclaim(objects);
+}
+
+void mark_frozen(int fd) {
+  auto use = find_map(fd);
+  if (!use) {
+    return;
+  }
+  const uint32_t id = (*use)->map_id;
+  const Lock lock;
+  for (MapObject* object = object_state()->live; object != nullptr; object = object->next) {
+    if (object->map_id == id) {
+      object->frozen.store(1);
+    }
+  }
+}
+
+}  // namespace bpftime::shim

@@ -1,0 +1,95 @@
+// The map fds of this process: number -> view of the mapped region, without a system call. Home: shim *.
+//
+// A table of one word an fd number, in memory that a fork wipes. An fd is looked up by identity the first time
+// (fstat, then the broker), by number afterwards; close, dup2, dup3, close_range forget the number. A reader
+// holds no lock: it raises `users` of what the table names and looks again. Objects are never freed, only used
+// again for another map once nobody uses them, so a late reader touches valid memory and finds the table changed.
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+#include "bpfcall/answer.hpp"
+
+namespace bpftime::shim {
+
+struct MapObject {
+  std::atomic<uint32_t> users;   // readers just now
+  std::atomic<uint32_t> frozen;
+  LocalMap map;
+  uint32_t map_id;
+  uint32_t fds;                  // numbers in the table; the rest only under the Lock
+  uint64_t device, inode;
+  void* region;
+  uint64_t region_bytes;
+  MapObject* next;               // in live, leaving or free
+};
+
+struct ObjectState {
+  std::atomic<std::atomic<MapObject*>*> table;
+  uint64_t table_fds;
+  MapObject* live;
+  MapObject* leaving;  // closed, but somebody may still be reading
+  MapObject* free;
+};
+
+// Preconditions: the Lock is held.
+Result<void> prepare_objects(ObjectState* objects);
+
+// Keeps a map's region mapped while it lives.
+class MapUse {
+ public:
+  explicit MapUse(MapObject* object) : object_(object) {}
+  MapUse(MapUse&& other) noexcept : object_(other.object_) { other.object_ = nullptr; }
+  MapUse(const MapUse&) = delete;
+  MapUse& operator=(const MapUse&) = delete;
+  ~MapUse() {
+    if (object_ != nullptr) {
+      object_->users.fetch_sub(1, std::memory_order_release);
+    }
+  }
+  explicit operator bool() const { return object_ != nullptr; }
+  MapObject* operator->() const { return object_; }
+
+ private:
+  MapObject* object_;
+};
+
+// The map behind fd, when its number is known already. Preconditions: is_active().
+inline MapUse known_map(ObjectState* objects, int fd) {
+  std::atomic<MapObject*>* table = objects->table.load(std::memory_order_relaxed);
+  if (table == nullptr || static_cast<uint64_t>(static_cast<uint32_t>(fd)) >= objects->table_fds) {
+    return MapUse(nullptr);
+  }
+  std::atomic<MapObject*>& word = table[fd];
+  MapObject* object = word.load(std::memory_order_acquire);
+  if (object == nullptr) {
+    return MapUse(nullptr);
+  }
+  object->users.fetch_add(1, std::memory_order_seq_cst);
+  if (word.load(std::memory_order_seq_cst) != object) [[unlikely]] {
+    object->users.fetch_sub(1, std::memory_order_release);
+    return MapUse(nullptr);
+  }
+  return MapUse(object);
+}
+// The same, asking the broker when the number is new. Errors: EBADF, EINVAL no map, those of ask().
+Result<MapUse> find_map(int fd);
+
+// The fd's number will stand for something else, or nothing. Cheap when it is no map's.
+void forget_fd(int fd);
+void forget_fds(uint32_t first, uint32_t last);
+
+// The map that fd names was frozen: every view of it in this process.
+void mark_frozen(int fd);
+
+// How the broker knows an fd. False when it is not open; inode 0 when it is no socket.
+bool identify(int fd, ObjectRef* ref);
+
+// Asks for the region of the map behind `fd`.
+struct Region {
+  MapRegionReply shape;
+  UniqueFd file;
+};
+Result<Region> ask_for_region(int fd);
+
+}  // namespace bpftime::shim
