@@ -141,7 +141,7 @@ struct AgentState {
 struct AgentDescriptor {
   uint32_t magic, version;
   AgentState** state;      // the image's one variable: where the arena is
-  void (*entry_thunk)();   // trampolines of entry-only sites go here (hook/trampoline.hpp)
+  void (*entry_thunk)();   // trampolines of entry-only sites go here (abi/trampoline.hpp)
   void (*return_thunk)();  // trampolines of sites with a return probe
   void (*return_point)();  // the address that hooked functions return to
   void (*inside_thunk)();  // sites inside a function: flags and red zone live

@@ -24,7 +24,7 @@ const char* means_name(Means means);
 // Bytes between functions that no code runs through (find_padding).
 struct PaddingRange {
   RemoteAddr begin;
-  uint32_t bytes;
+  std::span<const uint8_t> content;  // what is there; empty: no padding
 };
 
 struct PlanInput {

@@ -1,5 +1,5 @@
-// The format of a trampoline: what patchplan writes and the thunks rely on. Home: pure constants,
-// shared by hook (injected) and patchplan (broker).
+// The format of a trampoline: what patchplan writes and the thunks rely on. Home: pure *, constants,
+// shared by hook (injected *) and patchplan (broker).
 //
 // A trampoline begins at a 16-byte aligned address `room`, in two shapes. The patched site jumps to
 // room + kTrampolineEntry; `copy` are the displaced instructions, relocated, then a jump back.
