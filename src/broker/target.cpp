@@ -24,7 +24,7 @@
 #include "broker/arena.hpp"
 #include "broker/module.hpp"
 #include "broker/takeout.hpp"
-#include "hook/trampoline.hpp"
+#include "abi/trampoline.hpp"
 #include "inject/bring_agent.hpp"
 #include "inject/hold.hpp"
 #include "inject/process_maps.hpp"
@@ -42,6 +42,7 @@ namespace {
 
 constexpr uint64_t kRoomBytes = 64 << 10;
 constexpr uint64_t kSlotBytes = kMaxTrampolineBytes;
+constexpr size_t kRetiredAtOnce = 64;  // looking whether they can be used again costs a walk of all stacks
 constexpr uint64_t kTableBytes = uint64_t{kMaxSites} * sizeof(Site);
 constexpr uint64_t kHwcap2Fsgsbase = 2;  // AT_HWCAP2 bit, asm/hwcap2.h
 
@@ -180,8 +181,12 @@ struct TargetProcess {
   uint64_t journal_count = 0, code_range_count = 0, generation = 0;
   std::map<std::pair<uint64_t, std::array<uint8_t, 16>>, uint64_t> journal;  // (address, after) -> index
   bool armed = false;
-  std::map<uint32_t, std::string> why_not;  // link -> reason it is not placed
-  std::map<uint32_t, int> why_not_code;
+  struct WhyNot {
+    int code;  // 0: not an error (its file is not mapped)
+    std::string why;
+  };
+  std::map<uint32_t, WhyNot> why_not;              // link -> reason it is not placed
+  std::map<uint32_t, std::set<uint64_t>> places;   // link -> sites it stands in
 };
 
 class Targets::Impl {
@@ -218,7 +223,8 @@ class Targets::Impl {
   Result<void> set_up(TargetProcess* t, StoppedProcess& process);
   // `held`: all threads of the process, when somebody has stopped it already; else sync() stops it itself.
   Result<void> adopt(std::unique_ptr<TargetProcess> t, StoppedProcess* held);
-  Result<void> sync(TargetProcess* t, StoppedProcess* held = nullptr);
+  // `only`: the one link that has changed; null: anything may have.
+  Result<void> sync(TargetProcess* t, StoppedProcess* held = nullptr, const LinkId* only = nullptr);
   Result<void> detach(pid_t pid);
   void forget(pid_t pid, const char* how);
   void channel_ready(pid_t pid, uint32_t events);
@@ -226,7 +232,11 @@ class Targets::Impl {
   void wait_for_entry(pid_t pid, uint64_t give_up_ns);
 
  private:
-  Result<std::map<uint64_t, Wanted>> wanted_of(TargetProcess* t, const std::vector<Mapping>& maps);
+  void want(TargetProcess* t, const WantedLink& link, const std::vector<Mapping>& maps,
+            std::map<uint64_t, Wanted>* wanted);
+  std::map<uint64_t, Wanted> wanted_of(TargetProcess* t, const std::vector<Mapping>& maps);
+  std::map<uint64_t, Wanted> wanted_of_link(TargetProcess* t, const std::vector<Mapping>& maps,
+                                            LinkId id);
   void add_internal(TargetProcess* t, const std::vector<Mapping>& maps,
                     std::map<uint64_t, Wanted>* wanted);
   Result<uint64_t> take_slot(TargetProcess* t, std::vector<Mapping>* maps, uint64_t near,
@@ -397,35 +407,73 @@ Result<void> Targets::Impl::adopt(std::unique_ptr<TargetProcess> owned, StoppedP
 
 // ---- What it should be -----------------------------------------------------------------------------------------
 
-Result<std::map<uint64_t, Wanted>> Targets::Impl::wanted_of(TargetProcess* t,
-                                                            const std::vector<Mapping>& maps) {
+void Targets::Impl::want(TargetProcess* t, const WantedLink& link,
+                         const std::vector<Mapping>& maps, std::map<uint64_t, Wanted>* wanted) {
+  bool mapped = false;
+  for (const Mapping& m : maps) {
+    if ((m.prot & PROT_EXEC) != 0 && m.inode == link.inode && m.device == link.device &&
+        m.offset <= link.file_offset && link.file_offset - m.offset < m.end - m.begin) {
+      Wanted& w = (*wanted)[m.begin + (link.file_offset - m.offset)];
+      w.mapping = &m;
+      w.file_offset = link.file_offset;
+      (link.is_return ? w.on_return : w.entry).push_back(link);
+      mapped = true;
+    }
+  }
+  if (!mapped) {
+    t->why_not[raw(link.id)] = {0, "the file is not mapped here"};
+  }
+}
+
+// Everything.
+std::map<uint64_t, Wanted> Targets::Impl::wanted_of(TargetProcess* t,
+                                                    const std::vector<Mapping>& maps) {
   std::map<uint64_t, Wanted> wanted;
   t->why_not.clear();
-  t->why_not_code.clear();
   bool any = false;
   for (const WantedLink& link : host->wanted_links()) {
-    if (link.pid > 0 && link.pid != t->pid) {
-      continue;
-    }
-    any = true;
-    bool mapped = false;
-    for (const Mapping& m : maps) {
-      if ((m.prot & PROT_EXEC) != 0 && m.inode == link.inode && m.device == link.device &&
-          m.offset <= link.file_offset && link.file_offset - m.offset < m.end - m.begin) {
-        Wanted& w = wanted[m.begin + (link.file_offset - m.offset)];
-        w.mapping = &m;
-        w.file_offset = link.file_offset;
-        (link.is_return ? w.on_return : w.entry).push_back(link);
-        mapped = true;
-      }
-    }
-    if (!mapped) {
-      t->why_not[raw(link.id)] = "the file is not mapped here";
-      t->why_not_code[raw(link.id)] = 0;
+    if (link.pid <= 0 || link.pid == t->pid) {
+      any = true;
+      want(t, link, maps, &wanted);
     }
   }
   if (any) {
     add_internal(t, maps, &wanted);
+  }
+  return wanted;
+}
+
+// Only the places that one link touches, or touched: what else is there stays.
+std::map<uint64_t, Wanted> Targets::Impl::wanted_of_link(TargetProcess* t,
+                                                         const std::vector<Mapping>& maps,
+                                                         LinkId id) {
+  std::map<uint64_t, Wanted> wanted;
+  t->why_not.erase(raw(id));
+  if (const auto link = host->wanted_link(id); link && (link->pid <= 0 || link->pid == t->pid)) {
+    want(t, *link, maps, &wanted);
+  }
+  if (const auto places = t->places.find(raw(id)); places != t->places.end()) {
+    for (const uint64_t address : places->second) {
+      wanted.try_emplace(address);
+    }
+  }
+  for (auto& [address, w] : wanted) {
+    const auto site = t->sites.find(address);
+    if (site == t->sites.end()) {
+      continue;
+    }
+    w.is_internal = site->second.is_internal;
+    w.mapping = mapping_at(maps, address);
+    for (const auto& [from, to] : {std::pair(&site->second.entry.links, &w.entry),
+                                   std::pair(&site->second.on_return.links, &w.on_return)}) {
+      std::vector<WantedLink> merged;
+      std::remove_copy_if(from->begin(), from->end(), std::back_inserter(merged),
+                          [&](const WantedLink& l) { return l.id == id; });
+      merged.insert(merged.end(), to->begin(), to->end());
+      std::sort(merged.begin(), merged.end(),
+                [](const WantedLink& x, const WantedLink& y) { return raw(x.id) < raw(y.id); });
+      *to = std::move(merged);
+    }
   }
   return wanted;
 }
@@ -880,10 +928,14 @@ Result<void> Targets::Impl::own_signals(TargetProcess* t, StoppedProcess& proces
 
 // ---- Making it so ----------------------------------------------------------------------------------------------------
 
-Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held) {
+Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held, const LinkId* only) {
   std::vector<Mapping> maps = TRY(read_maps(t->pid));
   const std::vector<Mapping> seen = maps;
-  std::map<uint64_t, Wanted> wanted = TRY(wanted_of(t, seen));
+  if (!t->armed) {
+    only = nullptr;
+  }
+  std::map<uint64_t, Wanted> wanted =
+      only != nullptr ? wanted_of_link(t, seen, *only) : wanted_of(t, seen);
 
   // Sites whose module was unmapped are forgotten: there is nothing to restore.
   for (auto it = t->sites.begin(); it != t->sites.end();) {
@@ -891,6 +943,9 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held) {
     if (m == nullptr || (m->prot & PROT_EXEC) == 0) {
       t->retired.push_back({Retired::kSlot, raw(it->second.patch.trampoline), kSlotBytes});
       t->free_sites.push_back(it->second.index);
+      for (auto& [_, addresses] : t->places) {
+        addresses.erase(it->first);
+      }
       it = t->sites.erase(it);
     } else {
       ++it;
@@ -901,9 +956,21 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held) {
   std::vector<uint64_t> gone, new_rooms;
   std::map<uint64_t, Plan> plans;
   std::set<uint32_t> programs;
-  for (const auto& [address, site] : t->sites) {
-    if (!wanted.contains(address)) {
-      gone.push_back(address);
+  if (only == nullptr) {
+    for (const auto& [address, site] : t->sites) {
+      if (!wanted.contains(address)) {
+        gone.push_back(address);
+      }
+    }
+  }
+  for (auto it = wanted.begin(); it != wanted.end();) {
+    if (it->second.entry.empty() && it->second.on_return.empty() && !it->second.is_internal) {
+      if (t->sites.contains(it->first)) {
+        gone.push_back(it->first);
+      }
+      it = wanted.erase(it);
+    } else {
+      ++it;
     }
   }
   std::map<uint64_t, SiteHere> fresh;
@@ -928,8 +995,7 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held) {
       if (!plan && wants_return && (!w.entry.empty() || existing != t->sites.end())) {
         // The entry links go on without the return links.
         for (const WantedLink& link : w.on_return) {
-          t->why_not[raw(link.id)] = plan.error().why;
-          t->why_not_code[raw(link.id)] = plan.error().code;
+          t->why_not[raw(link.id)] = {plan.error().code, plan.error().why};
         }
         w.on_return.clear();
         if (existing == t->sites.end()) {
@@ -942,8 +1008,7 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held) {
       if (!plan) {
         for (const auto* links : {&w.entry, &w.on_return}) {
           for (const WantedLink& link : *links) {
-            t->why_not[raw(link.id)] = plan.error().why;
-            t->why_not_code[raw(link.id)] = plan.error().code;
+            t->why_not[raw(link.id)] = {plan.error().code, plan.error().why};
           }
         }
         if (w.is_internal) {
@@ -986,27 +1051,17 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held) {
     return {};
   }
 
-  // While the target runs: mappings by one held thread, trampolines, lists.
-  std::map<uint64_t, std::pair<List, List>> lists;
-  {
+  // Mappings, if any are missing, by one held thread while the others run.
+  const bool brings_mappings =
+      !new_rooms.empty() || std::any_of(programs.begin(), programs.end(), [&](uint32_t id) {
+        return !t->programs.contains(id);
+      });
+  if (brings_mappings) {
     std::optional<StoppedProcess> borrowed;
     if (held == nullptr) {
       borrowed.emplace(TRY(borrow_any(t->pid)));
     }
-    StoppedProcess& one = held != nullptr ? *held : *borrowed;
-    TRY(bring_mappings(t, &maps, programs, new_rooms, one));
-    for (const auto& [address, plan] : plans) {
-      TRY(one.write(plan.patch.trampoline, std::as_bytes(std::span(plan.trampoline))));
-      TRY(journal_entry(t, plan.patch, one));
-      if (plan.hole.site_bytes != 0) {
-        TRY(journal_entry(t, plan.hole, one));
-      }
-    }
-    for (const uint64_t address : changed) {
-      const Wanted& w = wanted.at(address);
-      lists[address] = {TRY(make_list(t, w.entry, w.is_internal, one)),
-                        TRY(make_list(t, w.on_return, false, one))};
-    }
+    TRY(bring_mappings(t, &maps, programs, new_rooms, held != nullptr ? *held : *borrowed));
   }
 
   // All threads stopped: the change itself.
@@ -1015,6 +1070,19 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held) {
     stopped.emplace(TRY(StoppedProcess::stop(t->pid, deadline())));
   }
   StoppedProcess& all = held != nullptr ? *held : *stopped;
+  std::map<uint64_t, std::pair<List, List>> lists;
+  for (const auto& [address, plan] : plans) {
+    TRY(all.write(plan.patch.trampoline, std::as_bytes(std::span(plan.trampoline))));
+    TRY(journal_entry(t, plan.patch, all));
+    if (plan.hole.site_bytes != 0) {
+      TRY(journal_entry(t, plan.hole, all));
+    }
+  }
+  for (const uint64_t address : changed) {
+    const Wanted& w = wanted.at(address);
+    lists[address] = {TRY(make_list(t, w.entry, w.is_internal, all)),
+                      TRY(make_list(t, w.on_return, false, all))};
+  }
   if (!t->armed) {
     TRY(discover_threads(t, all));
     TRY(own_signals(t, all));
@@ -1033,9 +1101,22 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held) {
       t->retired.push_back({Retired::kHeap, list.at, list.bytes});
     }
   };
+  const auto leave = [&](const SiteHere& site, uint64_t address) {
+    for (const List* list : {&site.entry, &site.on_return}) {
+      for (const WantedLink& link : list->links) {
+        if (const auto places = t->places.find(raw(link.id)); places != t->places.end()) {
+          places->second.erase(address);
+          if (places->second.empty()) {
+            t->places.erase(places);
+          }
+        }
+      }
+    }
+  };
   for (const uint64_t address : gone) {
     const SiteHere& site = t->sites.at(address);
     restore(site);
+    leave(site, address);
     const uint64_t null_pointers[2] = {0, 0};
     TRY(all.write(RemoteAddr{site_at(site.index)}, std::as_bytes(std::span(null_pointers))));
     retire(site.entry);
@@ -1055,6 +1136,7 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held) {
     if (it != t->sites.end()) {
       retire(it->second.entry);
       retire(it->second.on_return);
+      leave(it->second, address);
     }
     if (const auto f = fresh.find(address); f != fresh.end()) {
       t->sites[address] = f->second;
@@ -1063,6 +1145,11 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held) {
     site.is_internal = wanted.at(address).is_internal;
     site.entry = pair.first;
     site.on_return = pair.second;
+    for (const List* list : {&site.entry, &site.on_return}) {
+      for (const WantedLink& link : list->links) {
+        t->places[raw(link.id)].insert(address);
+      }
+    }
     const uint64_t record[3] = {site.entry.at, site.on_return.at, address};
     TRY(all.write(RemoteAddr{site_at(site.index)}, std::as_bytes(std::span(record))));
   }
@@ -1079,11 +1166,11 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held) {
       const Wanted& w = wanted.at(address);
       for (const auto* links : {&w.entry, &w.on_return}) {
         for (const WantedLink& link : *links) {
-          t->why_not[raw(link.id)] = written.error().why;
-          t->why_not_code[raw(link.id)] = written.error().code;
+          t->why_not[raw(link.id)] = {written.error().code, written.error().why};
         }
       }
       SiteHere& failed = t->sites.at(address);
+      leave(failed, address);
       retire(failed.entry);
       retire(failed.on_return);
       t->free_sites.push_back(failed.index);
@@ -1098,7 +1185,7 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held) {
     TRY(all.write_value(RemoteAddr{t->arena + offsetof(AgentState, alive)}, t->alive));
     t->armed = true;
   }
-  if (!t->retired.empty()) {
+  if (t->retired.size() > kRetiredAtOnce) {
     const auto quiet = is_quiescent(all, t->arena, true);
     if (quiet && *quiet) {
       for (const Retired& r : t->retired) {
@@ -1325,6 +1412,7 @@ void Targets::Impl::child_forked(TargetProcess* parent, const AgentMessage& mess
   t->journal = parent->journal;
   t->armed = parent->armed;
   // Its table is empty: every list is made anew, with counts of its own.
+  t->places = parent->places;
   for (auto& [address, site] : t->sites) {
     site.entry = List{};
     site.on_return = List{};
@@ -1440,9 +1528,9 @@ Result<void> Targets::sync(const LinkId* concerning) {
   }
   std::optional<Error> error;
   pid_t named = -1;
-  for (const WantedLink& link : impl_->host->wanted_links()) {
-    if (concerning != nullptr && link.id == *concerning) {
-      named = link.pid;
+  if (concerning != nullptr) {
+    if (const auto link = impl_->host->wanted_link(*concerning)) {
+      named = link->pid;
     }
   }
   for (const pid_t pid : pids) {
@@ -1451,16 +1539,16 @@ Result<void> Targets::sync(const LinkId* concerning) {
       continue;
     }
     TargetProcess* const t = it->second.get();
-    const auto synced = impl_->sync(t);
+    const auto synced = impl_->sync(t, nullptr, concerning);
     if (!synced && synced.error().code != ESRCH) {
       impl_->host->log("process " + std::to_string(pid) + ": " + synced.error().why);
     }
     if (concerning != nullptr && !error && pid == named) {
       if (!synced) {
         error = synced.error();
-      } else if (const auto why = t->why_not_code.find(raw(*concerning));
-                 why != t->why_not_code.end() && why->second != 0) {
-        error = make_error(why->second, "this place cannot be probed");
+      } else if (const auto why = t->why_not.find(raw(*concerning));
+                 why != t->why_not.end() && why->second.code != 0) {
+        error = make_error(why->second.code, "this place cannot be probed");
       }
     }
   }
@@ -1490,7 +1578,7 @@ std::vector<TargetStatus> Targets::status() {
       state.link = raw(link.id);
       const auto why = t->why_not.find(state.link);
       state.placed = why == t->why_not.end();
-      state.why_not = state.placed ? "" : why->second;
+      state.why_not = state.placed ? "" : why->second.why;
       if (const auto at = t->counts.find(state.link); at != t->counts.end()) {
         uint64_t words[sizeof(HitCounts) / 8] = {};
         if (read_memory(pid, RemoteAddr{at->second}, std::as_writable_bytes(std::span(words)))) {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -56,6 +57,15 @@ class TargetHost {
   virtual Result<MapForTarget> map_for_target(MapId id) = 0;
   virtual Result<ProgramForTarget> program_for_target(ProgId id) = 0;
   virtual std::vector<WantedLink> wanted_links() = 0;
+  // One of them, if it is armed now.
+  virtual std::optional<WantedLink> wanted_link(LinkId id) {
+    for (const WantedLink& link : wanted_links()) {
+      if (link.id == id) {
+        return link;
+      }
+    }
+    return std::nullopt;
+  }
   virtual void target_said_printk(pid_t pid, const AgentMessage& message) = 0;
   virtual void link_disarmed(LinkId id, pid_t pid, HitEnd why) = 0;  // budget or fault
   virtual void target_gone(OwnerId owner, pid_t pid) = 0;            // ended, exec'ed or detached
@@ -97,8 +107,8 @@ class Targets {
   // Restores the bytes, unmaps what can be unmapped. Errors: ESRCH not a target.
   Result<void> detach(pid_t pid);
   void detach_all();
-  // Makes every target as host->wanted_links() says now. When `concerning` is not null: the first error
-  // that kept this link from being placed in a target that it names by pid.
+  // Makes every target as host->wanted_links() says now. When `concerning` is not null only that link has changed,
+  // and the answer is the first error that kept it from being placed in a target that it names by pid.
   Result<void> sync(const LinkId* concerning);
 
   [[nodiscard]] bool has(pid_t pid) const;
