@@ -1,0 +1,104 @@
+// What a loader holds fds of: maps, programs, links, perf events, BTF. Home: broker, its one
+// thread.
+//
+// References are as in the kernel (DESIGN D2), with shared_ptr as the count: an fd of a loader
+// holds its object, a program holds its maps, a perf event and a link hold their program, a link
+// holds its perf event. When the last one goes the object is destroyed; what is armed in targets is
+// computed anew from the events that are left.
+#pragma once
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "abi/ids.hpp"
+#include "abi/messages.hpp"
+#include "base/unique_fd.hpp"
+#include "spec/spec.hpp"
+#include "vm/program.hpp"
+
+namespace bpftime {
+
+struct Object {
+  ObjectKind kind;
+  uint32_t id = 0;             // unique among its kind, never reused in a session
+  uint64_t charged_bytes = 0;  // of the session's memory quota
+  uint64_t* charge = nullptr;
+
+  explicit Object(ObjectKind k) : kind(k) {}
+  Object(const Object&) = delete;
+  Object& operator=(const Object&) = delete;
+  virtual ~Object() {
+    if (charge != nullptr) {
+      *charge -= charged_bytes;
+    }
+  }
+};
+
+struct BtfObject : Object {
+  static constexpr ObjectKind kKind = ObjectKind::kBtf;
+  BtfObject() : Object(kKind) {}
+  std::vector<std::byte> bytes;
+};
+
+struct MapObject : Object {
+  static constexpr ObjectKind kKind = ObjectKind::kMap;
+  MapObject() : Object(kKind) {}
+  MapSpec spec{};
+  std::string name;
+  uint64_t map_extra = 0;
+  uint64_t region_bytes = 0;
+  UniqueFd region;
+  UniqueFd sealed;  // of a frozen map that programs may not write: the copy that everybody uses now
+  bool frozen = false;
+  std::shared_ptr<BtfObject> btf;
+  uint32_t btf_key_type_id = 0, btf_value_type_id = 0;
+
+  [[nodiscard]] int file_in_use() const { return sealed ? sealed.get() : region.get(); }
+};
+
+struct ProgramObject : Object {
+  static constexpr ObjectKind kKind = ObjectKind::kProg;
+  ProgramObject() : Object(kKind) {}
+  uint32_t type = 0, expected_attach_type = 0;
+  std::string name, license;  // the licence is recorded, never a reason to refuse (DESIGN D11)
+  uint64_t tag = 0, load_time_ns = 0;
+  uint32_t uid = 0, insn_count = 0;
+  bool verified = false;
+  CompiledProgram compiled{};
+  UniqueFd code;
+  std::vector<std::shared_ptr<MapObject>> maps;
+  std::shared_ptr<BtfObject> btf;
+};
+
+struct PerfEventObject : Object {
+  static constexpr ObjectKind kKind = ObjectKind::kPerf;
+  PerfEventObject() : Object(kKind) {}
+  std::string path;
+  UniqueFd file;  // O_PATH: keeps the inode number from being used for another file
+  uint64_t device = 0, inode = 0, file_offset = 0;
+  bool is_return = false, enabled = false, disarmed = false;
+  pid_t pid = -1;  // process id; -1: every target
+  std::shared_ptr<ProgramObject> program;
+  LinkId attachment{};  // the name of (event, program) in targets: the link's id, or one of its own
+  uint64_t cookie = 0;
+
+  [[nodiscard]] bool is_armed() const { return program != nullptr && enabled && !disarmed; }
+};
+
+struct LinkObject : Object {
+  static constexpr ObjectKind kKind = ObjectKind::kLink;
+  LinkObject() : Object(kKind) {}
+  std::shared_ptr<ProgramObject> program;
+  std::shared_ptr<PerfEventObject> event;
+  ~LinkObject() override {
+    if (event != nullptr && event->attachment == LinkId{id}) {
+      event->program.reset();  // the event goes on without a program, as in the kernel
+    }
+  }
+};
+
+}  // namespace bpftime

@@ -1,0 +1,348 @@
+#include "broker/session.hpp"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "broker/status_text.hpp"
+
+namespace bpftime {
+
+Session::Session(EventLoop* loop, Config config, std::unique_ptr<ProgramCompiler> compiler)
+    : loop_(loop),
+      config_(std::move(config)),
+      printk_(loop),
+      objects_(loop, [this] { objects_changed(); }),
+      compiler_(std::move(compiler)) {}
+
+Session::~Session() {
+  on_change_ = nullptr;
+  shutting_down_ = true;
+  if (sync_timer_ != 0) {
+    loop_->cancel(sync_timer_);
+  }
+}
+
+void Session::log(const std::string& line) {
+  if (config_.log) {
+    config_.log(line);
+  }
+}
+
+bool Session::is_unused() const {
+  return objects_.reference_count() == 0 && pending_.empty() && printk_.reader_count() == 0 &&
+         (targets_ == nullptr || targets_->count() == 0);
+}
+
+void Session::shut_down() {
+  shutting_down_ = true;
+  if (targets_ != nullptr) {
+    targets_->detach_all();
+  }
+  objects_.end_all();
+}
+
+// ---- What targets ask ----
+
+Result<MapForTarget> Session::map_for_target(MapId id) {
+  const auto map = std::static_pointer_cast<MapObject>(objects_.find(ObjectKind::kMap, raw(id)));
+  if (map == nullptr) {
+    return make_error(ENOENT, "no such map");
+  }
+  return MapForTarget{id, map->spec, map->file_in_use(), map->region_bytes, bool{map->sealed}};
+}
+
+Result<ProgramForTarget> Session::program_for_target(ProgId id) {
+  const auto program =
+      std::static_pointer_cast<ProgramObject>(objects_.find(ObjectKind::kProg, raw(id)));
+  if (program == nullptr) {
+    return make_error(ENOENT, "no such program");
+  }
+  return ProgramForTarget{id, &program->compiled, program->code.get()};
+}
+
+std::vector<WantedLink> Session::wanted_links() {
+  std::map<LinkId, WantedLink> in_order;  // of attaching
+  for (const auto& event : objects_.all<PerfEventObject>()) {
+    if (event->is_armed() && !shutting_down_) {
+      in_order[event->attachment] =
+          WantedLink{event->attachment,  ProgId{event->program->id}, event->device, event->inode,
+                     event->file_offset, event->is_return,           event->pid,    event->cookie};
+    }
+  }
+  std::vector<WantedLink> wanted;
+  for (const auto& [id, link] : in_order) {
+    wanted.push_back(link);
+  }
+  return wanted;
+}
+
+void Session::target_said_printk(pid_t, const AgentMessage& message) {
+  printk_.add(printk_line(message));
+}
+
+void Session::link_disarmed(LinkId id, pid_t pid, HitEnd why) {
+  for (const auto& event : objects_.all<PerfEventObject>()) {
+    if (event->attachment == id && event->program != nullptr && !event->disarmed) {
+      event->disarmed = true;
+      log("link " + std::to_string(raw(id)) + " disarmed: its program " + event->program->name +
+          (why == kHitFault ? " faulted" : " used up its budget") + " in process " +
+          std::to_string(pid));
+      sync_soon();
+    }
+  }
+}
+
+void Session::target_gone(OwnerId, pid_t pid) {
+  log("process " + std::to_string(pid) + " is no target any more");
+  if (on_change_) {
+    on_change_();
+  }
+}
+
+// ---- Making targets as the objects say ----
+
+void Session::objects_changed() {
+  sync_soon();
+  if (on_change_) {
+    on_change_();
+  }
+}
+
+void Session::sync_soon() {
+  if (sync_timer_ != 0 || shutting_down_) {
+    return;
+  }
+  // A loader that dies closes all of its fds: they are collected, so that targets stop once and not
+  // once a link.
+  sync_timer_ = loop_->after(0, [this] {
+    objects_.collect_ended();
+    sync_timer_ = 0;
+    if (targets_ != nullptr && !shutting_down_) {
+      auto done = targets_->sync(nullptr);
+      if (!done) {
+        log(std::string("targets not all changed: ") + done.error().why);
+      }
+    }
+  });
+}
+
+Result<void> Session::arm(const Caller& caller, PerfEventObject* event) {
+  if (!event->is_armed() || targets_ == nullptr) {
+    return {};
+  }
+  if (event->pid > 0 && !caller.no_attach && !targets_->has(event->pid)) {
+    auto attached = targets_->attach(event->pid);
+    if (!attached) {
+      log("cannot attach to " + std::to_string(event->pid) + " for a probe of process " +
+          std::to_string(caller.pid) + ": " + attached.error().why + " (" +
+          ::strerrorname_np(attached.error().code) + ")");
+      return attached.error();
+    }
+    if (on_change_) {
+      on_change_();
+    }
+  }
+  auto placed = targets_->sync(&event->attachment);
+  if (!placed) {
+    log("probe at " + event->path + "+" + std::to_string(event->file_offset) +
+        " not placed: " + placed.error().why);
+  }
+  return placed;
+}
+
+Result<void> Session::charge(Object* object, uint64_t* used, uint64_t limit, uint64_t bytes) {
+  if (bytes > limit || *used > limit - bytes) {
+    return make_error(ENOMEM, "the session's memory is used up");
+  }
+  *used += bytes;
+  object->charge = used;
+  object->charged_bytes = bytes;
+  return {};
+}
+
+Result<Reply> Session::give(const Caller& caller, const std::shared_ptr<Object>& object) {
+  if (objects_.references_of(caller.key) >= config_.limits.references_of_one) {
+    return make_error(EMFILE, "too many objects of one loader");
+  }
+  Reply reply;
+  reply.fd = TRY(objects_.give(object, caller.key));
+  reply.object = object->kind;
+  reply.object_id = object->id;
+  if (on_change_) {
+    on_change_();
+  }
+  return reply;
+}
+
+// ---- Requests ----
+
+void Session::handle(const Caller& caller, Request&& request, Answer answer_to) {
+  if (request.kind == MessageKind::kBpf && request.command == BPF_PROG_LOAD) {
+    prog_load(caller, std::move(request), std::move(answer_to));
+    return;
+  }
+  auto result = answer(caller, request);
+  if (!result) {
+    Reply reply;
+    reply.value = -int64_t{result.error().code};
+    // People read why; programs read the errno.
+    if (request.kind >= MessageKind::kAttach) {
+      const char* why = result.error().why;
+      const auto bytes = std::as_bytes(std::span(why, std::strlen(why)));
+      reply.output.assign(bytes.begin(), bytes.end());
+    }
+    answer_to(std::move(reply));
+    return;
+  }
+  answer_to(std::move(result).value());
+}
+
+Result<Reply> Session::answer(const Caller& caller, const Request& request) {
+  switch (request.kind) {
+    case MessageKind::kBpf:
+      return bpf(caller, request);
+    case MessageKind::kMapRegion:
+      return map_region(request);
+    case MessageKind::kPerfOpen:
+      return perf_open(caller, request);
+    case MessageKind::kPerfIoctl:
+      return perf_ioctl(caller, request);
+    case MessageKind::kTracePipe: {
+      Reply reply;
+      reply.fd = TRY(printk_.follow(true));
+      reply.object = ObjectKind::kLog;
+      return reply;
+    }
+    case MessageKind::kAttach:
+      return attach_command(request);
+    case MessageKind::kDetach:
+      return detach_command(request);
+    case MessageKind::kStart:
+      return start_command(caller, request);
+    case MessageKind::kStatus:
+      return status_command(request);
+    case MessageKind::kLog:
+      return log_command(request);
+    default:
+      return make_error(EPROTO, "a request of no known kind");
+  }
+}
+
+Result<pid_t> process_of(pid_t thread) {
+  char path[64];
+  std::snprintf(path, sizeof(path), "/proc/%d/status", thread);
+  UniqueFd file(::open(path, O_RDONLY | O_CLOEXEC));
+  char text[4096];
+  const ssize_t n = file ? ::read(file.get(), text, sizeof(text) - 1) : -1;
+  if (n <= 0) {
+    return make_error(ESRCH, "no such process");
+  }
+  text[n] = 0;
+  const char* line = std::strstr(text, "\nTgid:");
+  if (line == nullptr) {
+    return make_error(ESRCH, "no such process");
+  }
+  return static_cast<pid_t>(std::strtol(line + 6, nullptr, 10));
+}
+
+namespace {
+Result<pid_t> live_pid(int64_t value) {
+  if (value <= 0 || value > INT32_MAX) {
+    return make_error(ESRCH, "no such process");
+  }
+  const auto pid = static_cast<pid_t>(value);
+  const pid_t process = TRY(process_of(pid));
+  if (::kill(process, 0) != 0) {
+    return make_error(errno,
+                      errno == EPERM ? "the process belongs to another user" : "no such process");
+  }
+  return process;
+}
+}  // namespace
+
+Result<Reply> Session::attach_command(const Request& request) {
+  const pid_t pid = TRY(live_pid(request.args[0]));
+  TRY(targets_->attach(pid));
+  if (on_change_) {
+    on_change_();
+  }
+  return Reply{};
+}
+
+Result<Reply> Session::detach_command(const Request& request) {
+  if (request.args[0] == 0) {
+    Reply reply;
+    reply.value = static_cast<int64_t>(targets_->count());
+    targets_->detach_all();
+    if (on_change_) {
+      on_change_();
+    }
+    return reply;
+  }
+  if (request.args[0] < 0 || request.args[0] > INT32_MAX) {
+    return make_error(ESRCH, "no such process");
+  }
+  TRY(targets_->detach(static_cast<pid_t>(request.args[0])));
+  if (on_change_) {
+    on_change_();
+  }
+  Reply reply;
+  reply.value = 1;
+  return reply;
+}
+
+Result<Reply> Session::start_command(const Caller& caller, const Request& request) {
+  const pid_t pid = TRY(live_pid(request.args[0]));
+  if (caller.pid != 0 && pid != caller.pid) {
+    return make_error(EPERM, "a process starts only itself");
+  }
+  TRY(targets_->attach_at_exec(pid));
+  return Reply{};
+}
+
+Result<Reply> Session::log_command(const Request& request) {
+  Reply reply;
+  reply.fd = request.args[0] == 1 ? TRY(printk_.follow(false)) : TRY(printk_.snapshot());
+  reply.object = ObjectKind::kLog;
+  return reply;
+}
+
+Result<Reply> Session::status_command(const Request& request) {
+  objects_.collect_ended();
+  SessionStatus status;
+  for (const auto& map : objects_.all<MapObject>()) {
+    status.maps.push_back({map->id, map->spec, map->name, map->region_bytes, map->frozen});
+  }
+  for (const auto& program : objects_.all<ProgramObject>()) {
+    SessionStatus::Program row{program->id,         program->type,
+                               program->name,       program->license,
+                               program->insn_count, program->compiled.code.size(),
+                               program->verified,   {}};
+    for (const auto& map : program->maps) {
+      row.maps.push_back(map->id);
+    }
+    status.programs.push_back(std::move(row));
+  }
+  for (const auto& event : objects_.all<PerfEventObject>()) {
+    status.probes.push_back({event->program != nullptr ? raw(event->attachment) : 0,
+                             event->program != nullptr ? event->program->id : 0, event->path,
+                             event->file_offset, event->is_return, event->pid, event->enabled,
+                             event->disarmed, event->cookie});
+  }
+  status.targets = targets_->status();
+  status.broker_pid = ::getpid();
+  const std::string text = request.args[3] == 1 ? status_json(status) : status_text(status);
+  Reply reply;
+  const auto bytes = std::as_bytes(std::span(text));
+  reply.output.assign(bytes.begin(), bytes.end());
+  return reply;
+}
+
+}  // namespace bpftime

@@ -1,0 +1,155 @@
+// Session: owns every object of every loader, answers bpf(2) and perf_event_open(2), and says what
+// should be armed where. Home: broker, its one thread. Every Request is hostile: what it holds is
+// checked here and nowhere else.
+//
+// Invariants:
+//  1. What is armed = the perf events that live, are enabled and have a program (wanted_links()).
+//  Nothing else
+//     remembers it: whatever ends an object marks the session, and targets are made so before the
+//     loop sleeps.
+//  2. A request is answered once. ENABLE, SET_BPF and LINK_CREATE answer when every target is as
+//  they want it.
+//  3. Memory is counted before it is taken (Limits).
+#pragma once
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "broker/compile.hpp"
+#include "broker/object.hpp"
+#include "broker/object_table.hpp"
+#include "broker/printk.hpp"
+#include "broker/target_control.hpp"
+#include "ipc/channel.hpp"
+
+namespace bpftime {
+
+// Who asks. `key` names the connection.
+struct Caller {
+  uint64_t key = 0;
+  pid_t pid = 0;
+  uid_t uid = 0;
+  OwnerId owner{};
+  bool no_attach = false;  // kOptionNoAttach
+};
+
+class Session : public TargetHost {
+ public:
+  struct Limits {
+    uint64_t map_bytes = 8ULL << 30;     // one map; ENOMEM beyond
+    uint64_t total_bytes = 64ULL << 30;  // all regions, sparse
+    uint64_t btf_bytes = 256ULL << 20;   // all BTF
+    uint64_t code_bytes = 1ULL << 30;    // all compiled code
+    size_t references_of_one = 16'384;   // fds a connection may have asked for; EMFILE beyond
+    size_t pending_of_one =
+        8;  // PROG_LOADs of one connection that are being compiled; EAGAIN beyond
+  };
+  struct Config {
+    uint32_t cpu_count = 1;
+    uint32_t uprobe_type = 8;  // PMU number of uprobes
+    Limits limits;
+    std::function<void(const std::string&)> log;  // one line, without "bpftime:"
+  };
+  using Answer = std::function<void(Reply&&)>;
+
+  Session(EventLoop* loop, Config config, std::unique_ptr<ProgramCompiler> compiler);
+  ~Session() override;
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // Before the first request.
+  void set_targets(std::unique_ptr<TargetControl> targets) { targets_ = std::move(targets); }
+  // Calls `answer` once: at once, or later from the loop.
+  void handle(const Caller& caller, Request&& request, Answer answer);
+  // Nothing here needs the broker.
+  [[nodiscard]] bool is_unused() const;
+  // Detaches every target and ends every object.
+  void shut_down();
+  [[nodiscard]] TargetControl& targets() { return *targets_; }
+  [[nodiscard]] const ObjectTable& objects() const { return objects_; }
+  [[nodiscard]] PrintkLog& printk() { return printk_; }
+  void on_change(std::function<void()> callback) { on_change_ = std::move(callback); }
+
+  // TargetHost
+  Result<MapForTarget> map_for_target(MapId id) override;
+  Result<ProgramForTarget> program_for_target(ProgId id) override;
+  std::vector<WantedLink> wanted_links() override;
+  void target_said_printk(pid_t pid, const AgentMessage& message) override;
+  void link_disarmed(LinkId id, pid_t pid, HitEnd why) override;
+  void target_gone(OwnerId owner, pid_t pid) override;
+  void log(const std::string& line) override;
+
+ private:
+  struct BpfCall;  // session_bpf.cpp
+  // Each answers one command; the errno of an Error becomes the reply's value.
+  Result<Reply> answer(const Caller& caller, const Request& request);
+  Result<Reply> bpf(const Caller& caller, const Request& request);
+  Result<Reply> map_create(const BpfCall& call);
+  Result<Reply> map_freeze(const BpfCall& call);
+  Result<Reply> btf_load(const BpfCall& call);
+  Result<Reply> link_create(const BpfCall& call);
+  Result<Reply> prog_bind_map(const BpfCall& call);
+  Result<Reply> object_info(const BpfCall& call);
+  Result<Reply> next_id(const BpfCall& call, ObjectKind kind);
+  Result<Reply> fd_by_id(const BpfCall& call, ObjectKind kind);
+  void prog_load(const Caller& caller, Request&& request, Answer answer);
+  Result<Reply> map_region(const Request& request);
+  Result<Reply> perf_open(const Caller& caller, const Request& request);
+  Result<Reply> perf_ioctl(const Caller& caller, const Request& request);
+  Result<Reply> attach_command(const Request& request);
+  Result<Reply> detach_command(const Request& request);
+  Result<Reply> start_command(const Caller& caller, const Request& request);
+  Result<Reply> status_command(const Request& request);
+  Result<Reply> log_command(const Request& request);
+
+  // The object behind a caller's fd. Errors: EBADF not open; `foreign` when it is no T of ours.
+  template <class T>
+  Result<std::shared_ptr<T>> object_of(const Request& request, int fd, int foreign) const {
+    const ObjectRef* ref = request.ref(fd);
+    if (fd < 0 || ref == nullptr) {
+      return make_error(9 /*EBADF*/, "no such fd");
+    }
+    return object_of<T>(*ref, foreign);
+  }
+  template <class T>
+  Result<std::shared_ptr<T>> object_of(const ObjectRef& ref, int foreign) const {
+    auto object = ref.inode == 0 ? nullptr : objects_.find(ref.device, ref.inode);
+    if (object == nullptr || object->kind != T::kKind) {
+      return make_error(foreign, "fd is of another kind");
+    }
+    return std::static_pointer_cast<T>(object);
+  }
+  Result<Reply> give(const Caller& caller, const std::shared_ptr<Object>& object);
+  // Takes `bytes` from a quota for the object's life. Errors: ENOMEM.
+  Result<void> charge(Object* object, uint64_t* used, uint64_t limit, uint64_t bytes);
+  // Brings the event into the targets that it names, and waits for it. No-op unless armed.
+  Result<void> arm(const Caller& caller, PerfEventObject* event);
+  Result<void> set_program(const Caller& caller, const std::shared_ptr<PerfEventObject>& event,
+                           const std::shared_ptr<ProgramObject>& program, LinkId link,
+                           uint64_t cookie);
+  void objects_changed();
+  void sync_soon();
+
+  EventLoop* loop_;
+  Config config_;
+  uint64_t map_bytes_ = 0, btf_bytes_ = 0, code_bytes_ = 0;
+  std::function<void()> on_change_;
+  PrintkLog printk_;
+  std::unique_ptr<TargetControl> targets_;
+  ObjectTable objects_;
+  std::map<uint64_t, size_t> pending_;  // by Caller::key
+  std::unique_ptr<ProgramCompiler> compiler_;
+  uint64_t sync_timer_ = 0;
+  bool shutting_down_ = false;
+};
+
+// A process's id for a thread's. Errors: ESRCH.
+Result<pid_t> process_of(pid_t thread);
+
+}  // namespace bpftime

@@ -1,0 +1,597 @@
+// bpf(2): maps, programs, BTF, links, ids. The order of checks is the kernel's (v6.18
+// kernel/bpf/syscall.c), since tools tell features apart by which errno comes first.
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "broker/btf_check.hpp"
+#include "broker/memfd.hpp"
+#include "broker/program_check.hpp"
+#include "broker/session.hpp"
+#include "maps/map_view.hpp"
+
+namespace bpftime {
+namespace {
+
+constexpr int kKernelEnotsupp = 524;         // ENOTSUPP, not in uapi
+constexpr uint32_t kAttachKprobeMulti = 42;  // BPF_TRACE_KPROBE_MULTI
+constexpr uint32_t kAttachUprobeMulti = 48;  // BPF_TRACE_UPROBE_MULTI
+constexpr uint32_t kKnownLoadFlags = 0x1ff;  // BPF_F_STRICT_ALIGNMENT ... BPF_F_TEST_REG_INVARIANTS
+constexpr uint32_t kKnownLogBits = 0xf;      // kernel: BPF_LOG_MASK
+
+template <class T>
+uint32_t tag_of(const bpf_attr& attr, const T& field) {
+  return static_cast<uint32_t>(reinterpret_cast<const char*>(&field) -
+                               reinterpret_cast<const char*>(&attr));
+}
+
+// End of the last field that a command uses (kernel: CHECK_ATTR); 0 = any.
+#define BPFTIME_END_OF(field) (offsetof(bpf_attr, field) + sizeof(bpf_attr::field))
+size_t attr_end(uint32_t command) {
+  switch (command) {
+    case BPF_MAP_FREEZE:
+      return sizeof(uint32_t);
+    case BPF_LINK_CREATE:
+      return 64;
+    case BPF_OBJ_GET_INFO_BY_FD:
+      return BPFTIME_END_OF(info.info);
+    case BPF_PROG_BIND_MAP:
+      return BPFTIME_END_OF(prog_bind_map.flags);
+    case BPF_PROG_GET_NEXT_ID:
+    case BPF_MAP_GET_NEXT_ID:
+    case BPF_BTF_GET_NEXT_ID:
+    case BPF_LINK_GET_NEXT_ID:
+      return BPFTIME_END_OF(next_id);
+    case BPF_PROG_GET_FD_BY_ID:
+    case BPF_BTF_GET_FD_BY_ID:
+    case BPF_LINK_GET_FD_BY_ID:
+    case BPF_MAP_GET_FD_BY_ID:
+      return BPFTIME_END_OF(open_flags);
+    default:
+      return 0;
+  }
+}
+#undef BPFTIME_END_OF
+
+bool is_zero(std::span<const std::byte> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
+Result<bpf_attr> attr_of(const Request& request) {
+  bpf_attr attr;
+  std::memset(&attr, 0, sizeof(attr));
+  const size_t known = std::min(sizeof(attr), request.attr.size());
+  std::memcpy(&attr, request.attr.data(), known);
+  if (!is_zero(std::span(request.attr).subspan(known))) {
+    return make_error(E2BIG, "attr has fields that nobody knows");
+  }
+  const size_t end = attr_end(request.command);
+  if (end != 0 && end < sizeof(attr) && !is_zero(std::as_bytes(std::span(&attr, 1)).subspan(end))) {
+    return make_error(EINVAL, "attr has fields that the command does not");
+  }
+  return attr;
+}
+
+// Kernel: bpf_obj_name_cpy.
+Result<std::string> name_of(const char* field) {
+  const size_t length = ::strnlen(field, BPF_OBJ_NAME_LEN);
+  if (length == BPF_OBJ_NAME_LEN) {
+    return make_error(EINVAL, "name does not end");
+  }
+  for (size_t i = 0; i < length; i++) {
+    const char c = field[i];
+    if ((c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' &&
+        c != '.') {
+      return make_error(EINVAL, "name has other characters than letters, digits, _ and .");
+    }
+  }
+  return std::string(field, length);
+}
+
+void copy_name(char* to, const std::string& name) {
+  std::memset(to, 0, BPF_OBJ_NAME_LEN);
+  std::memcpy(to, name.data(), std::min<size_t>(name.size(), BPF_OBJ_NAME_LEN - 1));
+}
+
+// Writes the start state through a mapping of our own, which is gone afterwards.
+Result<void> format_file(int fd, uint64_t bytes, const MapSpec& spec) {
+  void* base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (base == MAP_FAILED) {
+    return make_error(ENOMEM, "cannot map a region");
+  }
+  uint64_t seed = 0;
+  if (::getrandom(&seed, sizeof(seed), 0) != sizeof(seed)) {
+    seed = static_cast<uint64_t>(::time(nullptr));
+  }
+  auto formatted = format_region(static_cast<std::byte*>(base), bytes, spec, seed);
+  ::munmap(base, bytes);
+  return formatted;
+}
+
+// A name for the instructions; the kernel's is a hash too (SHA), tools only compare and show it.
+uint64_t tag_for(std::span<const std::byte> bytes) {
+  uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
+  for (const std::byte b : bytes) {
+    hash = (hash ^ static_cast<uint8_t>(b)) * 0x100000001b3ULL;
+  }
+  return hash;
+}
+
+uint64_t since_boot_ns() {
+  timespec t{};
+  ::clock_gettime(CLOCK_BOOTTIME, &t);
+  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
+}
+
+struct LogRoom {
+  uint64_t bytes = 0;
+  bool wanted = false;
+};
+
+// Kernel v6.18 kernel/bpf/log.c: bpf_vlog_init, bpf_verifier_log_attr_valid.
+Result<LogRoom> log_room(uint32_t level, uint32_t size, uint64_t buffer,
+                         const RequestPayload* room) {
+  if ((buffer != 0) != (size != 0) || (buffer != 0 && level == 0) ||
+      (level & ~kKnownLogBits) != 0 || size > UINT32_MAX >> 2) {
+    return make_error(EINVAL, "log level, size and buffer do not fit");
+  }
+  LogRoom result;
+  if (level != 0 && room != nullptr && (room->flags & kOutputWanted) != 0) {
+    result.bytes = std::min<uint64_t>(room->size_bytes, size);
+    result.wanted = result.bytes != 0;
+  }
+  return result;
+}
+
+// The log with its NUL, cut to the room. False when it had to be cut.
+bool put_log(const LogRoom& room, const std::string& text, Reply* reply) {
+  if (!room.wanted) {
+    return true;
+  }
+  const size_t bytes = std::min<uint64_t>(text.size(), room.bytes - 1);
+  const auto* p = reinterpret_cast<const std::byte*>(text.data());
+  reply->output.assign(p, p + bytes);
+  reply->output.push_back(std::byte{0});
+  return bytes == text.size();
+}
+
+}  // namespace
+
+struct Session::BpfCall {
+  const Caller& caller;
+  const Request& request;
+  bpf_attr attr;
+};
+
+Result<Reply> Session::bpf(const Caller& caller, const Request& request) {
+  const BpfCall call{caller, request, TRY(attr_of(request))};
+  switch (request.command) {
+    case BPF_MAP_CREATE:
+      return map_create(call);
+    case BPF_MAP_FREEZE:
+      return map_freeze(call);
+    case BPF_BTF_LOAD:
+      return btf_load(call);
+    case BPF_LINK_CREATE:
+      return link_create(call);
+    case BPF_PROG_BIND_MAP:
+      return prog_bind_map(call);
+    case BPF_OBJ_GET_INFO_BY_FD:
+      return object_info(call);
+    case BPF_PROG_GET_NEXT_ID:
+      return next_id(call, ObjectKind::kProg);
+    case BPF_MAP_GET_NEXT_ID:
+      return next_id(call, ObjectKind::kMap);
+    case BPF_BTF_GET_NEXT_ID:
+      return next_id(call, ObjectKind::kBtf);
+    case BPF_LINK_GET_NEXT_ID:
+      return next_id(call, ObjectKind::kLink);
+    case BPF_PROG_GET_FD_BY_ID:
+      return fd_by_id(call, ObjectKind::kProg);
+    case BPF_MAP_GET_FD_BY_ID:
+      return fd_by_id(call, ObjectKind::kMap);
+    case BPF_BTF_GET_FD_BY_ID:
+      return fd_by_id(call, ObjectKind::kBtf);
+    case BPF_LINK_GET_FD_BY_ID:
+      return fd_by_id(call, ObjectKind::kLink);
+    case BPF_PROG_TEST_RUN:
+    case BPF_TASK_FD_QUERY:
+      return make_error(kKernelEnotsupp, "not yet");
+    default:
+      return make_error(EINVAL, "no such command");
+  }
+}
+
+// ---- Maps ----
+
+Result<Reply> Session::map_create(const BpfCall& call) {
+  const bpf_attr& attr = call.attr;
+  auto map = std::make_shared<MapObject>();
+  map->spec = TRY(check_map_spec(&attr, sizeof(attr), config_.cpu_count));
+  map->name = TRY(name_of(attr.map_name));
+  map->map_extra = attr.map_extra;
+  if (attr.btf_key_type_id != 0 || attr.btf_value_type_id != 0) {
+    map->btf = TRY(object_of<BtfObject>(call.request, static_cast<int>(attr.btf_fd), EINVAL));
+    map->btf_key_type_id = attr.btf_key_type_id;
+    map->btf_value_type_id = attr.btf_value_type_id;
+  }
+  map->region_bytes = TRY(region_bytes(map->spec));
+  if (map->region_bytes > config_.limits.map_bytes) {
+    return make_error(ENOMEM, "map too large");
+  }
+  TRY(charge(map.get(), &map_bytes_, config_.limits.total_bytes, map->region_bytes));
+  map->region = TRY(make_memfd(kMapName, map->region_bytes));
+  TRY(seal_size(map->region.get()));
+  TRY(format_file(map->region.get(), map->region_bytes, map->spec));
+  return give(call.caller, map);
+}
+
+Result<Reply> Session::map_freeze(const BpfCall& call) {
+  const auto map =
+      TRY(object_of<MapObject>(call.request, static_cast<int>(call.attr.map_fd), EINVAL));
+  if (map->frozen) {
+    return make_error(EBUSY, "map is frozen already");
+  }
+  // The loader may keep a writable mapping of the old file: who must not see changes gets a file
+  // that nobody can write. A map that programs may write stays shared, and only bpf(2) is closed to
+  // it, as in the kernel.
+  if ((map->spec.map_flags & BPF_F_RDONLY_PROG) != 0) {
+    UniqueFd sealed = TRY(make_memfd(kMapName, map->region_bytes));
+    TRY(copy_file(map->region.get(), sealed.get(), map->region_bytes));
+    TRY(seal_content(sealed.get()));
+    map->sealed = std::move(sealed);
+  }
+  map->frozen = true;
+  return Reply{};
+}
+
+Result<Reply> Session::map_region(const Request& request) {
+  if (request.refs.empty()) {
+    return make_error(EBADF, "no map named");
+  }
+  const auto map = TRY(object_of<MapObject>(request.refs[0], EINVAL));
+  MapRegionReply about{};
+  about.map_id = map->id;
+  about.map_type = map->spec.map_type;
+  about.map_flags = map->spec.map_flags;
+  about.key_size = map->spec.key_size;
+  about.value_size = map->spec.value_size;
+  about.max_entries = map->spec.max_entries;
+  about.cpu_count = map->spec.cpu_count;
+  about.frozen = map->frozen ? 1 : 0;
+  about.map_extra = map->map_extra;
+  about.region_bytes = map->region_bytes;
+  Reply reply;
+  const auto bytes = std::as_bytes(std::span(&about, 1));
+  reply.output.assign(bytes.begin(), bytes.end());
+  reply.fd.reset(::fcntl(map->file_in_use(), F_DUPFD_CLOEXEC, 3));
+  if (!reply.fd) {
+    return make_error(errno, "cannot pass the region");
+  }
+  reply.object = ObjectKind::kMap;
+  reply.object_id = map->id;
+  return reply;
+}
+
+// ---- BTF ----
+
+Result<Reply> Session::btf_load(const BpfCall& call) {
+  const bpf_attr& attr = call.attr;
+  const RequestPayload* data = call.request.payload(tag_of(attr, attr.btf));
+  if (attr.btf_size > kMaxBtfBytes) {
+    return make_error(E2BIG, "BTF too large");
+  }
+  if (data == nullptr || data->bytes.size() != attr.btf_size) {
+    return make_error(EFAULT, "BTF cannot be read");
+  }
+  const LogRoom room = TRY(log_room(attr.btf_log_level, attr.btf_log_size, attr.btf_log_buf,
+                                    call.request.payload(tag_of(attr, attr.btf_log_buf))));
+  auto checked = check_btf(data->bytes);
+  if (!checked) {
+    Reply reply;
+    reply.value = -int64_t{checked.error().code};
+    put_log(room, std::string(checked.error().why) + "\n", &reply);
+    return reply;
+  }
+  auto btf = std::make_shared<BtfObject>();
+  TRY(charge(btf.get(), &btf_bytes_, config_.limits.btf_bytes, data->bytes.size()));
+  btf->bytes = data->bytes;
+  Reply reply = TRY(give(call.caller, btf));
+  put_log(room, "", &reply);
+  return reply;
+}
+
+// ---- Programs ----
+
+void Session::prog_load(const Caller& caller, Request&& request, Answer answer_to) {
+  std::string log_text;
+  LogRoom room;
+  const auto refuse = [&](const Error& error) {
+    Reply reply;
+    reply.value = -int64_t{error.code};
+    put_log(room, log_text, &reply);
+    answer_to(std::move(reply));
+  };
+  auto program = std::make_shared<ProgramObject>();
+  // Everything up to the compiler, in the kernel's order.
+  const auto prepare = [&]() -> Result<std::shared_ptr<const DecodedProgram>> {
+    const bpf_attr attr = TRY(attr_of(request));
+    if ((attr.prog_flags & ~kKnownLoadFlags) != 0) {
+      return make_error(EINVAL, "unknown prog_flags");
+    }
+    const RequestPayload* license = request.payload(tag_of(attr, attr.license));
+    if (license == nullptr) {
+      return make_error(EFAULT, "license cannot be read");
+    }
+    if (attr.insn_cnt == 0 || attr.insn_cnt > kMaxInsns) {
+      return make_error(E2BIG, "too few or too many instructions");
+    }
+    switch (attr.prog_type) {
+      case BPF_PROG_TYPE_SOCKET_FILTER:
+      case BPF_PROG_TYPE_KPROBE:
+      case BPF_PROG_TYPE_TRACEPOINT:
+      case BPF_PROG_TYPE_PERF_EVENT:
+      case BPF_PROG_TYPE_RAW_TRACEPOINT:
+        break;
+      default:
+        return make_error(EINVAL, "program type is not supported");
+    }
+    program->type = attr.prog_type;
+    program->expected_attach_type = attr.expected_attach_type;
+    program->name = TRY(name_of(attr.prog_name));
+    const auto* text = reinterpret_cast<const char*>(license->bytes.data());
+    program->license.assign(text, ::strnlen(text, std::min<size_t>(license->bytes.size(), 127)));
+    if (attr.prog_btf_fd != 0) {
+      auto btf = object_of<BtfObject>(request, static_cast<int>(attr.prog_btf_fd), EINVAL);
+      if (btf) {
+        program->btf = std::move(btf).value();
+      } else if (attr.func_info_cnt != 0 || attr.line_info_cnt != 0) {
+        return btf.error();
+      }
+    }
+    const RequestPayload* insns = request.payload(tag_of(attr, attr.insns));
+    if (insns == nullptr || insns->bytes.size() != attr.insn_cnt * sizeof(bpf_insn)) {
+      return make_error(EFAULT, "instructions cannot be read");
+    }
+    room = TRY(log_room(attr.log_level, attr.log_size, attr.log_buf,
+                        request.payload(tag_of(attr, attr.log_buf))));
+    std::vector<int> fd_array;
+    if (const RequestPayload* fds = request.payload(tag_of(attr, attr.fd_array))) {
+      fd_array.resize(fds->bytes.size() / sizeof(int));
+      if (!fd_array.empty()) {
+        std::memcpy(fd_array.data(), fds->bytes.data(), fd_array.size() * sizeof(int));
+      }
+    }
+    LinkedProgram linked = TRY(link_program(
+        insns->bytes, attr.prog_type, fd_array,
+        [&](int fd) { return object_of<MapObject>(request, fd, EINVAL); }, &log_text));
+    program->insn_count = attr.insn_cnt;
+    program->uid = caller.uid;
+    program->tag = tag_for(insns->bytes);
+    program->maps = std::move(linked.maps);
+    return std::make_shared<const DecodedProgram>(std::move(linked.program));
+  };
+  auto decoded = prepare();
+  if (!decoded) {
+    if (log_text.empty()) {
+      log_text = std::string(decoded.error().why) + "\n";
+    }
+    refuse(decoded.error());
+    return;
+  }
+  size_t& pending = pending_[caller.key];
+  if (pending >= config_.limits.pending_of_one) {
+    refuse(make_error(EAGAIN, "too many programs at once"));
+    return;
+  }
+  pending++;
+  compiler_->compile(*decoded, [this, caller, program, room, answer_to = std::move(answer_to)](
+                                   Result<CompiledProgram> compiled) {
+    const auto it = pending_.find(caller.key);
+    if (it != pending_.end() && --it->second == 0) {
+      pending_.erase(it);
+    }
+    const auto install = [&]() -> Result<Reply> {
+      program->compiled = TRY(std::move(compiled));
+      const auto& code = program->compiled.code;
+      TRY(charge(program.get(), &code_bytes_, config_.limits.code_bytes, code.size()));
+      program->code = TRY(make_memfd(kCodeName, (code.size() + 4095) & ~4095ULL));
+      TRY(write_all(program->code.get(), code, 0));
+      TRY(seal_content(program->code.get()));
+      program->load_time_ns = since_boot_ns();
+      return give(caller, program);
+    };
+    auto installed = install();
+    Reply reply;
+    if (!installed) {
+      const Error& error = installed.error();
+      log("program " + program->name + " of process " + std::to_string(caller.pid) +
+          " refused: " + error.why);
+      // What the engine cannot run is, to the loader, what an older kernel cannot.
+      const int code = error.code == EOPNOTSUPP || error.code == EPROTO ? EINVAL : error.code;
+      reply.value = -int64_t{code};
+      put_log(room, std::string(error.why) + "\n", &reply);
+    } else {
+      reply = std::move(installed).value();
+      log("program " + program->name + " is not verified");
+      const bool whole = put_log(room,
+                                 "program " + program->name + " is not verified\nprocessed " +
+                                     std::to_string(program->insn_count) + " insns\n",
+                                 &reply);
+      if (!whole) {
+        reply.fd.reset();
+        reply.object = ObjectKind::kNone;
+        reply.value = -int64_t{ENOSPC};
+      }
+    }
+    answer_to(std::move(reply));
+  });
+}
+
+Result<Reply> Session::prog_bind_map(const BpfCall& call) {
+  const auto& bind = call.attr.prog_bind_map;
+  if (bind.flags != 0) {
+    return make_error(EINVAL, "unknown flags");
+  }
+  const auto program =
+      TRY(object_of<ProgramObject>(call.request, static_cast<int>(bind.prog_fd), EINVAL));
+  const auto map = TRY(object_of<MapObject>(call.request, static_cast<int>(bind.map_fd), EINVAL));
+  if (std::find(program->maps.begin(), program->maps.end(), map) == program->maps.end()) {
+    if (program->maps.size() >= config_.limits.references_of_one) {
+      return make_error(E2BIG, "too many maps");
+    }
+    program->maps.push_back(map);
+  }
+  return Reply{};
+}
+
+// ---- Links ----
+
+Result<Reply> Session::link_create(const BpfCall& call) {
+  const auto& create = call.attr.link_create;
+  const auto program =
+      TRY(object_of<ProgramObject>(call.request, static_cast<int>(create.prog_fd), EINVAL));
+  if (create.attach_type == kAttachKprobeMulti || create.attach_type == kAttachUprobeMulti) {
+    return make_error(EOPNOTSUPP, "no multi probes");
+  }
+  if (create.attach_type != BPF_PERF_EVENT || program->type == BPF_PROG_TYPE_SOCKET_FILTER) {
+    return make_error(EINVAL, "attach type does not fit the program");
+  }
+  if (create.flags != 0) {
+    return make_error(EINVAL, "unknown flags");
+  }
+  const auto event =
+      TRY(object_of<PerfEventObject>(call.request, static_cast<int>(create.target_fd), EBADF));
+  auto link = std::make_shared<LinkObject>();
+  objects_.name(link);
+  link->program = program;
+  link->event = event;
+  TRY(set_program(call.caller, event, program, LinkId{link->id}, create.perf_event.bpf_cookie));
+  auto reply = give(call.caller, link);
+  if (!reply) {
+    sync_soon();
+  }
+  return reply;
+}
+
+// ---- Ids and descriptions ----
+
+Result<Reply> Session::next_id(const BpfCall& call, ObjectKind kind) {
+  if (call.attr.start_id >= INT32_MAX) {
+    return make_error(EINVAL, "no such id");
+  }
+  objects_.collect_ended();
+  const uint32_t id = objects_.next_id(kind, call.attr.start_id);
+  if (id == 0) {
+    return make_error(ENOENT, "no more");
+  }
+  Reply reply;
+  const auto bytes = std::as_bytes(std::span(&id, 1));
+  reply.output.assign(bytes.begin(), bytes.end());
+  return reply;
+}
+
+Result<Reply> Session::fd_by_id(const BpfCall& call, ObjectKind kind) {
+  const auto object = objects_.find(kind, call.attr.map_id);
+  if (object == nullptr) {
+    return make_error(ENOENT, "no such id");
+  }
+  return give(call.caller, object);
+}
+
+Result<Reply> Session::object_info(const BpfCall& call) {
+  const bpf_attr& attr = call.attr;
+  const ObjectRef* ref = call.request.ref(static_cast<int>(attr.info.bpf_fd));
+  if (ref == nullptr) {
+    return make_error(EBADF, "no such fd");
+  }
+  const auto object = ref->inode == 0 ? nullptr : objects_.find(ref->device, ref->inode);
+  if (object == nullptr || object->kind == ObjectKind::kPerf) {
+    return make_error(EINVAL, "fd is no bpf object");
+  }
+  union {
+    bpf_map_info map;
+    bpf_prog_info prog;
+    bpf_link_info link;
+    bpf_btf_info btf;
+  } info;
+  std::memset(&info, 0, sizeof(info));
+  size_t size = 0;
+  const RequestPayload* given = call.request.payload(tag_of(attr, attr.info.info));
+  const auto input = [&](void* to, size_t room) {
+    if (given != nullptr) {
+      std::memcpy(to, given->bytes.data(), std::min(room, given->bytes.size()));
+    }
+  };
+  switch (object->kind) {
+    case ObjectKind::kMap: {
+      const auto& map = static_cast<const MapObject&>(*object);
+      size = sizeof(info.map);
+      info.map.type = map.spec.map_type;
+      info.map.id = map.id;
+      info.map.key_size = map.spec.key_size;
+      info.map.value_size = map.spec.value_size;
+      info.map.max_entries = map.spec.max_entries;
+      info.map.map_flags = map.spec.map_flags;
+      info.map.map_extra = map.map_extra;
+      info.map.btf_id = map.btf == nullptr ? 0 : map.btf->id;
+      info.map.btf_key_type_id = map.btf_key_type_id;
+      info.map.btf_value_type_id = map.btf_value_type_id;
+      copy_name(info.map.name, map.name);
+      break;
+    }
+    case ObjectKind::kProg: {
+      const auto& program = static_cast<const ProgramObject&>(*object);
+      size = sizeof(info.prog);
+      info.prog.type = program.type;
+      info.prog.id = program.id;
+      std::memcpy(info.prog.tag, &program.tag, sizeof(info.prog.tag));
+      info.prog.load_time = program.load_time_ns;
+      info.prog.created_by_uid = program.uid;
+      info.prog.nr_map_ids = static_cast<uint32_t>(program.maps.size());
+      info.prog.gpl_compatible = program.license == "GPL" ? 1 : 0;
+      info.prog.btf_id = program.btf == nullptr ? 0 : program.btf->id;
+      info.prog.verified_insns = program.insn_count;
+      copy_name(info.prog.name, program.name);
+      break;
+    }
+    case ObjectKind::kLink: {
+      const auto& link = static_cast<const LinkObject&>(*object);
+      size = sizeof(info.link);
+      info.link.type = BPF_LINK_TYPE_PERF_EVENT;
+      info.link.id = link.id;
+      info.link.prog_id = link.program->id;
+      break;
+    }
+    case ObjectKind::kBtf: {
+      const auto& btf = static_cast<const BtfObject&>(*object);
+      size = sizeof(info.btf);
+      input(&info.btf, sizeof(info.btf));  // pointers of the caller's, given back as they are
+      info.btf.id = btf.id;
+      info.btf.btf_size = static_cast<uint32_t>(btf.bytes.size());
+      info.btf.name_len = 0;
+      info.btf.kernel_btf = 0;
+      break;
+    }
+    default:
+      return make_error(EINVAL, "fd is no bpf object");
+  }
+  // Kernel: bpf_check_uarg_tail_zero.
+  if (attr.info.info_len > 4096 || (given != nullptr && given->bytes.size() > size &&
+                                    !is_zero(std::span(given->bytes).subspan(size)))) {
+    return make_error(E2BIG, "info has fields that nobody knows");
+  }
+  Reply reply;
+  const auto bytes =
+      std::as_bytes(std::span(&info, 1)).first(std::min<size_t>(size, attr.info.info_len));
+  reply.output.assign(bytes.begin(), bytes.end());
+  return reply;
+}
+
+}  // namespace bpftime

@@ -1,0 +1,48 @@
+// `bpftime status` for people and for programs. Home: broker; pure.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "broker/target.hpp"
+#include "spec/spec.hpp"
+
+namespace bpftime {
+
+struct SessionStatus {
+  struct Map {
+    uint32_t id;
+    MapSpec spec;
+    std::string name;
+    uint64_t region_bytes;
+    bool frozen;
+  };
+  struct Program {
+    uint32_t id, type;
+    std::string name, license;
+    uint32_t insns;
+    uint64_t code_bytes;
+    bool verified;
+    std::vector<uint32_t> maps;
+  };
+  struct Probe {
+    uint32_t link, program;
+    std::string path;
+    uint64_t offset;
+    bool is_return;
+    int32_t pid;
+    bool enabled, disarmed;
+    uint64_t cookie;
+  };
+  int32_t broker_pid = 0;
+  std::vector<Map> maps;
+  std::vector<Program> programs;
+  std::vector<Probe> probes;
+  std::vector<TargetStatus> targets;
+};
+
+std::string status_text(const SessionStatus& status);
+std::string status_json(
+    const SessionStatus& status);  // status_json.cpp: the one file that includes nlohmann
+
+}  // namespace bpftime

@@ -1,0 +1,33 @@
+#include "broker/target_control.hpp"
+
+#include <utility>
+
+namespace bpftime {
+namespace {
+
+class RealTargets : public TargetControl {
+ public:
+  RealTargets(EventLoop* loop, TargetHost* host, Targets::Config config)
+      : targets_(loop, host, std::move(config)) {}
+  Result<void> attach(pid_t pid) override { return targets_.attach(pid); }
+  Result<void> attach_at_exec(pid_t pid) override { return targets_.attach_at_exec(pid); }
+  Result<void> detach(pid_t pid) override { return targets_.detach(pid); }
+  void detach_all() override { targets_.detach_all(); }
+  Result<void> sync(const LinkId* concerning) override { return targets_.sync(concerning); }
+  [[nodiscard]] bool has(pid_t pid) const override { return targets_.has(pid); }
+  [[nodiscard]] size_t count() const override { return targets_.count(); }
+  [[nodiscard]] std::vector<TargetStatus> status() override { return targets_.status(); }
+  uint32_t recover_orphans() override { return targets_.recover_orphans(); }
+
+ private:
+  Targets targets_;
+};
+
+}  // namespace
+
+std::unique_ptr<TargetControl> make_targets(EventLoop* loop, TargetHost* host,
+                                            Targets::Config config) {
+  return std::make_unique<RealTargets>(loop, host, std::move(config));
+}
+
+}  // namespace bpftime
