@@ -1,0 +1,35 @@
+// What the callbacks of a test saw. seen.cpp is compiled as the agent is: general registers only, no libc.
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+#include "hook/thunks.hpp"
+
+namespace bpftime::testing {
+
+struct Seen {
+  std::atomic<uint64_t> entries, returns, cold;
+  pt_regs entry, ret;
+  Site* entry_site;
+  Site* return_site;
+  ThreadBlock* block;
+  uint64_t entry_stack, return_stack;  // rsp in the callback
+  bool override_next;
+  uint64_t override_value;
+  // Run in the callback, on the hit stack.
+  void (*on_entry)(pt_regs* regs, Site* site);
+  void (*on_return)(pt_regs* regs, Site* site);
+  void (*on_cold)(Site* site);
+};
+extern Seen seen;
+inline void forget() {
+  seen.entries = 0;
+  seen.returns = 0;
+  seen.cold = 0;
+  seen.on_entry = nullptr;
+  seen.on_return = nullptr;
+  seen.on_cold = nullptr;
+  seen.override_next = false;
+}
+
+}  // namespace bpftime::testing
