@@ -1,16 +1,22 @@
-// One-pass x86-64 compiler. Home: pure; runs in the broker's worker, bpftime-vm and tests, never in a target.
+// One-pass x86-64 compiler. Home: pure; runs in the broker's worker, bpftime-vm and tests, never in
+// a target.
 //
-// Registers: r0 rax, r1 rdi, r2 rsi, r3 rdx, r4 rcx, r5 r8, r6 rbx, r7 r13, r8 r14, r9 r15, r10 rbp; r12 holds the Hit*;
-// r9 and r10 are scratch; r11 holds hit->fuel while a program that counts runs (written back before helper calls and at exit).
-// Nothing but general registers, no absolute address: the code runs wherever it is mapped.
+// Registers: r0 rax, r1 rdi, r2 rsi, r3 rdx, r4 rcx, r5 r8, r6 rbx, r7 r13, r8 r14, r9 r15, r10
+// rbp; r12 holds the Hit*; r9 and r10 are scratch; r11 holds hit->fuel while a program that counts
+// runs (written back before helper calls and at exit). Nothing but general registers, no absolute
+// address: the code runs wherever it is mapped.
 //
 // References (the caller resolves names first, so that the code is the same in every process):
-//  - a map load (BPF_PSEUDO_MAP_FD, _MAP_VALUE) has the MapId in `imm`, and becomes Slot kMap or kMapValue;
+//  - a map load (BPF_PSEUDO_MAP_FD, _MAP_VALUE) has the MapId in `imm`, and becomes Slot kMap or
+//  kMapValue;
 //  - a helper call becomes Slot kHelper with id = imm;
-//  - a function reference (BPF_PSEUDO_FUNC) becomes the address of a function with the type HelperFn: r1..r5 as the first
-//    five arguments, the Hit* as the sixth, r0 as the result. A helper that calls it passes its own `hit` on.
-// Fuel: every executed backward jump, taken or not, takes one from hit->fuel; below zero, the program leaves from any depth
-// with hit->ended = kHitOutOfFuel and result 0. A callback helper counts its own iterations in the same hit->fuel.
+//  - a function reference (BPF_PSEUDO_FUNC) becomes the address of a function with the type
+//  HelperFn: r1..r5 as the first
+//    five arguments, the Hit* as the sixth, r0 as the result. A helper that calls it passes its own
+//    `hit` on.
+// Fuel: every executed backward jump, taken or not, takes one from hit->fuel; below zero, the
+// program leaves from any depth with hit->ended = kHitOutOfFuel and result 0. A callback helper
+// counts its own iterations in the same hit->fuel.
 #pragma once
 #include "base/result.hpp"
 #include "isa/program.hpp"
@@ -20,11 +26,14 @@ namespace bpftime {
 
 struct CompileOptions {
   bool count_fuel = true;
-  bool has_bmi2 = false;  // the code may use BMI2 (shlx and others); see host_has_bmi2()
+  bool has_bmi2 = false;      // the code may use BMI2 (shlx and others); see host_has_bmi2()
+  bool takes_length = false;  // the code has a third argument, which becomes r2: uint64_t
+                              // (*)(void*, Hit*, uint64_t)
 };
 
-// Errors: E2BIG for call chains deeper than kMaxCallFrames, recursion, or more than 2 GB of code; EOPNOTSUPP for what no engine
-// runs yet (kfunc calls, kernel variables, arena casts, unresolved map indexes).
+// Errors: E2BIG for call chains deeper than kMaxCallFrames, recursion, or more than 2 GB of code;
+// EOPNOTSUPP for what no engine runs yet (kfunc calls, kernel variables, arena casts, unresolved
+// map indexes).
 Result<CompiledProgram> compile_x64(const DecodedProgram& program, const CompileOptions& options);
 
 bool host_has_bmi2();
