@@ -91,7 +91,7 @@ std::vector<PaddingRange> padding_near(const Module& module, uint64_t address) {
     if (before && gap) {
       const PaddingRange range =
           find_padding(as_code(*before), as_code(*gap), RemoteAddr{gap_begin});
-      if (range.bytes >= 5) {
+      if (range.content.size() >= 5) {
         ranges.push_back(range);
       }
     }

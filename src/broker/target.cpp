@@ -581,21 +581,25 @@ Result<Plan> Targets::Impl::plan_site(TargetProcess* t, std::vector<Mapping>* ma
     for (PaddingRange& range : padding) {
       range.begin = RemoteAddr{raw(range.begin) + bias};
       for (const auto& [_, site] : t->sites) {
-        const uint64_t hole = raw(site.hole.site);
-        const uint64_t patch_end = raw(site.patch.site) + site.patch.site_bytes;
-        const uint64_t end = raw(range.begin) + range.bytes;
-        if (site.hole.site_bytes != 0 && hole < end && hole + site.hole.site_bytes > raw(range.begin)) {
-          range.bytes = hole > raw(range.begin)
-                            ? static_cast<uint32_t>(hole - raw(range.begin)) : 0;
-        }
-        if (raw(site.patch.site) < end && patch_end > raw(range.begin)) {
-          const uint64_t cut = std::min(patch_end, end) - raw(range.begin);
-          range.begin = RemoteAddr{raw(range.begin) + cut};
-          range.bytes -= static_cast<uint32_t>(std::min<uint64_t>(cut, range.bytes));
+        for (const Patch* taken : {&site.patch, &site.hole}) {
+          const uint64_t begin = raw(taken->site);
+          const uint64_t end = begin + taken->site_bytes;
+          const uint64_t range_end = raw(range.begin) + range.content.size();
+          if (taken->site_bytes == 0 || begin >= range_end || end <= raw(range.begin)) {
+            continue;
+          }
+          // What is left behind it, or else before it.
+          const uint64_t cut = std::min<uint64_t>(end - raw(range.begin), range.content.size());
+          if (begin <= raw(range.begin) || range_end > end) {
+            range.begin = RemoteAddr{raw(range.begin) + cut};
+            range.content = range.content.subspan(cut);
+          } else {
+            range.content = range.content.first(begin - raw(range.begin));
+          }
         }
       }
     }
-    std::erase_if(padding, [](const PaddingRange& r) { return r.bytes < 5; });
+    std::erase_if(padding, [](const PaddingRange& r) { return r.content.size() < 5; });
     input.padding = padding;
     plan = plan_patch(input);
   }
