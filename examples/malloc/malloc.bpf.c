@@ -1,9 +1,11 @@
 // Counts calls of malloc by process. Only uapi headers and libbpf's helpers: no CO-RE, no kernel
 // types.
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_tracing.h>
+// clang-format off: bpf_helpers.h needs the types of linux/bpf.h before it
 #include <linux/bpf.h>
 #include <linux/ptrace.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+// clang-format on
 
 // Set before loading; frozen by libbpf.
 const volatile __u64 smallest_bytes = 0;
