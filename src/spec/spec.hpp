@@ -3,6 +3,7 @@
 #pragma once
 #include <linux/bpf.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "base/result.hpp"
@@ -20,7 +21,7 @@ static_assert(sizeof(MapSpec) == 32);
 // Checks BPF_MAP_CREATE as the kernel does and gives the shape.
 // `attr` is a private copy of `attr_bytes` bytes from the caller; what is missing counts as zero.
 // Errors: EINVAL, E2BIG, EPERM, ENOMEM as Linux 6.18 (kernel/bpf/syscall.c, hashtab.c, arraymap.c);
-// EOPNOTSUPP (524 is not for users) never: a kind that we do not have yet is EINVAL, as an old
+// A kind that we do not have yet is EINVAL, as an older kernel says.
 // kernel says.
 Result<MapSpec> check_map_spec(const void* attr, uint32_t attr_bytes, uint32_t cpu_count);
 

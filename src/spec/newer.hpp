@@ -1,0 +1,24 @@
+// Numbers that the system's linux/bpf.h (6.1 in Debian 12) does not have yet, as Linux 6.18's BTF
+// shows them. Home: pure *.
+#pragma once
+#include <cstdint>
+
+namespace bpftime {
+
+inline constexpr uint32_t kMapCgrpStorage = 32;         // enum bpf_map_type, 6.2
+inline constexpr uint32_t kMapArena = 33;               // 6.9
+inline constexpr uint32_t kCmdTokenCreate = 36;         // enum bpf_cmd, 6.9
+inline constexpr uint32_t kCmdProgStreamReadByFd = 37;  // 6.17
+inline constexpr uint32_t kProgNetfilter = 32;          // enum bpf_prog_type, 6.4
+
+// BPF_MAP_CREATE's map_flags
+inline constexpr uint32_t kMapFlagVtypeBtfObjFd = 1U << 15;  // 6.9
+inline constexpr uint32_t kMapFlagTokenFd = 1U << 16;        // 6.9
+
+// sizeof(union bpf_attr); bytes beyond must be zero, else E2BIG.
+inline constexpr uint32_t kAttrBytes = 168;
+// End of the last field that BPF_MAP_CREATE knows (excl_prog_hash_size); bytes beyond must be zero,
+// else EINVAL.
+inline constexpr uint32_t kMapCreateEnd = 92;
+
+}  // namespace bpftime
