@@ -83,6 +83,16 @@ Result<std::vector<Mapping>> read_maps(pid_t pid) {
                       "cannot read /proc/PID/maps");
   }
   if (text->empty()) {
+    // A main thread that has ended has no memory any more; the others have.
+    const auto threads = read_threads(pid);
+    for (size_t i = 0; threads && text->empty() && i < threads->size(); ++i) {
+      std::snprintf(path, sizeof path, "/proc/%d/task/%d/maps", pid, (*threads)[i]);
+      if (auto other = read_text_file(path)) {
+        text = std::move(other);
+      }
+    }
+  }
+  if (text->empty()) {
     return make_error(ESRCH, "the process has no memory (ended, or a kernel thread)");
   }
   return parse_maps(*text);

@@ -130,7 +130,7 @@ bool let_go_when_stopped(pid_t tid, uint64_t deadline_ns) {
   for (;;) {
     const auto status = wait_for_stop(tid, deadline_ns);
     if (!status) {
-      return status.error().code != ETIMEDOUT;
+      return status.error().code == ESRCH;
     }
     if (!WIFSTOPPED(*status)) {
       return true;
@@ -171,10 +171,16 @@ Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns) {
     }
     if (round < 64) {
       sched_yield();
-    } else {
-      const timespec pause = {0, round < 256 ? 20000 : 500000};
-      nanosleep(&pause, nullptr);
+      continue;
     }
+    if (round % 64 == 0) {
+      const auto process = read_status(tid);
+      if (process && process->is_zombie()) {
+        return make_error(EAGAIN, "a main thread that ended before the others");
+      }
+    }
+    const timespec pause = {0, round < 256 ? 20000 : 500000};
+    nanosleep(&pause, nullptr);
   }
 }
 
@@ -219,8 +225,15 @@ Result<HeldThread> held_from_status(pid_t tid, int status) {
 }
 
 Result<void> open_memory(StoppedProcess::State& state) {
+  // Through a thread: a main thread that has ended has no memory any more.
+  for (const HeldThread& thread : state.threads) {
+    if (!thread.is_exiting) {
+      state.memory_tid = thread.tid;
+      break;
+    }
+  }
   char path[64];
-  std::snprintf(path, sizeof path, "/proc/%d/mem", state.pid);
+  std::snprintf(path, sizeof path, "/proc/%d/task/%d/mem", state.pid, state.memory_tid);
   state.memory.reset(open(path, O_RDWR | O_CLOEXEC));
   if (!state.memory) {
     return make_error(errno == ENOENT ? ESRCH : errno, "cannot open the process's memory");
@@ -243,12 +256,18 @@ StoppedProcess::State::~State() {
       undone.push_back(thread.tid);
     }
   }
+  // A main thread's end is told only after that of all others, which have to be taken note of
+  // first.
   const uint64_t deadline = deadline_in_ms(100);
-  for (const pid_t tid : undone) {
-    if (!let_go_when_stopped(tid, deadline)) {
-      late_threads().push_back(tid);
+  const auto not_main = [&](pid_t tid) { return tid != pid; };
+  std::stable_partition(undone.begin(), undone.end(), not_main);
+  while (!undone.empty()) {
+    std::erase_if(undone, [&](pid_t tid) { return let_go_when_stopped(tid, deadline); });
+    if (monotonic_ns() > deadline) {
+      break;
     }
   }
+  late_threads().insert(late_threads().end(), undone.begin(), undone.end());
   if (stop_afterwards) {
     kill(pid, SIGSTOP);
   }
@@ -285,6 +304,9 @@ Result<void> hold_all(StoppedProcess::State& state, uint64_t deadline_ns) {
         return status.error();
       }
       if (!status || !WIFSTOPPED(*status)) {
+        if (!status && status.error().code == EAGAIN) {
+          state.undone.push_back(fresh[i]);
+        }
         ended.push_back(fresh[i]);
         continue;
       }
@@ -331,7 +353,10 @@ Result<StoppedProcess> StoppedProcess::borrow(pid_t pid, pid_t tid, uint64_t dea
   const auto status = wait_for_stop(tid, deadline_ns);
   if (!status) {
     state->undone.push_back(tid);
-    return status.error();
+    if (status.error().code == ETIMEDOUT) {
+      return status.error();
+    }
+    return make_error(ESRCH, "the thread has ended");
   }
   auto thread = held_from_status(tid, *status);
   if (!thread) {
@@ -473,7 +498,7 @@ Result<void> StoppedProcess::read(RemoteAddr from, std::span<std::byte> to) cons
   if (to.empty()) {
     return {};
   }
-  const auto quick = read_memory(state_->pid, from, to);
+  const auto quick = read_memory(state_->memory_tid, from, to);
   if (quick) {
     return {};
   }

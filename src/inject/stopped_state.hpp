@@ -20,6 +20,7 @@ struct HeldThread {
 
 struct StoppedProcess::State {
   pid_t pid = 0;
+  pid_t memory_tid = 0;          // whose /proc entry the memory is reached through
   bool is_whole = false;         // every thread is held
   bool stop_afterwards = false;  // a SIGSTOP was held back from a thread that worked for us
   uint64_t syscall_ip = 0;       // a `syscall` instruction of the target, once looked for

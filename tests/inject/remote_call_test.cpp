@@ -1,0 +1,300 @@
+#include "inject/remote_call.hpp"
+
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <thread>
+
+#include "inject/process_maps.hpp"
+#include "inject/remote_memory.hpp"
+#include "target_process.hpp"
+
+namespace bpftime {
+namespace {
+
+constexpr uint64_t kPatience = 5000;
+
+size_t count_fds(pid_t pid) {
+  size_t count = 0;
+  for (int fd = 0; fd < 2000; ++fd) {
+    char path[64];
+    std::snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd);
+    struct stat info;
+    count += lstat(path, &info) == 0;
+  }
+  return count;
+}
+
+bool same_registers(const Registers& a, const Registers& b) {
+  return memcmp(&a, &b, sizeof a) == 0;
+}
+
+TEST(RemoteThread, SystemCallsLeaveEveryRegisterAndTheMask) {
+  TargetProcess target("inject_target", "spin", 2);
+  auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+  ASSERT_TRUE(process);
+  for (const pid_t tid : process->threads()) {
+    const Registers before = *process->registers(tid);
+    const uint64_t mask = *process->signal_mask(tid);
+    {
+      auto thread = RemoteThread::begin(*process, tid, deadline_in_ms(kPatience));
+      ASSERT_TRUE(thread) << thread.error().why;
+      EXPECT_EQ(*thread->syscall(SYS_getpid), static_cast<uint64_t>(target.pid()));
+      EXPECT_EQ(*thread->syscall(SYS_gettid), static_cast<uint64_t>(tid));
+      EXPECT_EQ(thread->syscall(SYS_close, 999).error().code, EBADF);
+    }
+    Registers after;
+    ASSERT_EQ(ptrace(PTRACE_GETREGS, tid, nullptr, &after), 0);
+    EXPECT_TRUE(same_registers(before, after));
+    EXPECT_EQ(*process->signal_mask(tid), mask);
+  }
+  process->release();
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
+TEST(RemoteThread, ThreadsInSystemCallsSeeNothing) {
+  TargetProcess target("inject_target", "wait");
+  for (int i = 0; i < 60; ++i) {
+    auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+    ASSERT_TRUE(process);
+    for (const pid_t tid : process->threads()) {
+      auto thread = RemoteThread::begin(*process, tid, deadline_in_ms(kPatience));
+      ASSERT_TRUE(thread) << thread.error().why;
+      EXPECT_EQ(*thread->syscall(SYS_gettid), static_cast<uint64_t>(tid));
+      EXPECT_TRUE(thread->finish());
+    }
+    process->release();
+    usleep(3000);
+  }
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
+TEST(RemoteThread, NoQueuedSignalIsLost) {
+  TargetProcess target("inject_target", "signals", 2);
+  long sent = 0;
+  std::atomic<bool> enough{false};
+  std::thread sender([&] {
+    while (!enough) {
+      union sigval value;
+      value.sival_int = 4711;
+      sent += sigqueue(target.pid(), SIGRTMIN + static_cast<int>(sent % 20), value) == 0;
+      if (sent % 16 == 0) {
+        usleep(50);
+      }
+    }
+  });
+  for (int i = 0; i < 100; ++i) {
+    auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+    ASSERT_TRUE(process) << process.error().why;
+    for (const pid_t tid : process->threads()) {  // also those with a signal in our hands
+      auto thread = RemoteThread::begin(*process, tid, deadline_in_ms(kPatience));
+      ASSERT_TRUE(thread) << thread.error().why;
+      EXPECT_EQ(*thread->syscall(SYS_gettid), static_cast<uint64_t>(tid));
+    }
+  }
+  enough = true;
+  sender.join();
+  EXPECT_EQ(target.finish(), 0) << target.output();
+  EXPECT_EQ(target.said("signals"), sent);
+}
+
+TEST(RemoteThread, SigstoppedTargetWorksForUsAndStaysStopped) {
+  TargetProcess target("inject_target", "spin", 2);
+  kill(target.pid(), SIGSTOP);
+  while (read_status(target.pid())->state != 'T') {
+    sched_yield();
+  }
+  for (int i = 0; i < 10; ++i) {
+    auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+    ASSERT_TRUE(process);
+    auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(kPatience));
+    ASSERT_TRUE(thread);
+    EXPECT_EQ(*thread->syscall(SYS_getpid), static_cast<uint64_t>(target.pid()));
+  }
+  usleep(2000);
+  EXPECT_EQ(read_status(target.pid())->state, 'T');
+  kill(target.pid(), SIGCONT);
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
+TEST(RemoteThread, SigstopInTheMiddleIsKept) {
+  TargetProcess target("inject_target", "spin", 2);
+  {
+    auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+    ASSERT_TRUE(process);
+    auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(kPatience));
+    ASSERT_TRUE(thread);
+    kill(target.pid(), SIGSTOP);
+    for (int i = 0; i < 5; ++i) {
+      EXPECT_EQ(*thread->syscall(SYS_getpid), static_cast<uint64_t>(target.pid()));
+    }
+  }
+  const uint64_t deadline = deadline_in_ms(2000);
+  while (read_status(target.pid())->state != 'T' && monotonic_ns() < deadline) {
+    usleep(500);
+  }
+  EXPECT_EQ(read_status(target.pid())->state, 'T');
+  kill(target.pid(), SIGCONT);
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
+TEST(RemoteThread, KilledInTheMiddleIsEsrch) {
+  TargetProcess target("inject_target", "spin", 2);
+  auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+  ASSERT_TRUE(process);
+  {
+    auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(kPatience));
+    ASSERT_TRUE(thread);
+    ASSERT_TRUE(thread->syscall(SYS_getpid));
+    kill(target.pid(), SIGKILL);
+    Result<uint64_t> result = 0UL;
+    for (int i = 0; i < 3 && result; ++i) {
+      result = thread->syscall(SYS_getpid);
+    }
+    ASSERT_FALSE(result);
+    EXPECT_EQ(result.error().code, ESRCH);
+  }
+  process->release();
+  const pid_t pid = target.pid();
+  target.finish();
+  EXPECT_EQ(kill(pid, 0), -1);
+}
+
+uint64_t in_target(const TargetProcess& target, const char* symbol) {
+  // Same libc file here and there: the distance from its base is the same.
+  Dl_info info = {};
+  void* here = dlsym(RTLD_DEFAULT, symbol);
+  EXPECT_NE(dladdr(here, &info), 0);
+  const auto maps = read_maps(target.pid());
+  for (const Mapping& mapping : *maps) {
+    if (mapping.offset == 0 && mapping.path.find("libc.so.6") != std::string::npos) {
+      return mapping.begin +
+             (reinterpret_cast<uint64_t>(here) - reinterpret_cast<uint64_t>(info.dli_fbase));
+    }
+  }
+  return 0;
+}
+
+TEST(RemoteThread, FunctionsAreCalledWithArgumentsAndAlignedStack) {
+  TargetProcess target("inject_target", "idle");
+  while (*waiting_syscall(target.pid(), target.pid()) != SYS_poll) {
+    sched_yield();
+  }
+  const uint64_t labs_at = in_target(target, "labs"), getpid_at = in_target(target, "getppid");
+  auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+  ASSERT_TRUE(process);
+  {
+    auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(kPatience));
+    ASSERT_TRUE(thread);
+    auto labs_result = thread->call(RemoteAddr{labs_at}, {static_cast<uint64_t>(-0x123456789abcL)});
+    ASSERT_TRUE(labs_result) << labs_result.error().why;
+    EXPECT_EQ(*labs_result, 0x123456789abcU);
+    auto parent = thread->call(RemoteAddr{getpid_at}, {});  // makes a system call itself
+    ASSERT_TRUE(parent);
+    EXPECT_EQ(*parent, static_cast<uint64_t>(getpid()));
+  }
+  process->release();
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
+TEST(RemoteThread, FaultingFunctionIsEfaultAndTheThreadGoesOn) {
+  TargetProcess target("inject_target", "idle");
+  auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+  ASSERT_TRUE(process);
+  {
+    auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(kPatience));
+    ASSERT_TRUE(thread);
+    EXPECT_EQ(thread->call(RemoteAddr{0x10}, {}).error().code, EFAULT);
+  }
+  process->release();
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
+TEST(RemoteThread, FunctionThatNeverReturnsIsCalledOff) {
+  TargetProcess target("inject_target", "idle");
+  const uint64_t pause_at = in_target(target, "pause");
+  auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+  ASSERT_TRUE(process);
+  {
+    auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(100));
+    ASSERT_TRUE(thread);
+    EXPECT_EQ(thread->call(RemoteAddr{pause_at}, {}).error().code, ETIMEDOUT);
+  }
+  process->release();
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
+TEST(RemoteMemory, MappingsAndDescriptorsComeAndGo) {
+  TargetProcess target("inject_target", "malloc", 2);
+  const size_t fds_before = count_fds(target.pid());
+  const auto maps_before = read_maps(target.pid());
+  auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+  ASSERT_TRUE(process);
+  std::vector<uint64_t> times;
+  {
+    auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(kPatience));
+    ASSERT_TRUE(thread);
+    const uint64_t hole = *find_hole(*maps_before, (*maps_before)[0].begin, 1 << 20);
+    ASSERT_TRUE(remote_map_anonymous(*thread, RemoteAddr{hole}, 1 << 20, PROT_READ | PROT_WRITE));
+    EXPECT_EQ(remote_map_anonymous(*thread, RemoteAddr{hole}, 4096, PROT_READ).error().code,
+              EEXIST);
+    ASSERT_TRUE(process->write_value<uint64_t>(RemoteAddr{hole + 8}, 99));
+    ASSERT_TRUE(remote_protect(*thread, RemoteAddr{hole}, 1 << 20, PROT_READ));
+    EXPECT_EQ(*process->read_value<uint64_t>(RemoteAddr{hole + 8}), 99U);
+    ASSERT_TRUE(remote_madvise(*thread, RemoteAddr{hole}, 1 << 20, MADV_DONTNEED));
+    EXPECT_EQ(*process->read_value<uint64_t>(RemoteAddr{hole + 8}), 0U);
+    ASSERT_TRUE(remote_unmap(*thread, RemoteAddr{hole}, 1 << 20));
+
+    auto channel = remote_channel(*thread);
+    ASSERT_TRUE(channel) << channel.error().why;
+    EXPECT_GE(channel->remote_fd, 500);
+    EXPECT_NE(channel->remote_inode, 0U);
+    std::vector<UniqueFd> ours;
+    std::vector<int> numbers;
+    for (uint64_t i = 0; i < 20; ++i) {
+      ours.emplace_back(memfd_create("bpftime-code", MFD_CLOEXEC));
+      ASSERT_EQ(ftruncate(ours.back().get(), 4096), 0);
+      ASSERT_EQ(pwrite(ours.back().get(), &i, 8, 0), 8);
+      numbers.push_back(ours.back().get());
+    }
+    const uint64_t begun = monotonic_ns();
+    auto there = send_fds(*thread, *channel, numbers);
+    ASSERT_TRUE(there) << there.error().why;
+    ASSERT_EQ(there->size(), 20U);
+    for (uint64_t i = 0; i < 20; ++i) {
+      ASSERT_TRUE(
+          remote_map_fd(*thread, RemoteAddr{hole}, 4096, PROT_READ, MAP_SHARED, (*there)[i], 0));
+      EXPECT_EQ(*process->read_value<uint64_t>(RemoteAddr{hole}), i);
+      ASSERT_TRUE(remote_unmap(*thread, RemoteAddr{hole}, 4096));
+      ASSERT_TRUE(remote_close(*thread, (*there)[i]));
+    }
+    std::printf("62 remote system calls: %.0f us\n",
+                static_cast<double>(monotonic_ns() - begun) / 1e3);
+    EXPECT_EQ(send(channel->ours.get(), "x", 1, MSG_NOSIGNAL), 1);
+    ASSERT_TRUE(remote_close(*thread, channel->remote_fd));
+    EXPECT_EQ(send(channel->ours.get(), "x", 1, MSG_NOSIGNAL), -1);
+
+    auto action = remote_sigaction(*thread, SIGUSR1, nullptr);
+    ASSERT_TRUE(action);
+    EXPECT_EQ(action->handler, 0U);
+    const KernelSigaction ignore = {1, 0, 0, 0};
+    ASSERT_TRUE(remote_sigaction(*thread, SIGUSR1, &ignore));
+    EXPECT_EQ(remote_sigaction(*thread, SIGUSR1, nullptr)->handler, 1U);
+    ASSERT_TRUE(remote_sigaction(*thread, SIGUSR1, &*action));
+  }
+  EXPECT_EQ(read_maps(target.pid())->size(), maps_before->size());
+  EXPECT_EQ(count_fds(target.pid()), fds_before);
+  process->release();
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
+}  // namespace
+}  // namespace bpftime
