@@ -34,12 +34,11 @@ constexpr uint64_t kCalls = 20000;
 
 template <long (*kFunction)(long)>
 void loop() {
-  long x = 0;
+  long sum = 0;
   for (uint64_t i = 0; i < kCalls; i++) {
-    x = kFunction(x);
-    __asm__ volatile("" : "+r"(x));
+    sum += kFunction(static_cast<long>(i));
   }
-  if (x != static_cast<long>(kCalls)) {
+  if (sum != static_cast<long>(kCalls * (kCalls + 1) / 2)) {
     std::abort();
   }
 }

@@ -1,0 +1,57 @@
+// The programs of the probe/* scenarios.
+#include <linux/bpf.h>
+#include <linux/ptrace.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 8);
+  __type(key, __u32);
+  __type(value, __u64);
+} array SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 1024);
+  __type(key, __u32);
+  __type(value, __u64);
+} hash SEC(".maps");
+
+SEC("uprobe")
+int empty(void* ctx) {
+  (void)ctx;
+  return 0;
+}
+
+SEC("uprobe")
+int array_inc(void* ctx) {
+  __u32 key = 0;
+  __u64* value = bpf_map_lookup_elem(&array, &key);
+  (void)ctx;
+  if (value != 0) {
+    __sync_fetch_and_add(value, 1);
+  }
+  return 0;
+}
+
+SEC("uprobe")
+int hash_inc(void* ctx) {
+  __u32 key = 7;
+  __u64* value = bpf_map_lookup_elem(&hash, &key);
+  (void)ctx;
+  if (value != 0) {
+    __sync_fetch_and_add(value, 1);
+  }
+  return 0;
+}
+
+SEC("uprobe")
+int read_user_16(struct pt_regs* ctx) {
+  __u64 words[2];
+  bpf_probe_read_user(words, sizeof(words), (const void*)PT_REGS_PARM2(ctx));
+  return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

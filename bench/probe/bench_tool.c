@@ -1,0 +1,123 @@
+// bench_tool: attaches the programs of the probe/* scenarios to the functions of bench_target whose names end in a
+// contender's name, or measures what a loader sees.
+//   bench_tool attach PID PATH CONTENDER   all scenarios on <scenario>_<CONTENDER>; prints "attached"; ends at end of input
+//   bench_tool first_hit PID PATH N        us from ENABLE's return to the first hit seen in a map, N times: one a line
+//   bench_tool thousand PID PATH           ms to attach 1000 probes one by one to many_0 ... many_999
+//   bench_tool map_lookup N REPEAT         ns a lookup of a hash element from the loader, REPEAT lines
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bench_tool.skel.h"
+
+static struct bench_tool_bpf* skeleton;
+
+static double now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static struct bpf_link* attach(struct bpf_program* program, int pid, const char* path,
+                               const char* function, bool is_return) {
+  LIBBPF_OPTS(bpf_uprobe_opts, options, .func_name = function, .retprobe = is_return);
+  struct bpf_link* link = bpf_program__attach_uprobe_opts(program, pid, path, 0, &options);
+  if (link == NULL) {
+    fprintf(stderr, "bench_tool: %s: %s\n", function, strerror(errno));
+    exit(1);
+  }
+  return link;
+}
+
+static void attach_all(int pid, const char* path, const char* contender) {
+  char name[128];
+  const struct {
+    const char* scenario;
+    struct bpf_program* program;
+    bool entry, is_return;
+  } all[] = {
+      {"uprobe_empty", skeleton->progs.empty, true, false},
+      {"uretprobe_empty", skeleton->progs.empty, false, true},
+      {"both_empty", skeleton->progs.empty, true, true},
+      {"array_inc", skeleton->progs.array_inc, true, false},
+      {"hash_inc", skeleton->progs.hash_inc, true, false},
+      {"read_user_16", skeleton->progs.read_user_16, true, false},
+  };
+  for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+    snprintf(name, sizeof(name), "%s_%s", all[i].scenario, contender);
+    if (all[i].entry) {
+      attach(all[i].program, pid, path, name, false);
+    }
+    if (all[i].is_return) {
+      attach(all[i].program, pid, path, name, true);
+    }
+  }
+}
+
+static unsigned long long array_value(void) {
+  unsigned key = 0;
+  unsigned long long value = 0;
+  bpf_map_lookup_elem(bpf_map__fd(skeleton->maps.array), &key, &value);
+  return value;
+}
+
+int main(int argc, char** argv) {
+  if (argc < 4) {
+    return 2;
+  }
+  skeleton = bench_tool_bpf__open_and_load();
+  if (skeleton == NULL) {
+    fprintf(stderr, "bench_tool: load: %s\n", strerror(errno));
+    return 1;
+  }
+  unsigned key = 7;
+  unsigned long long zero = 0, value = 0;
+  bpf_map_update_elem(bpf_map__fd(skeleton->maps.hash), &key, &zero, BPF_ANY);
+  if (strcmp(argv[1], "attach") == 0 && argc == 5) {
+    attach_all(atoi(argv[2]), argv[3], argv[4]);
+    printf("attached\n");
+    fflush(stdout);
+    while (getchar() != EOF) {
+    }
+    bpf_map_lookup_elem(bpf_map__fd(skeleton->maps.hash), &key, &value);
+    printf("array %llu hash %llu\n", array_value(), value);
+  } else if (strcmp(argv[1], "first_hit") == 0 && argc == 5) {
+    for (int i = 0; i < atoi(argv[4]); i++) {
+      unsigned long long before = array_value();
+      struct bpf_link* link = attach(skeleton->progs.array_inc, atoi(argv[2]), argv[3], "spun", false);
+      double begin = now_ns();
+      while (array_value() == before) {
+      }
+      printf("%.2f\n", (now_ns() - begin) / 1e3);
+      fflush(stdout);
+      bpf_link__destroy(link);
+    }
+  } else if (strcmp(argv[1], "thousand") == 0 && argc == 4) {
+    char name[32];
+    double begin = now_ns();
+    for (int i = 0; i < 1000; i++) {
+      snprintf(name, sizeof(name), "many_%d", i);
+      attach(skeleton->progs.empty, atoi(argv[2]), argv[3], name, false);
+    }
+    printf("%.2f\n", (now_ns() - begin) / 1e6);
+  } else if (strcmp(argv[1], "map_lookup") == 0) {
+    int map = bpf_map__fd(skeleton->maps.hash), n = atoi(argv[2]);
+    for (int r = 0; r < atoi(argv[3]); r++) {
+      double begin = now_ns();
+      for (int i = 0; i < n; i++) {
+        bpf_map_lookup_elem(map, &key, &value);
+      }
+      printf("%.2f\n", (now_ns() - begin) / n);
+    }
+  } else {
+    return 2;
+  }
+  bench_tool_bpf__destroy(skeleton);
+  return 0;
+}
