@@ -17,7 +17,9 @@ std::string status_json(const SessionStatus& status) {
              {"exe", target.exe},
              {"way", target.way},
              {"sites", target.sites},
-             {"missed", target.missed}};
+             {"missed", target.missed},
+             {"stopped_us", target.stopped_us},
+             {"private_kb", target.private_kb}};
     row["links"] = Json::array();
     for (const auto& link : target.links) {
       row["links"].push_back(Json{{"link", link.link},

@@ -46,6 +46,12 @@ constexpr size_t kRetiredAtOnce = 64;  // looking whether they can be used again
 constexpr uint64_t kTableBytes = uint64_t{kMaxSites} * sizeof(Site);
 constexpr uint64_t kHwcap2Fsgsbase = 2;  // AT_HWCAP2 bit, asm/hwcap2.h
 
+// Times a stop: begun before the first thread is stopped.
+struct StopWatch {
+  uint64_t begin = monotonic_ns();
+  [[nodiscard]] uint64_t elapsed() const { return monotonic_ns() - begin; }
+};
+
 uint64_t page_up(uint64_t n) { return (n + 4095) & ~4095ULL; }
 
 // The agent's descriptor, as offsets from its image's base: read from our own copy of the file.
@@ -181,6 +187,7 @@ struct TargetProcess {
   uint64_t journal_count = 0, code_range_count = 0, generation = 0;
   std::map<std::pair<uint64_t, std::array<uint8_t, 16>>, uint64_t> journal;  // (address, after) -> index
   bool armed = false;
+  uint64_t stopped_ns = 0;  // longest so far
   struct WhyNot {
     int code;  // 0: not an error (its file is not mapped)
     std::string why;
@@ -296,8 +303,10 @@ Result<void> Targets::Impl::attach(pid_t pid) {
   }
   t->image = TRY(bring_agent(pid, agent.bytes, AgentWish::kAny, deadline()));
   {
+    const StopWatch process_stopped;
     StoppedProcess process = TRY(borrow_any(pid));
     TRY(set_up(t.get(), process));
+    t->stopped_ns = std::max(t->image.stopped_ns, process_stopped.elapsed());
   }
   return adopt(std::move(t), nullptr);
 }
@@ -1061,14 +1070,19 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held, const L
         return !t->programs.contains(id);
       });
   if (brings_mappings) {
-    std::optional<StoppedProcess> borrowed;
-    if (held == nullptr) {
-      borrowed.emplace(TRY(borrow_any(t->pid)));
+    const StopWatch watch;
+    {
+      std::optional<StoppedProcess> borrowed;
+      if (held == nullptr) {
+        borrowed.emplace(TRY(borrow_any(t->pid)));
+      }
+      TRY(bring_mappings(t, &maps, programs, new_rooms, held != nullptr ? *held : *borrowed));
     }
-    TRY(bring_mappings(t, &maps, programs, new_rooms, held != nullptr ? *held : *borrowed));
+    t->stopped_ns = std::max(t->stopped_ns, watch.elapsed());
   }
 
   // All threads stopped: the change itself.
+  const StopWatch watch;
   std::optional<StoppedProcess> stopped;
   if (held == nullptr) {
     stopped.emplace(TRY(StoppedProcess::stop(t->pid, deadline())));
@@ -1206,6 +1220,8 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held, const L
       t->retired.clear();
     }
   }
+  stopped.reset();
+  t->stopped_ns = std::max(t->stopped_ns, watch.elapsed());
   return {};
 }
 
@@ -1565,6 +1581,37 @@ Result<void> Targets::sync(const LinkId* concerning) {
 bool Targets::has(pid_t pid) const { return impl_->targets.contains(pid); }
 size_t Targets::count() const { return impl_->targets.size() + impl_->starting.size(); }
 
+namespace {
+
+// Private memory of the process in mappings that overlap any of `ranges`, by /proc/PID/smaps.
+uint64_t private_kb(pid_t pid, const std::vector<MappedRange>& ranges) {
+  const auto text = read_text_file(("/proc/" + std::to_string(pid) + "/smaps").c_str());
+  if (!text) {
+    return 0;
+  }
+  uint64_t sum = 0;
+  bool ours = false;
+  size_t at = 0;
+  while (at < text->size()) {
+    size_t end = text->find('\n', at);
+    end = end == std::string::npos ? text->size() : end;
+    const std::string line = text->substr(at, end - at);
+    at = end + 1;
+    unsigned long long first = 0, last = 0, kb = 0;
+    if (std::sscanf(line.c_str(), "%llx-%llx ", &first, &last) == 2) {
+      ours = std::any_of(ranges.begin(), ranges.end(), [&](const MappedRange& r) {
+        return r.begin < last && first < r.begin + r.bytes;
+      });
+    } else if (ours && (std::sscanf(line.c_str(), "Private_Clean: %llu", &kb) == 1 ||
+                        std::sscanf(line.c_str(), "Private_Dirty: %llu", &kb) == 1)) {
+      sum += kb;
+    }
+  }
+  return sum;
+}
+
+}  // namespace
+
 std::vector<TargetStatus> Targets::status() {
   std::vector<TargetStatus> all;
   for (const auto& [pid, t] : impl_->targets) {
@@ -1597,16 +1644,31 @@ std::vector<TargetStatus> Targets::status() {
     uint64_t block = 0;
     (void)read_memory(pid, RemoteAddr{t->arena + offsetof(AgentState, blocks)},
                       std::as_writable_bytes(std::span(&block, 1)));
+    std::vector<MappedRange> ranges = t->mappings;
+    std::erase_if(ranges, [&t = t](const MappedRange& r) {
+      return std::any_of(t->maps.begin(), t->maps.end(),
+                         [&](const auto& m) { return m.second.base == r.begin; });
+    });
+    ranges.push_back({raw(t->image.base), t->image.bytes});
+    ranges.push_back({t->arena, kArenaBytes});
     for (int i = 0; block != 0 && i < 65536; i++) {
-      uint64_t words[2] = {};  // next_block, missed
-      static_assert(offsetof(ThreadBlock, missed) == offsetof(ThreadBlock, next_block) + 8);
-      if (!read_memory(pid, RemoteAddr{block + offsetof(ThreadBlock, next_block)},
-                       std::as_writable_bytes(std::span(words)))) {
+      // block_bytes, next_block, missed
+      struct {
+        uint32_t tgid, block_bytes;
+        uint64_t next, missed;
+      } tail{};
+      static_assert(offsetof(ThreadBlock, next_block) == offsetof(ThreadBlock, tgid) + 8 &&
+                    offsetof(ThreadBlock, missed) == offsetof(ThreadBlock, next_block) + 8);
+      if (!read_memory(pid, RemoteAddr{block + offsetof(ThreadBlock, tgid)},
+                       std::as_writable_bytes(std::span(&tail, 1)))) {
         break;
       }
-      s.missed += words[1];
-      block = words[0];
+      ranges.push_back({block, tail.block_bytes});
+      s.missed += tail.missed;
+      block = tail.next;
     }
+    s.stopped_us = t->stopped_ns / 1000;
+    s.private_kb = private_kb(pid, ranges);
     all.push_back(std::move(s));
   }
   return all;

@@ -86,6 +86,8 @@ struct TargetStatus {
   };
   std::vector<LinkState> links;
   uint64_t missed;              // nested hits and full return tables, all threads
+  uint64_t stopped_us;          // longest time from the first thread stopped to the last let go
+  uint64_t private_kb;          // private memory that we cause in it, map regions not counted
 };
 
 class Targets {
