@@ -89,7 +89,7 @@ long map_element(uint32_t command, uint64_t attr, uint32_t attr_bytes) {
 
 // mmap of a map: Linux 6.18 kernel/bpf/syscall.c bpf_map_mmap, arraymap.c array_map_mmap.
 long mmap_map(const MapUse& use, uint64_t address, uint64_t length, uint64_t protection,
-              uint64_t flags, int fd, uint64_t offset) {
+              uint64_t flags, uint64_t offset) {
   const MapSpec& spec = use->map.view.spec;
   if (length == 0 || offset % kPageBytes != 0) {
     return -EINVAL;
@@ -118,7 +118,7 @@ long mmap_map(const MapUse& use, uint64_t address, uint64_t length, uint64_t pro
       ((length + kPageBytes - 1) & ~(kPageBytes - 1)) > room - offset) {
     return -EINVAL;
   }
-  auto region = ask_for_region(fd);
+  auto region = ask_for_region(ObjectRef{-1, 0, use->device, use->inode});
   if (!region) {
     return -region.error().code;
   }
@@ -203,12 +203,12 @@ long mmap_call(uint64_t address, uint64_t length, uint64_t protection, uint64_t 
   if (number >= 0 && (flags & MAP_ANONYMOUS) == 0 && is_active()) {
     const MapUse known = known_map(object_state(), number);
     if (known) {
-      result = mmap_map(known, address, length, protection, flags, number, offset);
+      result = mmap_map(known, address, length, protection, flags, offset);
       answered = true;
     } else if (is_socket(number)) {
       const auto found = find_map(number);
       if (found) {
-        result = mmap_map(*found, address, length, protection, flags, number, offset);
+        result = mmap_map(*found, address, length, protection, flags, offset);
         answered = true;
       }
     }
@@ -251,6 +251,8 @@ bool before_close(int fd) {
   return true;
 }
 
+void after_close(int fd) { forget_fd(fd); }
+
 long dup_call(uint64_t fd) {
   const long copy = raw_syscall(SYS_dup, fd);
   forget_fd(static_cast<int>(copy));
@@ -285,16 +287,19 @@ long close_range_call(uint64_t first_fd, uint64_t last_fd, uint64_t flags) {
   }
   forget_fds(first, last);
   const auto own = static_cast<uint32_t>(channel);
-  if (own < first || own > last) {
-    return raw_syscall(SYS_close_range, first, last, flags);
-  }
   long result = 0;
+  if (own < first || own > last) {
+    result = raw_syscall(SYS_close_range, first, last, flags);
+    forget_fds(first, last);
+    return result;
+  }
   if (own > first) {
     result = raw_syscall(SYS_close_range, first, own - 1, flags);
   }
   if (result == 0 && own < last) {
     result = raw_syscall(SYS_close_range, own + 1, last, flags);
   }
+  forget_fds(first, last);
   return result;
 }
 

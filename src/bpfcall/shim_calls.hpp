@@ -21,5 +21,6 @@ long fcntl_call(uint64_t fd, uint64_t command, uint64_t argument);        // F_D
 long close_range_call(uint64_t first, uint64_t last, uint64_t flags);
 // Before a close(2) of `fd`. False: the number is the shim's own, and for the loader it is not open.
 bool before_close(int fd);
+void after_close(int fd);
 
 }  // namespace bpftime::shim

@@ -39,7 +39,12 @@ int close_fd(int fd) {
     return -1;
   }
   const auto next = g_next_close.get();
-  return next != nullptr ? next(fd) : static_cast<int>(finish(raw_syscall(SYS_close, word(fd))));
+  const int result =
+      next != nullptr ? next(fd) : static_cast<int>(finish(raw_syscall(SYS_close, word(fd))));
+  const int error = errno;
+  shim::after_close(fd);
+  errno = error;
+  return result;
 }
 
 int fcntl_any(int fd, int command, void* argument) {
@@ -81,8 +86,15 @@ extern "C" __attribute__((visibility("hidden"))) long bpftime_shim_syscall(
       return finish(shim::mprotect_call(a, b, c));
     case SYS_mremap:
       return finish(shim::mremap_call(a, b, c, d, e));
-    case SYS_close:
-      return finish(shim::before_close(static_cast<int>(a)) ? raw_syscall(SYS_close, a) : -EBADF);
+    case SYS_close: {
+      const auto fd = static_cast<int>(a);
+      if (!shim::before_close(fd)) {
+        return finish(-EBADF);
+      }
+      const long result = raw_syscall(SYS_close, a);
+      shim::after_close(fd);
+      return finish(result);
+    }
     case SYS_dup:
       return finish(shim::dup_call(a));
     case SYS_dup2:

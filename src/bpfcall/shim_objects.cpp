@@ -33,10 +33,8 @@ void reclaim(ObjectState* objects) {
   }
 }
 
-void drop_number(ObjectState* objects, MapObject* object) {
-  if (--object->fds != 0) {
-    return;
-  }
+// Nobody can find the object any more; its region goes when the last use has ended.
+void retire(ObjectState* objects, MapObject* object) {
   for (MapObject** link = &objects->live; *link != nullptr; link = &(*link)->next) {
     if (*link == object) {
       *link = object->next;
@@ -49,8 +47,8 @@ void drop_number(ObjectState* objects, MapObject* object) {
 
 void forget_locked(ObjectState* objects, std::atomic<MapObject*>* word) {
   MapObject* object = word->exchange(nullptr, std::memory_order_seq_cst);
-  if (object != nullptr) {
-    drop_number(objects, object);
+  if (object != nullptr && --object->fds == 0) {
+    retire(objects, object);
   }
 }
 
@@ -64,20 +62,27 @@ MapObject* take_free(ObjectState* objects) {
   return memory == nullptr ? nullptr : ::new (memory) MapObject{};
 }
 
-// Preconditions: the Lock is held; `object` is live. Puts it into the table and gives one use.
-MapUse publish(ObjectState* objects, int fd, MapObject* object) {
+// Preconditions: the Lock is held; `object` is live; `changes` is older than the look at what fd is.
+// Enters it under its number, unless numbers have changed since, and gives one use.
+MapUse publish(ObjectState* objects, int fd, MapObject* object, uint64_t changes) {
   object->users.fetch_add(1, std::memory_order_seq_cst);
-  std::atomic<MapObject*>* table = objects->table.load();
+  MapUse use(object);
   if (static_cast<uint64_t>(static_cast<uint32_t>(fd)) < objects->table_fds) {
-    if (table[fd].load() != object) {
-      forget_locked(objects, &table[fd]);
-      object->fds++;
-      table[fd].store(object, std::memory_order_seq_cst);
+    std::atomic<MapObject*>* word = &objects->table.load()[fd];
+    if (word->load() == object) {
+      return use;
     }
-  } else if (object->fds == 0) {
-    object->fds = 1;  // never given back: such numbers are not watched
+    forget_locked(objects, word);
+    auto* tentative = reinterpret_cast<MapObject*>(reinterpret_cast<uintptr_t>(object) | 1);
+    word->store(tentative, std::memory_order_seq_cst);
+    const bool is_same = objects->changes.load(std::memory_order_seq_cst) == changes;
+    word->store(is_same ? object : nullptr, std::memory_order_seq_cst);
+    object->fds += is_same ? 1 : 0;
   }
-  return MapUse(object);
+  if (object->fds == 0) {
+    retire(objects, object);
+  }
+  return use;
 }
 
 MapObject* find_live(ObjectState* objects, const ObjectRef& ref) {
@@ -151,16 +156,9 @@ bool identify(int fd, ObjectRef* ref) {
   return true;
 }
 
-Result<Region> ask_for_region(int fd) {
+Result<Region> ask_for_region(const ObjectRef& ref) {
   Request request;
   request.kind = MessageKind::kMapRegion;
-  ObjectRef ref{};
-  if (!identify(fd, &ref)) {
-    return make_error(EBADF, "not open");
-  }
-  if (ref.inode == 0) {
-    return make_error(EINVAL, "not a map");
-  }
   request.refs.push_back(ref);
   Reply reply = TRY(ask(&request));
   if (reply.value < 0) {
@@ -175,28 +173,19 @@ Result<Region> ask_for_region(int fd) {
   return region;
 }
 
-Result<MapUse> find_map(int fd) {
-  ObjectState* objects = object_state();
-  MapUse known = known_map(objects, fd);
-  if (known) {
-    return known;
-  }
-  ObjectRef ref{};
-  if (!identify(fd, &ref)) {
-    return make_error(EBADF, "not open");
-  }
-  if (ref.inode == 0) {
-    return make_error(EINVAL, "not a map");
-  }
+namespace {
+
+// Finds or makes the object of `ref`, which fd was when there had been so many `changes`.
+Result<MapUse> resolve(ObjectState* objects, int fd, const ObjectRef& ref, uint64_t changes) {
   {
     const Lock lock;
     reclaim(objects);
     MapObject* object = find_live(objects, ref);
     if (object != nullptr) {
-      return publish(objects, fd, object);
+      return publish(objects, fd, object, changes);
     }
   }
-  const Region region = TRY(ask_for_region(fd));
+  const Region region = TRY(ask_for_region(ref));
   MappedRegion mapped;
   TRY(map_region(region, &mapped));
   const MapRegionReply& shape = region.shape;
@@ -208,7 +197,7 @@ Result<MapUse> find_map(int fd) {
   const Lock lock;
   MapObject* object = find_live(objects, ref);
   if (object != nullptr) {
-    return publish(objects, fd, object);  // another thread was quicker
+    return publish(objects, fd, object, changes);  // another thread was quicker
   }
   object = take_free(objects);
   if (object == nullptr) {
@@ -225,7 +214,26 @@ Result<MapUse> find_map(int fd) {
   object->region_bytes = mapped.size;
   object->next = objects->live;
   objects->live = object;
-  return publish(objects, fd, object);
+  return publish(objects, fd, object, changes);
+}
+
+}  // namespace
+
+Result<MapUse> find_map(int fd) {
+  ObjectState* objects = object_state();
+  MapUse known = known_map(objects, fd);
+  if (known) {
+    return known;
+  }
+  const uint64_t changes = objects->changes.load(std::memory_order_seq_cst);
+  ObjectRef ref{};
+  if (!identify(fd, &ref)) {
+    return make_error(EBADF, "not open");
+  }
+  if (ref.inode == 0) {
+    return make_error(EINVAL, "not a map");
+  }
+  return resolve(objects, fd, ref, changes);
 }
 
 void forget_fd(int fd) {
@@ -240,9 +248,10 @@ void forget_fds(uint32_t first, uint32_t last) {
   }
   ObjectState* objects = object_state();
   std::atomic<MapObject*>* table = objects->table.load();
+  objects->changes.fetch_add(1, std::memory_order_seq_cst);
   // close_range(3, ~0) must not touch every page of the table: only the live maps' numbers matter.
   if (first == last) {
-    if (first >= objects->table_fds || table[first].load() == nullptr) {
+    if (first >= objects->table_fds || table[first].load(std::memory_order_seq_cst) == nullptr) {
       return;
     }
     const Lock lock;

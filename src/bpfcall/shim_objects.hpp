@@ -4,6 +4,11 @@
 // (fstat, then the broker), by number afterwards; close, dup2, dup3, close_range forget the number. A reader
 // holds no lock: it raises `users` of what the table names and looks again. Objects are never freed, only used
 // again for another map once nobody uses them, so a late reader touches valid memory and finds the table changed.
+//
+// Who enters a number does it in two steps, since the number may be closed and given away at any moment: it stores a
+// tentative word (odd, which readers take for "unknown"), looks whether `changes` is what it was before the fd was
+// identified, and only then makes the word good. Who closes raises `changes` first and looks at the word then. One
+// of the two always sees the other, and never does a reader see a map under a number that stands for another.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -27,6 +32,7 @@ struct MapObject {
 struct ObjectState {
   std::atomic<std::atomic<MapObject*>*> table;
   uint64_t table_fds;
+  std::atomic<uint64_t> changes;  // raised before an fd number is looked at to be forgotten
   MapObject* live;
   MapObject* leaving;  // closed, but somebody may still be reading
   MapObject* free;
@@ -54,6 +60,10 @@ class MapUse {
   MapObject* object_;
 };
 
+inline bool is_tentative(const MapObject* word) {
+  return (reinterpret_cast<uintptr_t>(word) & 1) != 0;
+}
+
 // The map behind fd, when its number is known already. Preconditions: is_active().
 inline MapUse known_map(ObjectState* objects, int fd) {
   std::atomic<MapObject*>* table = objects->table.load(std::memory_order_relaxed);
@@ -62,7 +72,7 @@ inline MapUse known_map(ObjectState* objects, int fd) {
   }
   std::atomic<MapObject*>& word = table[fd];
   MapObject* object = word.load(std::memory_order_acquire);
-  if (object == nullptr) {
+  if (object == nullptr || is_tentative(object)) {
     return MapUse(nullptr);
   }
   object->users.fetch_add(1, std::memory_order_seq_cst);
@@ -85,11 +95,11 @@ void mark_frozen(int fd);
 // How the broker knows an fd. False when it is not open; inode 0 when it is no socket.
 bool identify(int fd, ObjectRef* ref);
 
-// Asks for the region of the map behind `fd`.
+// Asks for the region of the map that `ref` names.
 struct Region {
   MapRegionReply shape;
   UniqueFd file;
 };
-Result<Region> ask_for_region(int fd);
+Result<Region> ask_for_region(const ObjectRef& ref);
 
 }  // namespace bpftime::shim
