@@ -28,6 +28,10 @@ int64_t checked_read(ThreadBlock* thread, void* to, uint64_t from, uint64_t size
 // at the end.
 int64_t checked_read_string(ThreadBlock* thread, char* to, uint64_t from, uint64_t size);
 
+// For the fault handler: where to continue when a fault's ip lies in a checked copy; 0 = it does
+// not.
+uint64_t checked_copy_resume(uint64_t ip);
+
 // trace_printk's format rules (kernel/trace/bpf_trace.c, kernel/bpf/helpers.c:
 // bpf_bprintf_prepare): text into `out`, NUL-terminated; its length or -EINVAL. `format` has
 // `format_bytes` bytes with the NUL.

@@ -1,0 +1,31 @@
+// Helpers, by file. Home: injected *, helpers only; the prototypes stand in spec. The sixth
+// argument is a ProbeHit*.
+#pragma once
+#include "helpers/helpers.hpp"
+
+#define BPFTIME_HELPER(name) \
+  uint64_t name(uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4, uint64_t a5, Hit* hit)
+
+namespace bpftime::helper {
+
+BPFTIME_HELPER(map_lookup_elem);
+BPFTIME_HELPER(map_update_elem);
+BPFTIME_HELPER(map_delete_elem);
+BPFTIME_HELPER(probe_read);
+BPFTIME_HELPER(probe_read_str);
+BPFTIME_HELPER(ktime_get_ns);
+BPFTIME_HELPER(ktime_get_boot_ns);
+BPFTIME_HELPER(ktime_get_coarse_ns);
+BPFTIME_HELPER(trace_printk);
+BPFTIME_HELPER(trace_vprintk);
+BPFTIME_HELPER(get_prandom_u32);
+BPFTIME_HELPER(get_smp_processor_id);
+BPFTIME_HELPER(get_current_pid_tgid);
+BPFTIME_HELPER(get_current_uid_gid);
+BPFTIME_HELPER(get_current_comm);
+BPFTIME_HELPER(get_func_ip);
+BPFTIME_HELPER(get_attach_cookie);
+
+inline ProbeHit& probe(Hit* hit) { return *static_cast<ProbeHit*>(hit); }
+
+}  // namespace bpftime::helper

@@ -1,0 +1,45 @@
+// map_lookup_elem, map_update_elem, map_delete_elem. A map pointer is the address of this process's
+// MapView.
+#include "helpers/all.hpp"
+#include "maps/map_ops.hpp"
+
+namespace bpftime::helper {
+namespace {
+
+const MapView& view(uint64_t map) { return *reinterpret_cast<const MapView*>(map); }
+const void* memory(uint64_t address) { return reinterpret_cast<const void*>(address); }
+
+LockContext lock_context(const ProbeHit& hit) {
+  ThreadBlock& thread = *hit.thread;
+  if (thread.robust_head == nullptr) [[unlikely]] {
+    thread.robust_head = find_robust_head(thread.own_robust);
+  }
+  LockContext who;
+  who.owner = OwnerId{hit.process->owner};
+  who.tid = thread.tid;
+  who.robust = static_cast<RobustListHead*>(thread.robust_head);
+  who.never_nested = true;  // a hit inside a hit is counted as missed, not run
+  return who;
+}
+
+uint64_t result(int code) { return static_cast<uint64_t>(static_cast<int64_t>(code)); }
+
+}  // namespace
+
+BPFTIME_HELPER(map_lookup_elem) {
+  (void)a3, (void)a4, (void)a5;
+  return reinterpret_cast<uint64_t>(map_lookup(view(a1), memory(a2), probe(hit).cpu));
+}
+
+BPFTIME_HELPER(map_update_elem) {
+  (void)a5;
+  return result(
+      map_update(view(a1), lock_context(probe(hit)), memory(a2), memory(a3), a4, probe(hit).cpu));
+}
+
+BPFTIME_HELPER(map_delete_elem) {
+  (void)a3, (void)a4, (void)a5;
+  return result(map_erase(view(a1), lock_context(probe(hit)), memory(a2)));
+}
+
+}  // namespace bpftime::helper

@@ -1,0 +1,31 @@
+#include "helpers/all.hpp"
+#include "helpers/helpers.hpp"
+
+namespace bpftime {
+
+// In the order of spec's table; helpers_test compares the two.
+constinit const Helper kHelpers[] = {
+    {1, helper::map_lookup_elem},       {2, helper::map_update_elem},
+    {3, helper::map_delete_elem},       {4, helper::probe_read},
+    {5, helper::ktime_get_ns},          {6, helper::trace_printk},
+    {7, helper::get_prandom_u32},       {8, helper::get_smp_processor_id},
+    {14, helper::get_current_pid_tgid}, {15, helper::get_current_uid_gid},
+    {16, helper::get_current_comm},     {45, helper::probe_read_str},
+    {112, helper::probe_read},          {113, helper::probe_read},
+    {114, helper::probe_read_str},      {115, helper::probe_read_str},
+    {125, helper::ktime_get_boot_ns},   {160, helper::ktime_get_coarse_ns},
+    {173, helper::get_func_ip},         {174, helper::get_attach_cookie},
+    {177, helper::trace_vprintk},
+};
+constinit const uint32_t kHelperCount = sizeof kHelpers / sizeof kHelpers[0];
+
+HelperFn find_helper_function(uint32_t id) {
+  for (const Helper& one : kHelpers) {
+    if (one.id == id) {
+      return one.function;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace bpftime
