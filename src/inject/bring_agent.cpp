@@ -108,10 +108,31 @@ Result<Loader> find_loader(pid_t pid) {
   return loader;
 }
 
-// A system call's state in a stopped thread: still inside, to be restarted.
-bool stands_in_wait(const Registers& registers) {
-  const auto result = static_cast<long>(registers.rax);
-  return is_wait_syscall(static_cast<long>(registers.orig_rax)) && result <= -512 && result >= -516;
+// Is the stopped thread inside a wait-type system call that will be restarted?
+bool stands_in_wait(const StoppedProcess& process, pid_t tid) {
+  const auto registers = process.registers(tid);
+  if (!registers) {
+    return false;
+  }
+  const auto result = static_cast<long>(registers->rax);
+  if (result > -512 || result < -516) {
+    return false;
+  }
+  auto number = static_cast<long>(registers->orig_rax);
+  if (number == SYS_restart_syscall) {
+    // It was interrupted before, and the kernel has put this number in place of its own (poll,
+    // nanosleep, futex with a time limit). Where the code says `mov $nr, %eax; syscall` (b8 imm32
+    // 0f 05) we know it all the same.
+    std::byte code[7];
+    if (!process.read(RemoteAddr{registers->rip - sizeof code}, code) ||
+        code[0] != std::byte{0xb8} || code[5] != std::byte{0x0f} || code[6] != std::byte{0x05}) {
+      return false;
+    }
+    int32_t imm = 0;
+    std::memcpy(&imm, code + 1, sizeof imm);
+    number = imm;
+  }
+  return is_wait_syscall(number);
 }
 
 // A memfd of the target holding `file`; its number there.
@@ -299,7 +320,7 @@ Result<StoppedProcess> borrow_waiting(pid_t pid, pid_t* tid_out, uint64_t deadli
         }
         continue;
       }
-      if (!is_wait_syscall(*number)) {
+      if (!is_wait_syscall(*number) && *number != SYS_restart_syscall) {
         continue;
       }
       auto process = StoppedProcess::borrow(pid, tid, deadline_ns);
@@ -309,9 +330,8 @@ Result<StoppedProcess> borrow_waiting(pid_t pid, pid_t* tid_out, uint64_t deadli
         }
         return process.error();
       }
-      const auto registers = process->registers(tid);
       const HeldThread* held = process->state().find(tid);
-      if (registers && stands_in_wait(*registers) && held->signal == 0) {
+      if (stands_in_wait(*process, tid) && held->signal == 0) {
         *tid_out = tid;
         return std::move(*process);
       }
@@ -357,7 +377,7 @@ Result<AgentImage> bring_agent(StoppedProcess& process, std::span<const std::byt
     may_dlopen = threads.size() == 1;
     if (may_dlopen) {
       tid = threads[0];
-      may_dlopen = stands_in_wait(TRY(process.registers(tid)));
+      may_dlopen = stands_in_wait(process, tid);
     }
     if (!may_dlopen && wish == AgentWish::kDlopenOnly) {
       return make_error(EAGAIN, "dlopen is not safe in a process stopped anywhere");
@@ -452,7 +472,7 @@ Result<void> unload_agent(StoppedProcess& process, const AgentImage& image, uint
   pid_t tid = 0;
   if (image.way == AgentWay::kDlopen) {
     const std::vector<pid_t> threads = process.threads();
-    if (threads.size() != 1 || !stands_in_wait(TRY(process.registers(threads[0])))) {
+    if (threads.size() != 1 || !stands_in_wait(process, threads[0])) {
       return make_error(EAGAIN, "dlclose is not safe in a process stopped anywhere");
     }
     tid = threads[0];

@@ -5,7 +5,7 @@ static uint64_t big_bss[3000];
 static const char text[] = "bpftime test agent";
 static uint64_t counter = 41;
 
-__attribute__((visibility("default"))) uint64_t test_agent_add(uint64_t a, uint64_t b) {
+static uint64_t test_agent_add(uint64_t a, uint64_t b) {
   counter++;
   big_bss[2999] += a;
   return a + b + (counter << 32);
