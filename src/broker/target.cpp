@@ -862,10 +862,10 @@ Result<uint64_t> Targets::Impl::journal_entry(TargetProcess* t, const Patch& pat
 
 // First arming, all threads stopped: how a thread is known, and its gs base.
 Result<void> Targets::Impl::discover_threads(TargetProcess* t, StoppedProcess& process) {
-  bool gs_is_free = false;
+  bool gs_is_free = true, has_fsgsbase = false;
   if (const auto auxv = read_auxv(t->pid)) {
     for (const auto& [key, value] : *auxv) {
-      gs_is_free = gs_is_free || (key == AT_HWCAP2 && (value & kHwcap2Fsgsbase) != 0);
+      has_fsgsbase = has_fsgsbase || (key == AT_HWCAP2 && (value & kHwcap2Fsgsbase) != 0);
     }
   }
   const ProcessStatus status = TRY(read_status(t->pid));
@@ -907,6 +907,7 @@ Result<void> Targets::Impl::discover_threads(TargetProcess* t, StoppedProcess& p
   TRY(put(offsetof(AgentState, tcb_tid_offset), tid_offset));
   TRY(put(offsetof(AgentState, fs_self_pointer), self_pointer ? 1 : 0));
   TRY(put(offsetof(AgentState, use_gs), gs_is_free ? 1 : 0));
+  TRY(put(offsetof(AgentState, no_fsgsbase), has_fsgsbase ? 0 : 1));
   TRY(put(offsetof(AgentState, gs_was_set), gs_is_free ? 1 : 0));
   if (gs_is_free) {
     for (auto& [tid, regs] : threads) {
