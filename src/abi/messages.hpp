@@ -48,7 +48,7 @@ enum class MessageKind : uint16_t {
   kAttach = 20,    // args[0] = pid
   kDetach = 21,    // args[0] = pid, 0 = all
   kStart = 22,     // args[0] = pid that will exec at once; reply when it may
-  kStatus = 23,
+  kStatus = 23,    // reply: value = number of armed probes
   kLog = 24,       // args[0] = 1: follow; reply: a readable fd
   kShutdown = 25,
   kOptions = 26,   // args[0] = OptionBits for this loader connection's process tree

@@ -340,6 +340,8 @@ Result<Reply> Session::status_command(const Request& request) {
   status.broker_pid = ::getpid();
   const std::string text = request.args[3] == 1 ? status_json(status) : status_text(status);
   Reply reply;
+  reply.value =
+      static_cast<int64_t>(wanted_links().size());  // armed probes: `trace` waits for them
   const auto bytes = std::as_bytes(std::span(text));
   reply.output.assign(bytes.begin(), bytes.end());
   return reply;

@@ -1,5 +1,6 @@
 #include "broker/target_control.hpp"
 
+#include <cerrno>
 #include <utility>
 
 namespace bpftime {
@@ -8,9 +9,15 @@ namespace {
 class RealTargets : public TargetControl {
  public:
   RealTargets(EventLoop* loop, TargetHost* host, Targets::Config config)
-      : targets_(loop, host, std::move(config)) {}
-  Result<void> attach(pid_t pid) override { return targets_.attach(pid); }
-  Result<void> attach_at_exec(pid_t pid) override { return targets_.attach_at_exec(pid); }
+      : has_agent_(!config.agent_file.empty()), targets_(loop, host, std::move(config)) {}
+  Result<void> attach(pid_t pid) override {
+    TRY(need_agent());
+    return targets_.attach(pid);
+  }
+  Result<void> attach_at_exec(pid_t pid) override {
+    TRY(need_agent());
+    return targets_.attach_at_exec(pid);
+  }
   Result<void> detach(pid_t pid) override { return targets_.detach(pid); }
   void detach_all() override { targets_.detach_all(); }
   Result<void> sync(const LinkId* concerning) override { return targets_.sync(concerning); }
@@ -20,6 +27,13 @@ class RealTargets : public TargetControl {
   uint32_t recover_orphans() override { return targets_.recover_orphans(); }
 
  private:
+  [[nodiscard]] Result<void> need_agent() const {
+    if (!has_agent_) {
+      return make_error(ENOPKG, "the agent is not installed");
+    }
+    return {};
+  }
+  bool has_agent_;
   Targets targets_;
 };
 

@@ -1,0 +1,29 @@
+// One function a command; each lies in the file of its name. The result is the exit status. Home:
+// bpftime(1).
+#pragma once
+#include <string>
+#include <vector>
+
+#include "cli/broker.hpp"
+#include "cli/config.hpp"
+#include "cli/invocation.hpp"
+
+namespace bpftime::cli {
+
+// Return only when the command could not be run.
+int run_load(const Surroundings& here, const std::vector<std::string>& words);
+int run_start(const Surroundings& here, const std::vector<std::string>& words, bool show_printk);
+
+int run_attach(const Surroundings& here, const Invocation& invocation);
+int run_detach(const Surroundings& here, const Invocation& invocation);
+int run_trace(const Surroundings& here, const Invocation& invocation);
+int run_status(const Surroundings& here, const Invocation& invocation);
+int run_log(const Surroundings& here, const Invocation& invocation);
+int run_shutdown(const Surroundings& here);
+int run_version();
+int run_doctor(const Surroundings& here, const Invocation& invocation);
+
+// Replaces this process; prints why it could not. Returns kExitNotFound or kExitNotRun.
+int run_command(const std::vector<std::string>& words);
+
+}  // namespace bpftime::cli

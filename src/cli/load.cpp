@@ -1,0 +1,116 @@
+// bpftime load: becomes the tool, with our shim in front of its libc. The broker is told which
+// process that is, so that it stays for it and knows its options.
+#include <elf.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "cli/commands.hpp"
+
+namespace bpftime::cli {
+namespace {
+
+// The file that execvp would take; empty = none.
+std::string find_program(const std::string& word) {
+  if (word.find('/') != std::string::npos) {
+    return word;
+  }
+  const char* path = std::getenv("PATH");
+  std::string rest = path == nullptr ? "/usr/local/bin:/bin:/usr/bin" : path;
+  while (!rest.empty()) {
+    const size_t colon = rest.find(':');
+    const std::string file = rest.substr(0, colon) + "/" + word;
+    if (::access(file.c_str(), X_OK) == 0) {
+      return file;
+    }
+    rest = colon == std::string::npos ? "" : rest.substr(colon + 1);
+  }
+  return "";
+}
+
+// A program without an interpreter loads no shim. Unreadable or no ELF: not known to be static.
+bool is_static(const std::string& file) {
+  UniqueFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  Elf64_Ehdr head{};
+  if (!fd || ::pread(fd.get(), &head, sizeof(head), 0) != sizeof(head) ||
+      std::memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 || head.e_ident[EI_CLASS] != ELFCLASS64 ||
+      head.e_phentsize != sizeof(Elf64_Phdr)) {
+    return false;
+  }
+  for (int i = 0; i < head.e_phnum; i++) {
+    Elf64_Phdr segment{};
+    if (::pread(fd.get(), &segment, sizeof(segment),
+                static_cast<off_t>(head.e_phoff + static_cast<uint64_t>(i) * sizeof(segment))) !=
+        sizeof(segment)) {
+      return false;
+    }
+    if (segment.p_type == PT_INTERP) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+int run_command(const std::vector<std::string>& words) {
+  std::vector<char*> argv;
+  for (const auto& word : words) {
+    argv.push_back(const_cast<char*>(word.c_str()));
+  }
+  argv.push_back(nullptr);
+  ::execvp(argv[0], argv.data());
+  const int code = errno;
+  complain(words[0], std::strerror(code),
+           code == ENOENT ? "give a command that exists" : "give a command that can be run");
+  return code == ENOENT ? kExitNotFound : kExitNotRun;
+}
+
+int run_load(const Surroundings& here, const std::vector<std::string>& words) {
+  const std::string program = find_program(words[0]);
+  if (program.empty() || ::access(program.c_str(), F_OK) != 0) {
+    complain(words[0], "no such command", "give a command that exists");
+    return kExitNotFound;
+  }
+  if (is_static(program)) {
+    complain(words[0], "is statically linked, so its bpf(2) calls go to the kernel",
+             "use a dynamically linked build");
+    return kExitNotRun;
+  }
+  char shim[4096];
+  if (::realpath(here.shim_file().c_str(), shim) == nullptr) {
+    return complain("load", "no shim at " + here.shim_file(), "install bpftime whole");
+  }
+  if (std::strpbrk(shim, ": ") != nullptr) {
+    return complain("load", std::string("the loader takes no path with a space or colon: ") + shim,
+                    "install bpftime elsewhere");
+  }
+  std::string directory;
+  {
+    auto broker = reach_broker(here, Role::kCommand, true);
+    if (!broker) {
+      return complain("load", broker.error(), "", 0);
+    }
+    std::string why;
+    auto told = ask(&*broker, MessageKind::kOptions,
+                    here.attach ? 0 : static_cast<int64_t>(kOptionNoAttach), &why);
+    if (!told) {
+      return complain("load", told.error(), why, 0);
+    }
+    directory = broker->directory;
+  }
+  const char* before = std::getenv("LD_PRELOAD");
+  const std::string preload =
+      before == nullptr || *before == 0 ? std::string(shim) : std::string(before) + ":" + shim;
+  ::setenv("LD_PRELOAD", preload.c_str(), 1);
+  ::setenv("BPFTIME_SESSION", directory.c_str(), 1);
+  std::fputs("bpftime: programs are not verified: load only what you trust\n", stderr);
+  return run_command(words);
+}
+
+}  // namespace bpftime::cli

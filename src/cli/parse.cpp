@@ -1,0 +1,99 @@
+// The adapter of CLI11, which throws: the one file of the project built with exceptions.
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "cli/invocation.hpp"
+
+namespace bpftime::cli {
+namespace {
+
+constexpr char kExamples[] =
+    "Examples:\n"
+    "  bpftime load bpftrace -p 42 -e 'uprobe:libc:malloc { @ = count(); }'\n"
+    "  bpftime load ./malloc & bpftime attach 42\n"
+    "  bpftime trace ./malloc -- ls -R /\n"
+    "  bpftime trace --pid 42 ./malloc\n"
+    "Exit status: of load, start and trace the command's own, 127 when it is not found, 126 when "
+    "it\n"
+    "cannot be run; otherwise 0, 1 when it failed, 2 for a wrong command line.\n";
+
+CLI::App* add(CLI::App* app, const char* name, const char* help, Invocation* to, Command command) {
+  CLI::App* sub = app->add_subcommand(name, help);
+  sub->add_option("--session", to->session, "name of the session (default: default)");
+  sub->callback([to, command] { to->command = command; });
+  return sub;
+}
+
+bool wants_words(const Invocation& to) { return !to.words.empty() && to.words[0][0] != '-'; }
+
+}  // namespace
+
+bool parse(int argc, char** argv, Invocation* to, int* exit_status) {
+  CLI::App app("bpftime: runs eBPF tools in user space, without root.", "bpftime");
+  app.footer(kExamples);
+  app.require_subcommand(1, 1);
+  app.add_option("--session", to->session, "name of the session (default: default)");
+  bool version = false;
+  app.add_flag("--version", version, "print the version")->trigger_on_parse();
+
+  CLI::App* load =
+      add(&app, "load", "run an eBPF tool: load [--no-attach] COMMAND...", to, Command::kLoad);
+  load->add_flag("--no-attach", to->no_attach,
+                 "a probe that names a process does not attach to it");
+  load->prefix_command();
+  CLI::App* start =
+      add(&app, "start", "run a program as a target: start [--show-printk] COMMAND...", to,
+          Command::kStart);
+  start->add_flag("--show-printk", to->show_printk, "print what programs print to stderr");
+  start->prefix_command();
+  CLI::App* attach = add(&app, "attach", "make a running process a target", to, Command::kAttach);
+  attach->add_option("PID", to->pid, "process")->required();
+  CLI::App* detach = add(&app, "detach", "restore a process, or all of them", to, Command::kDetach);
+  detach->add_option("PID", to->pid, "process (default: every target)");
+  CLI::App* trace = add(
+      &app, "trace", "run tool and target: trace TOOL... -- COMMAND..., or trace --pid PID TOOL...",
+      to, Command::kTrace);
+  trace->add_option("--pid", to->pid, "a running process as the target");
+  trace->prefix_command();
+  CLI::App* status = add(&app, "status", "targets, programs, maps, probes", to, Command::kStatus);
+  status->add_flag("--json", to->json, "for programs");
+  CLI::App* log = add(&app, "log", "what programs print with bpf_printk", to, Command::kLog);
+  log->add_flag("-f,--follow", to->follow, "and what they will print");
+  add(&app, "shutdown", "detach all and end the broker", to, Command::kShutdown);
+  add(&app, "config", "the configuration in force", to, Command::kConfig);
+  add(&app, "version", "the version", to, Command::kVersion);
+  CLI::App* doctor =
+      add(&app, "doctor", "what this machine, or a process, allows", to, Command::kDoctor);
+  doctor->add_option("PID", to->pid, "a process to look at");
+
+  // --version alone is no command: it is looked for first.
+  if (argc == 2 && std::string(argv[1]) == "--version") {
+    to->command = Command::kVersion;
+    return true;
+  }
+  try {
+    app.parse(argc, argv);
+    for (CLI::App* sub : {load, start, trace}) {
+      if (sub->parsed()) {
+        to->words = sub->remaining();
+        if (!wants_words(*to)) {
+          throw CLI::RequiredError(to->words.empty() ? "COMMAND"
+                                                     : "COMMAND before " + to->words[0]);
+        }
+      }
+    }
+  } catch (const CLI::CallForHelp& help) {
+    *exit_status = app.exit(help, std::cout, std::cerr);
+    return false;
+  } catch (const CLI::CallForAllHelp& help) {
+    *exit_status = app.exit(help, std::cout, std::cerr);
+    return false;
+  } catch (const CLI::ParseError& error) {
+    std::cerr << "bpftime: " << error.what() << "; see bpftime --help\n";
+    *exit_status = kExitUsage;
+    return false;
+  }
+  return true;
+}
+
+}  // namespace bpftime::cli
