@@ -107,7 +107,8 @@ class Generator {
     depth_ = 0;
     units_left_ = 1 + source_.below(options_.max_units);
     block();
-    if (options_.for_kernel && index + 1 < functions_) {  // the verifier refuses functions that nothing calls
+    if (options_.for_kernel &&
+        index + 1 < functions_) {  // the verifier refuses functions that nothing calls
       calls_.emplace_back(size(), index + 1);
       emit(call_local(0));
       for (uint8_t r = 1; r <= 5; ++r) {
