@@ -69,7 +69,10 @@ bool parse(int argc, char** argv, Options* options) {
     }
   }
   if (options->agent.empty()) {
-    options->agent = next_to_us("../lib/bpftime-agent.so");
+    options->agent = next_to_us("../lib/bpftime/bpftime-agent.so");  // where installed
+    if (::access(options->agent.c_str(), R_OK) != 0) {
+      options->agent = next_to_us("../lib/bpftime-agent.so");  // where built
+    }
   }
   return !options->session_dir.empty() && options->session_dir[0] == '/' && options->idle_ms >= 0;
 }

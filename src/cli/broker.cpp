@@ -58,6 +58,11 @@ Result<void> greet(Channel* channel, Role role) {
 
 }  // namespace
 
+std::string Surroundings::library(const std::string& name) const {
+  const std::string installed = bin_dir + "/../lib/bpftime/" + name;
+  return ::access(installed.c_str(), R_OK) == 0 ? installed : bin_dir + "/../lib/" + name;
+}
+
 Surroundings for_process(const Surroundings& here, pid_t pid) {
   struct stat st{};
   if (!here.is_sudo || ::stat(("/proc/" + std::to_string(pid)).c_str(), &st) != 0 ||

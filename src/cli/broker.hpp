@@ -27,8 +27,10 @@ struct Surroundings {
   bool attach = true;
 
   [[nodiscard]] std::string broker_file() const { return bin_dir + "/bpftimed"; }
-  [[nodiscard]] std::string shim_file() const { return bin_dir + "/../lib/libbpftime-shim.so"; }
-  [[nodiscard]] std::string agent_file() const { return bin_dir + "/../lib/bpftime-agent.so"; }
+  [[nodiscard]] std::string shim_file() const { return library("libbpftime-shim.so"); }
+  [[nodiscard]] std::string agent_file() const { return library("bpftime-agent.so"); }
+  // In lib/bpftime where installed, in lib where built.
+  [[nodiscard]] std::string library(const std::string& name) const;
 };
 
 // The same, with the session of the user who called sudo when `pid` is one of that user's processes
