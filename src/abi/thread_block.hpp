@@ -31,46 +31,44 @@ inline constexpr uint64_t kHitStackBytes = 64 << 10;  // and a guard page below
 inline constexpr uint32_t kPlainStacks = 16;          // direct mapped
 inline constexpr uint32_t kPageCacheSize = 64;        // direct mapped, by page number
 
-struct ThreadBlock {
-  uint64_t owner_fs;          // +0  fs base of the thread; 0 = nobody (the shared "no owner" block)
-  uint32_t tid;               // +8
-  uint32_t depth;  // +12 > 0: inside a hit (2: hit_sp holds); a nested hit is missed, never run
-  uint64_t hit_stack_top;     // +16 16-byte aligned
-  ReturnEntry* free_entries;  // +24
-  ReturnEntry* entries;       // +32 kReturnEntries of them
-  uint64_t sequence;          // +40
-  void* fault_resume;       // +48 set while a checked copy runs: where the fault handler continues
-  struct Hit* hit;          // +56 the running hit, for the fault handler; null outside programs
-  void* robust_head;        // +64 struct robust_list_head* of the thread; null = not asked yet
-  uint64_t hits;            // +72
-  uint32_t tgid;            // +80
-  uint32_t block_bytes;     // +84 size of the whole mapping (block, entries, guard, hit stack)
-  ThreadBlock* next_block;  // +88 all blocks of the process, for the broker
-  uint64_t missed;          // +96 nested hits and exhausted return entries
-  ThreadBlock* self;        // +104
-  // %fs:check_offset must hold check_value, else a new thread has this TCB: where libc keeps the tid;
-  // where that is unknown: 0 and the low half of the fs base.
-  uint32_t check_offset;  // +112
-  uint32_t check_value;   // +116
-  uint64_t hit_sp;        // +120 the target's rsp when the running hit began
-  uint64_t page_cache[kPageCacheSize];  // +128 page address | 1 when readable; 0 = empty
-  uint64_t page_cache_time;             // +640
-  uint64_t regs[21];                    // +648 struct pt_regs of the running hit
-  uint64_t plain_stacks[kPlainStacks];  // +816 rsp >> 16 known not to be on the alternate stack
-  uint32_t scan_backoff;  // +944 hits to go without an entry before the next reclaiming scan
-  uint32_t reserved_word;
-  uint64_t alt_stack[3];                // +952 stack_t of the last sigaltstack query
+// The first four cache lines are the hit path's: one that is only read, then three whose stores
+// follow each other (two stores a cycle go to one line, else one: a hit is bound by its stores).
+struct alignas(64) ThreadBlock {
+  uint64_t owner_fs;  // +0  fs base of the thread; 0 = nobody (the shared "no owner" block)
+  ThreadBlock* self;  // +8
+  // %fs:check_offset must hold check_value, else a new thread has this TCB: where libc keeps the
+  // tid; where that is unknown: 0 and the low half of the fs base.
+  uint32_t check_offset, check_value;  // +16
+  uint64_t hit_stack_top;              // +24 16-byte aligned
+  ReturnEntry* entries;                // +32 kReturnEntries of them
+  uint32_t tid, tgid;                  // +40
+  ThreadBlock* next_block;             // +48 all blocks of the process, for the broker
+  uint32_t block_bytes;   // +56 size of the whole mapping (block, entries, guard, hit stack)
+  uint32_t scan_backoff;  // +60 hits to go without an entry before the next reclaiming scan
+
+  uint64_t regs[21];  // +64 struct pt_regs of the running hit
+  // While a hit runs: the target's rsp below which it runs, | 1; the word there is this block's
+  // address. 0: none. A nested hit is counted as missed, never run.
+  union {
+    uint64_t guard;  // +232
+    uint32_t depth;  // != 0: inside a hit
+  };
+  ReturnEntry* free_entries;  // +240
+  uint64_t sequence;          // +248
+
+  uint64_t missed;        // +256 nested hits and exhausted return entries
+  uint64_t hits;          // +264
+  void* fault_resume;     // +272 set while a checked copy runs: where the fault handler continues
+  struct Hit* hit;        // the running hit, for the fault handler; null outside programs
+  void* robust_head;      // struct robust_list_head* of the thread; null = not asked yet
+  uint64_t alt_stack[3];  // stack_t of the last sigaltstack query
+  uint64_t plain_stacks[kPlainStacks];  // rsp >> 16 known not to be on the alternate stack
+  uint64_t page_cache[kPageCacheSize];  // page address | 1 when readable; 0 = empty
+  uint64_t page_cache_time;
   uint64_t random_state;   // of get_prandom_u32; 0 = not seeded
   uint64_t own_robust[3];  // struct robust_list_head of ours, for threads without one (musl, Go)
 };
-static_assert(offsetof(ThreadBlock, tid) == 8 && offsetof(ThreadBlock, depth) == 12 &&
-              offsetof(ThreadBlock, hit_stack_top) == 16 &&
-              offsetof(ThreadBlock, free_entries) == 24 && offsetof(ThreadBlock, entries) == 32 &&
-              offsetof(ThreadBlock, sequence) == 40 && offsetof(ThreadBlock, hits) == 72 &&
-              offsetof(ThreadBlock, page_cache) == 128 && offsetof(ThreadBlock, self) == 104 &&
-              offsetof(ThreadBlock, check_offset) == 112 && offsetof(ThreadBlock, hit_sp) == 120 &&
-              offsetof(ThreadBlock, regs) == 648 && offsetof(ThreadBlock, plain_stacks) == 816 &&
-              offsetof(ThreadBlock, missed) == 96 &&
-              offsetof(ThreadBlock, alt_stack) == 952);
+static_assert(offsetof(ThreadBlock, regs) == 64 && offsetof(ThreadBlock, guard) == 232 &&
+              offsetof(ThreadBlock, missed) == 256);
 
 }  // namespace bpftime

@@ -36,7 +36,9 @@ CHECK_REG(R_IP, rip);
 CHECK_REG(R_FLAGS, eflags);
 CHECK_REG(R_SP, rsp);
 #define CHECK_OFFSET(name, type, field) static_assert((name) == offsetof(bpftime::type, field))
-CHECK_OFFSET(BLOCK_DEPTH, ThreadBlock, depth);
+CHECK_OFFSET(BLOCK_OWNER, ThreadBlock, owner_fs);
+CHECK_OFFSET(BLOCK_GUARD, ThreadBlock, guard);
+CHECK_OFFSET(BLOCK_GUARD, ThreadBlock, depth);
 CHECK_OFFSET(BLOCK_HIT_STACK_TOP, ThreadBlock, hit_stack_top);
 CHECK_OFFSET(BLOCK_FREE_ENTRIES, ThreadBlock, free_entries);
 CHECK_OFFSET(BLOCK_SEQUENCE, ThreadBlock, sequence);
@@ -44,7 +46,6 @@ CHECK_OFFSET(BLOCK_MISSED, ThreadBlock, missed);
 CHECK_OFFSET(BLOCK_SELF, ThreadBlock, self);
 CHECK_OFFSET(BLOCK_CHECK_OFFSET, ThreadBlock, check_offset);
 CHECK_OFFSET(BLOCK_CHECK_VALUE, ThreadBlock, check_value);
-CHECK_OFFSET(BLOCK_HIT_SP, ThreadBlock, hit_sp);
 CHECK_OFFSET(BLOCK_PLAIN_STACKS, ThreadBlock, plain_stacks);
 CHECK_OFFSET(BLOCK_ALT_STACK, ThreadBlock, alt_stack);
 CHECK_OFFSET(ENTRY_RETURN_ADDRESS, ReturnEntry, return_address);
@@ -68,7 +69,7 @@ constinit bpftime::ThreadBlock bpftime_nobody = {};
 
 // For thunks.S; `sp` is the target's.
 BPFTIME_HIDDEN bpftime::ThreadBlock* bpftime_thread_block_slow();
-BPFTIME_HIDDEN bool bpftime_guard_is_stale(bpftime::ThreadBlock* block);
+BPFTIME_HIDDEN bool bpftime_guard_is_stale(bpftime::ThreadBlock* block, uint64_t sp);
 BPFTIME_HIDDEN bpftime::ReturnEntry* bpftime_take_entry_slow(bpftime::ThreadBlock* block,
                                                              uint64_t sp);
 }
@@ -224,7 +225,7 @@ void check_owner(AgentState* state, ThreadBlock* block, uint64_t fs) {
     page = 0;
   }
   set_owner(state, block, fs);
-  __atomic_store_n(&block->depth, 0, __ATOMIC_RELEASE);
+  __atomic_store_n(&block->guard, 0, __ATOMIC_RELEASE);
 }
 
 // EFAULT or EINVAL, and no other effect: `how` is checked after the set is read (kernel v6.18
@@ -284,9 +285,7 @@ uint32_t reclaim_entries(ThreadBlock* block, uint64_t rsp) {
       }
     }
     if (!is_dead) {
-      // Between taking it and calling the body, the slot holds the entry itself.
-      const uint64_t word = word_at(slot);
-      is_dead = word != point && word != reinterpret_cast<uint64_t>(entry);
+      is_dead = word_at(slot) != point;
     }
     if (!is_dead) {
       // A newer entry for the same slot, unless that one leads here: functions that were entered by
@@ -345,12 +344,16 @@ bpftime::ThreadBlock* bpftime_thread_block_slow() {
   return block;
 }
 
-// A hit that runs, or was put aside by a signal handler that switched stacks, keeps its sequence
-// number on its stack.
-bool bpftime_guard_is_stale(bpftime::ThreadBlock* block) {
+// A hit that runs, or was put aside by a signal handler that switched stacks, has its stack words
+// above the guard's address for itself, and in the lowest the block's address. `sp`: the new hit's,
+// with four words of its own above.
+bool bpftime_guard_is_stale(bpftime::ThreadBlock* block, uint64_t sp) {
   using namespace bpftime;
-  const uint64_t at = block->hit_sp;
-  return !can_read_word(at) || word_at(at) != block->sequence;
+  const uint64_t at = block->guard & ~uint64_t{1};
+  if (at >= sp - 8 && at < sp + 48) {
+    return true;  // our words lie where that hit's should be
+  }
+  return !can_read_word(at) || word_at(at) != reinterpret_cast<uint64_t>(block);
 }
 
 bpftime::ReturnEntry* bpftime_take_entry_slow(bpftime::ThreadBlock* block, uint64_t sp) {

@@ -2,37 +2,37 @@
 #pragma once
 
 // struct pt_regs within ThreadBlock::regs (asm/ptrace.h)
-#define BLOCK_REGS 648
-#define R_R15 648
-#define R_R14 656
-#define R_R13 664
-#define R_R12 672
-#define R_BP 680
-#define R_BX 688
-#define R_R11 696
-#define R_R10 704
-#define R_R9 712
-#define R_R8 720
-#define R_AX 728
-#define R_CX 736
-#define R_DX 744
-#define R_SI 752
-#define R_DI 760
-#define R_IP 776
-#define R_FLAGS 792
-#define R_SP 800
+#define BLOCK_REGS 64
+#define R_R15 64
+#define R_R14 72
+#define R_R13 80
+#define R_R12 88
+#define R_BP 96
+#define R_BX 104
+#define R_R11 112
+#define R_R10 120
+#define R_R9 128
+#define R_R8 136
+#define R_AX 144
+#define R_CX 152
+#define R_DX 160
+#define R_SI 168
+#define R_DI 176
+#define R_IP 192
+#define R_FLAGS 208
+#define R_SP 216
 
-#define BLOCK_DEPTH 12
-#define BLOCK_HIT_STACK_TOP 16
-#define BLOCK_FREE_ENTRIES 24
-#define BLOCK_SEQUENCE 40
-#define BLOCK_MISSED 96
-#define BLOCK_SELF 104
-#define BLOCK_CHECK_OFFSET 112
-#define BLOCK_CHECK_VALUE 116
-#define BLOCK_HIT_SP 120
-#define BLOCK_PLAIN_STACKS 816
-#define BLOCK_ALT_STACK 952
+#define BLOCK_OWNER 0
+#define BLOCK_SELF 8
+#define BLOCK_CHECK_OFFSET 16
+#define BLOCK_CHECK_VALUE 20
+#define BLOCK_HIT_STACK_TOP 24
+#define BLOCK_GUARD 232
+#define BLOCK_FREE_ENTRIES 240
+#define BLOCK_SEQUENCE 248
+#define BLOCK_MISSED 256
+#define BLOCK_ALT_STACK 296
+#define BLOCK_PLAIN_STACKS 320
 
 #define ENTRY_RETURN_ADDRESS 0
 #define ENTRY_SAVED_RBX 8

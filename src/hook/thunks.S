@@ -1,11 +1,14 @@
 // The thunks (hook/thunks.hpp says what they promise). Home: injected *.
 //
-// Course of a hit: flags, rcx and rax are pushed; rcx = the thread's block (FIND_BLOCK); its depth is the guard
-// against nesting: 1 while the hit begins and ends, 2 while its callback runs. All registers go into
-// block->regs, the pushes are popped again, and one word stays below the target's rsp: the hit's sequence number
-// (should a signal handler longjmp out of the callback, that word is overwritten sooner or later, by which
-// the next hit knows that the guard is stale). Then rbx = block, rbp = the target's rsp, r12 = trampoline or
-// return entry (return probes), rsp = hit stack.
+// Course of a hit: rcx, flags and rax are pushed; rcx = the thread's block (FIND_BLOCK). The block's address is pushed
+// too and block->guard set to that place: the guard against nesting. (Should a signal handler longjmp out of the
+// callback, that word is overwritten sooner or later, by which a later hit knows that the guard is stale.) Then
+// all registers go into block->regs, r12 = block, rbp = the target's rsp with the four words above it, r13 =
+// trampoline (return probes), rsp = hit stack; rbx is not touched, or names the return entry.
+//
+// A hit costs its stores, one a cycle, two where they follow each other in one cache line: hence their order. And
+// each register of the target that is stored and loaded again costs that latency in a chain from hit to hit (7 cycles on
+// Zen 4): none passes through memory twice, and the returned rax stays in a register (r14).
 //
 // Unwinding. At entry and return thunks stand in for the probed function at its first instruction (or after its ret): their
 // caller is the function's caller, and the trampoline, which has no unwind data, is skipped. inside_thunk
@@ -35,48 +38,53 @@
 .endm
 
 // ---- Pieces ------------------------------------------------------------------------------------------------
-// rcx = block of this thread; else control goes to \slow. Clobbers rax, flags.
-.macro FIND_BLOCK slow
-  mov bpftime_agent_state(%rip), %rax
-  movabs $0x100000001, %rcx               // use_gs and fs_self_pointer
-  cmp %rcx, STATE_USE_GS(%rax)
+// rcx = block of this thread; else control goes to \slow. Clobbers \scratch, flags.
+.macro FIND_BLOCK slow, scratch, scratch32
+  mov bpftime_agent_state(%rip), \scratch
+  movabs $0x100000001, %rcx            // use_gs and fs_self_pointer
+  cmp %rcx, STATE_USE_GS(\scratch)
   jne \slow
-  mov %fs:0, %rax
-  cmp %gs:0, %rax
+  mov %fs:0, \scratch
+  cmp %gs:BLOCK_OWNER, \scratch
   jne \slow
-  mov %gs:BLOCK_CHECK_OFFSET, %eax
-  mov %fs:(%rax), %eax
-  cmp %gs:BLOCK_CHECK_VALUE, %eax
+  mov %gs:BLOCK_CHECK_OFFSET, \scratch32
+  mov %fs:(\scratch), \scratch32
+  cmp %gs:BLOCK_CHECK_VALUE, \scratch32
   jne \slow
   mov %gs:BLOCK_SELF, %rcx
 .endm
 
-// Everything but rax, rcx, rbx and flags into the block in rcx.
-.macro SAVE_REGISTERS
+// Into the block in rcx, line by line; rdx, rsi and rdi are free then.
+.macro SAVE_ARGUMENTS
+  mov %r9, R_R9(%rcx)
+  mov %r8, R_R8(%rcx)
   mov %rdx, R_DX(%rcx)
   mov %rsi, R_SI(%rcx)
   mov %rdi, R_DI(%rcx)
-  mov %r8, R_R8(%rcx)
-  mov %r9, R_R9(%rcx)
-  mov %r10, R_R10(%rcx)
-  mov %r12, R_R12(%rcx)
-  mov %r13, R_R13(%rcx)
-  mov %r14, R_R14(%rcx)
+.endm
+.macro SAVE_OTHERS
   mov %r15, R_R15(%rcx)
+  mov %r14, R_R14(%rcx)
+  mov %r13, R_R13(%rcx)
+  mov %r12, R_R12(%rcx)
   mov %rbp, R_BP(%rcx)
+  mov %r10, R_R10(%rcx)
 .endm
 
-// All call-clobbered registers from the block in rbx, but r11.
+// The end of a hit: everything from the block in r12 but rax, rcx, rbx and flags; rcx = block.
 .macro RESTORE_REGISTERS
-  mov R_DX(%rbx), %rdx
-  mov R_SI(%rbx), %rsi
-  mov R_DI(%rbx), %rdi
-  mov R_R8(%rbx), %r8
-  mov R_R9(%rbx), %r9
-  mov R_R10(%rbx), %r10
-  mov R_R11(%rbx), %r11
-  mov R_CX(%rbx), %rcx
-  mov R_AX(%rbx), %rax
+  mov %r12, %rcx
+  mov R_DX(%rcx), %rdx
+  mov R_SI(%rcx), %rsi
+  mov R_DI(%rcx), %rdi
+  mov R_R8(%rcx), %r8
+  mov R_R9(%rcx), %r9
+  mov R_R10(%rcx), %r10
+  mov R_R11(%rcx), %r11
+  mov R_BP(%rcx), %rbp
+  .cfi_same_value %rbp
+  mov R_R12(%rcx), %r12
+  .cfi_same_value %r12
 .endm
 
 // OF, SF, ZF, AF, PF, CF from the flags word at \memory; clobbers rax. popfq would cost 8 ns (facts: limits §6).
@@ -89,21 +97,21 @@
   sahf
 .endm
 
-// rbx = block, rbp = rsp = the target's. rsp becomes the stack for the callback. Clobbers rax, rcx.
+// r12 = block, rbp = rsp = the target's. rsp becomes the stack for the callback. Clobbers rax, rcx.
 .macro PICK_STACK query
   mov %rbp, %rax
   shr $16, %rax
   mov %eax, %ecx
   and $15, %ecx
-  cmp %rax, BLOCK_PLAIN_STACKS(%rbx, %rcx, 8)
+  cmp %rax, BLOCK_PLAIN_STACKS(%r12, %rcx, 8)
   jne \query
-  mov BLOCK_HIT_STACK_TOP(%rbx), %rsp
+  mov BLOCK_HIT_STACK_TOP(%r12), %rsp
 .endm
 // Not known to be an ordinary stack: ask. SS_ONSTACK (1) answers for the rsp of the call, which is the target's.
 // Clobbers rdi, rsi, r8, r9, r11 too.
 .macro QUERY_STACK chosen, none
   xor %edi, %edi
-  lea BLOCK_ALT_STACK(%rbx), %rsi
+  lea BLOCK_ALT_STACK(%r12), %rsi
   movl $0, 8(%rsi)
   mov %rax, %r8
   mov %ecx, %r9d
@@ -111,8 +119,8 @@
   syscall
   testl $1, 8(%rsi)
   jnz 1f
-  mov %r8, BLOCK_PLAIN_STACKS(%rbx, %r9, 8)
-  mov BLOCK_HIT_STACK_TOP(%rbx), %rsp
+  mov %r8, BLOCK_PLAIN_STACKS(%r12, %r9, 8)
+  mov BLOCK_HIT_STACK_TOP(%r12), %rsp
   jmp \chosen
 1:
   mov %rbp, %rax
@@ -146,13 +154,13 @@
   .cfi_def_cfa %rsp, 8 + 128
   // return address = Site::address; the Site is found as the code below does:
   // *(*(CFA - 136) - site_offset) + 16. const1u, minus, deref, const1u, minus, deref, plus_uconst, deref
-  .cfi_escape 0x16, 16, 10, 0x08, 136, 0x1c, 0x06, 0x08, \site_offset, 0x1c, 0x06, 0x23, SITE_ADDRESS
+  .cfi_escape 0x16, 16, 11, 0x08, 136, 0x1c, 0x06, 0x08, \site_offset, 0x1c, 0x06, 0x23, SITE_ADDRESS, 0x06
   .else
   .cfi_def_cfa %rsp, 16
   .endif
-  pushfq
-  .cfi_adjust_cfa_offset 8
   push %rcx
+  .cfi_adjust_cfa_offset 8
+  pushfq
   .cfi_adjust_cfa_offset 8
   push %rax
   .cfi_adjust_cfa_offset 8
@@ -161,53 +169,51 @@
   cmpq $0, SITE_ON_ENTRY(%rax)
   je .Lunarmed_\name
 .Larmed_\name:
-  FIND_BLOCK .Lslow_\name
+  FIND_BLOCK .Lslow_\name, %rax, %eax
 .Lfound_\name:
-  cmpl $0, BLOCK_DEPTH(%rcx)
+  cmpq $0, BLOCK_GUARD(%rcx)
   jne .Lnested_\name
 .Lgo_\name:
   .cfi_remember_state
-  movl $1, BLOCK_DEPTH(%rcx)
-  SAVE_REGISTERS
-  mov %r11, R_R11(%rcx)
-  mov %rbx, R_BX(%rcx)
-  mov %rcx, %rbx
-  CFI_SAVED_AT 3, 3, R_BX
-  pop R_AX(%rbx)
-  .cfi_adjust_cfa_offset -8
-  pop R_CX(%rbx)
-  .cfi_adjust_cfa_offset -8
-  pop R_FLAGS(%rbx)
-  .cfi_adjust_cfa_offset -8
-  .if \inside
-  lea 8 + 128(%rsp), %rax
-  .else
-  lea 8(%rsp), %rax
-  .endif
-  mov %rax, R_SP(%rbx)
-  mov BLOCK_SEQUENCE(%rbx), %rax
-  inc %rax
-  mov %rax, BLOCK_SEQUENCE(%rbx)
-  push %rax
+  push %rcx
   .cfi_adjust_cfa_offset 8
-  mov %rsp, BLOCK_HIT_SP(%rbx)
+  lea 1(%rsp), %rax
+  mov %rax, BLOCK_GUARD(%rcx)
+  SAVE_ARGUMENTS
+  mov 8(%rsp), %rax
+  mov %rax, R_AX(%rcx)
+  mov 24(%rsp), %rdx
+  mov %rdx, R_CX(%rcx)
+  SAVE_OTHERS
+  mov %rbx, R_BX(%rcx)
+  mov %r11, R_R11(%rcx)
+  mov %rcx, %r12
+  CFI_SAVED_AT 12, 12, R_R12
+  mov 16(%rsp), %rax
+  mov %rax, R_FLAGS(%r12)
+  .if \inside
+  lea 40 + 128(%rsp), %rdx
+  .else
+  lea 40(%rsp), %rdx
+  .endif
+  mov %rdx, R_SP(%r12)
   mov %rsp, %rbp
   .cfi_def_cfa_register %rbp
-  CFI_SAVED_AT 6, 3, R_BP
-  movl $2, BLOCK_DEPTH(%rbx)
-  testl $FLAG_DF, R_FLAGS(%rbx)
+  CFI_SAVED_AT 6, 12, R_BP
+  test $FLAG_DF, %eax
   jnz .Ldf_\name
 .Lstack_\name:
   PICK_STACK .Lquery_\name
 .Lchosen_\name:
-  mov 8(%rbp), %rsi
+  mov 32(%rbp), %rsi
   mov -\site_offset(%rsi), %rsi
   mov SITE_ADDRESS(%rsi), %rax
-  mov %rax, R_IP(%rbx)
+  mov %rax, R_IP(%r12)
   cmpq $0, SITE_ON_ENTRY(%rsi)
   je .Lcold_\name
-  lea BLOCK_REGS(%rbx), %rdi
-  mov %rbx, %rdx
+.Lcall_\name:
+  lea BLOCK_REGS(%r12), %rdi
+  mov %r12, %rdx
   call bpftime_on_entry
   .if !\inside
   test %rax, %rax
@@ -216,28 +222,28 @@
 .Lleave_\name:
   mov %rbp, %rsp
   .cfi_def_cfa_register %rsp
-  movl $1, BLOCK_DEPTH(%rbx)
-  mov R_BX(%rbx), %rax
-  mov %rax, (%rsp)
+  .if !\inside
+  testl $FLAG_DF, 16(%rsp)
+  jnz .Ldf_back_\name
+.Lflags_\name:
+  .endif
+  RESTORE_REGISTERS
+  .if !\inside
+  RESTORE_FLAGS 17(%rsp), 16(%rsp)
+  .endif
+  mov 8(%rsp), %rax
+  movq $0, BLOCK_GUARD(%rcx)
   .if \inside
-  push R_FLAGS(%rbx)
-  .cfi_adjust_cfa_offset 8
+  lea 16(%rsp), %rsp
+  .cfi_adjust_cfa_offset -16
   popfq
   .cfi_adjust_cfa_offset -8
   .else
-  testl $FLAG_DF, R_FLAGS(%rbx)
-  jnz .Ldf_back_\name
-.Lflags_\name:
-  RESTORE_FLAGS R_FLAGS+1(%rbx), R_FLAGS(%rbx)
+  lea 24(%rsp), %rsp
+  .cfi_adjust_cfa_offset -24
   .endif
-  RESTORE_REGISTERS
-  mov R_BP(%rbx), %rbp
-  .cfi_same_value %rbp
-  movl $0, BLOCK_DEPTH(%rbx)
-  CFI_SAVED_AT 3, 7, 0
-  pop %rbx
+  pop %rcx
   .cfi_adjust_cfa_offset -8
-  .cfi_same_value %rbx
   ret
 
   // ---- rare ----
@@ -261,35 +267,30 @@
   .if \inside
   pop %rax
   .cfi_adjust_cfa_offset -8
-  pop %rcx
-  .cfi_adjust_cfa_offset -8
   popfq
   .cfi_adjust_cfa_offset -8
-  ret
-  .cfi_adjust_cfa_offset 24
   .else
-  RESTORE_FLAGS 17(%rsp), 16(%rsp)
+  RESTORE_FLAGS 9(%rsp), 8(%rsp)
   pop %rax
-  .cfi_adjust_cfa_offset -8
-  pop %rcx
   .cfi_adjust_cfa_offset -8
   lea 8(%rsp), %rsp
   .cfi_adjust_cfa_offset -8
-  ret
-  .cfi_adjust_cfa_offset 24
   .endif
-  // the rest runs with rbx = block, rbp = the target's rsp
-  CFI_SAVED_AT 3, 3, R_BX
-  CFI_SAVED_AT 6, 3, R_BP
-  .cfi_adjust_cfa_offset -16
+  pop %rcx
+  .cfi_adjust_cfa_offset -8
+  ret
+  // the rest runs with r12 = block, rbp = the target's rsp
+  .cfi_adjust_cfa_offset 32
   .cfi_def_cfa_register %rbp
+  CFI_SAVED_AT 12, 12, R_R12
+  CFI_SAVED_AT 6, 12, R_BP
 .Ldf_\name:
   cld
   jmp .Lstack_\name
 .Lquery_\name:
   QUERY_STACK .Lchosen_\name, .Lnoroom_\name
 .Lnoroom_\name:
-  incq BLOCK_MISSED(%rbx)
+  incq BLOCK_MISSED(%r12)
   jmp .Lleave_\name
 .Lcold_\name:
   mov bpftime_agent_state(%rip), %rcx
@@ -297,46 +298,30 @@
   cmpq $0, (%rcx)
   jne .Lleave_\name                    // disarmed meanwhile
   mov %rsi, %rdi
-  mov %rbx, %rsi
+  mov %r12, %rsi
   call bpftime_cold_hit
-  mov 8(%rbp), %rsi
+  mov 32(%rbp), %rsi
   mov -\site_offset(%rsi), %rsi
-  cmpq $0, SITE_ON_ENTRY(%rsi)
-  je .Lleave_\name
   mov SITE_ADDRESS(%rsi), %rax
-  mov %rax, R_IP(%rbx)
-  lea BLOCK_REGS(%rbx), %rdi
-  mov %rbx, %rdx
-  call bpftime_on_entry
-  .if \inside
+  mov %rax, R_IP(%r12)
+  cmpq $0, SITE_ON_ENTRY(%rsi)
+  jne .Lcall_\name
   jmp .Lleave_\name
-  .else
-  test %rax, %rax
-  jz .Lleave_\name
+  .if !\inside
 .Loverride_\name:
-  // Not the body, not the trampoline: straight to the caller, with R_AX as the result. rbx's word takes the place of
-  // the return address into the trampoline.
-  add $8, %rbp
-  .cfi_adjust_cfa_offset -8
-  jmp .Lleave_override_\name
-.Lleave_override_\name:
+  // Not the body, not the trampoline: straight to the caller, with R_AX as the result.
   mov %rbp, %rsp
-  movl $1, BLOCK_DEPTH(%rbx)
-  mov R_BX(%rbx), %rax
-  mov %rax, (%rsp)
-  RESTORE_REGISTERS
   .cfi_def_cfa_register %rsp
-  mov R_BP(%rbx), %rbp
-  .cfi_same_value %rbp
-  movl $0, BLOCK_DEPTH(%rbx)
-  CFI_SAVED_AT 3, 7, 0
-  pop %rbx
-  .cfi_adjust_cfa_offset -8
-  .cfi_same_value %rbx
+  RESTORE_REGISTERS
+  mov R_AX(%rcx), %rax
+  movq $0, BLOCK_GUARD(%rcx)
+  mov 24(%rsp), %rcx
+  lea 40(%rsp), %rsp
+  .cfi_adjust_cfa_offset -40
   ret
-  CFI_SAVED_AT 3, 3, R_BX
-  CFI_SAVED_AT 6, 3, R_BP
-  .cfi_def_cfa %rsp, 24
+  .cfi_adjust_cfa_offset 40
+  CFI_SAVED_AT 12, 12, R_R12
+  CFI_SAVED_AT 6, 12, R_BP
 .Ldf_back_\name:
   std
   jmp .Lflags_\name
@@ -358,9 +343,9 @@ ENTRY_THUNK bpftime_inside_thunk, 27, 1
 bpftime_return_thunk:
   .cfi_startproc
   .cfi_def_cfa %rsp, 16
-  pushfq
-  .cfi_adjust_cfa_offset 8
   push %rcx
+  .cfi_adjust_cfa_offset 8
+  pushfq
   .cfi_adjust_cfa_offset 8
   push %rax
   .cfi_adjust_cfa_offset 8
@@ -369,97 +354,91 @@ bpftime_return_thunk:
   or SITE_ON_RETURN(%rax), %rcx
   jz .Lrt_unarmed
 .Lrt_armed:
-  FIND_BLOCK .Lrt_slow
+  FIND_BLOCK .Lrt_slow, %rax, %eax
 .Lrt_found:
-  cmpl $0, BLOCK_DEPTH(%rcx)
+  cmpq $0, BLOCK_GUARD(%rcx)
   jne .Lrt_nested
 .Lrt_go:
-  .cfi_remember_state
-  movl $1, BLOCK_DEPTH(%rcx)
-  SAVE_REGISTERS
-  mov %rbx, R_BX(%rcx)
-  mov %rcx, %rbx
-  CFI_SAVED_AT 3, 3, R_BX
-  pop R_AX(%rbx)
-  .cfi_adjust_cfa_offset -8
-  pop R_CX(%rbx)
-  .cfi_adjust_cfa_offset -8
-  pop R_FLAGS(%rbx)
-  .cfi_adjust_cfa_offset -8
-  pop R_R11(%rbx)
-  .cfi_adjust_cfa_offset -8
-  mov %r11, %r12
-  CFI_SAVED_AT 12, 3, R_R12
-  mov %rsp, R_SP(%rbx)
-  mov BLOCK_SEQUENCE(%rbx), %rax
-  inc %rax
-  mov %rax, BLOCK_SEQUENCE(%rbx)
-  push %rax
+  push %rcx
   .cfi_adjust_cfa_offset 8
-  mov %rsp, BLOCK_HIT_SP(%rbx)
+  lea 1(%rsp), %rax
+  mov %rax, BLOCK_GUARD(%rcx)
+  SAVE_ARGUMENTS
+  mov 8(%rsp), %rax
+  mov %rax, R_AX(%rcx)
+  mov 24(%rsp), %rdx
+  mov %rdx, R_CX(%rcx)
+  SAVE_OTHERS
+  mov %rbx, R_BX(%rcx)
+  mov 32(%rsp), %rdx
+  mov %rdx, R_R11(%rcx)
+  mov %rcx, %r12
+  CFI_SAVED_AT 12, 12, R_R12
+  mov %r11, %r13
+  CFI_SAVED_AT 13, 12, R_R13
+  mov 16(%rsp), %rax
+  mov %rax, R_FLAGS(%r12)
+  lea 40(%rsp), %rdx
+  mov %rdx, R_SP(%r12)
   mov %rsp, %rbp
   .cfi_def_cfa_register %rbp
-  CFI_SAVED_AT 6, 3, R_BP
-  movl $2, BLOCK_DEPTH(%rbx)
-  testl $FLAG_DF, R_FLAGS(%rbx)
+  CFI_SAVED_AT 6, 12, R_BP
+  test $FLAG_DF, %eax
   jnz .Lrt_df
 .Lrt_stack:
-  PICK_STACK .Lrt_query
-.Lrt_chosen:
-  mov (%r12), %rsi
+  mov (%r13), %rsi
   cmpq $0, SITE_ON_ENTRY(%rsi)
   je .Lrt_no_entry_probe
-.Lrt_call:
+  PICK_STACK .Lrt_query
+.Lrt_chosen:
+  mov (%r13), %rsi
   mov SITE_ADDRESS(%rsi), %rax
-  mov %rax, R_IP(%rbx)
-  lea BLOCK_REGS(%rbx), %rdi
-  mov %rbx, %rdx
+  mov %rax, R_IP(%r12)
+  lea BLOCK_REGS(%r12), %rdi
+  mov %r12, %rdx
   call bpftime_on_entry
   test %rax, %rax
   jnz .Lrt_override
+  mov (%r13), %rsi
 .Lrt_after_entry:
-  mov (%r12), %rsi
   cmpq $0, SITE_ON_RETURN(%rsi)
   je .Lrt_run_unhooked
-  mov BLOCK_FREE_ENTRIES(%rbx), %rax
+  mov BLOCK_FREE_ENTRIES(%r12), %rax
   test %rax, %rax
   jz .Lrt_no_entry
 .Lrt_take:
   mov ENTRY_NEXT(%rax), %rcx
-  mov %rcx, BLOCK_FREE_ENTRIES(%rbx)
-  mov 8(%rbp), %rcx
-  mov %rcx, ENTRY_RETURN_ADDRESS(%rax)
-  mov R_BX(%rbx), %rcx
-  mov %rcx, ENTRY_SAVED_RBX(%rax)
-  mov %rsi, ENTRY_SITE(%rax)
-  mov BLOCK_SEQUENCE(%rbx), %rcx
+  mov %rcx, BLOCK_FREE_ENTRIES(%r12)
+  mov BLOCK_SEQUENCE(%r12), %rcx
+  inc %rcx
+  mov %rcx, BLOCK_SEQUENCE(%r12)
   mov %rcx, ENTRY_SEQUENCE(%rax)
-  lea 32(%r12), %rcx
+  mov 40(%rbp), %rcx
+  mov %rcx, ENTRY_RETURN_ADDRESS(%rax)
+  mov %rbx, ENTRY_SAVED_RBX(%rax)
+  lea 40(%rbp), %rcx
+  mov %rcx, ENTRY_SLOT(%rax)
+  mov %rsi, ENTRY_SITE(%rax)
+  lea 32(%r13), %rcx
   mov %rcx, ENTRY_RESUME(%rax)
   mov %rbp, %rsp
   .cfi_def_cfa_register %rsp
-  movl $1, BLOCK_DEPTH(%rbx)
-  lea 8(%rsp), %rsp
-  .cfi_adjust_cfa_offset -8
-  mov %rsp, ENTRY_SLOT(%rax)
-  mov %rax, (%rsp)
-  // return address: at the address that *(CFA - 8) holds. lit8, minus, deref
-  .cfi_escape 0x10, 16, 3, 0x38, 0x1c, 0x06
-  testl $FLAG_DF, R_FLAGS(%rbx)
+  mov %rax, %rbx
+  CFI_ENTRY 3
+  lea bpftime_return_point(%rip), %rcx
+  mov %rcx, 40(%rsp)                   // S: what the call will put there; says that the entry lives
+  testl $FLAG_DF, 16(%rsp)
   jnz .Lrt_df_back
 .Lrt_flags:
-  RESTORE_FLAGS R_FLAGS+1(%rbx), R_FLAGS(%rbx)
+  mov R_R13(%r12), %r13
+  .cfi_same_value %r13
   RESTORE_REGISTERS
-  mov R_R12(%rbx), %r12
-  .cfi_same_value %r12
-  mov R_BP(%rbx), %rbp
-  .cfi_same_value %rbp
-  movl $0, BLOCK_DEPTH(%rbx)
-  // caller's rbx: at *(CFA - 8) + 8. lit8, minus, deref, plus_uconst 8
-  .cfi_escape 0x10, 3, 5, 0x38, 0x1c, 0x06, 0x23, ENTRY_SAVED_RBX
-  pop %rbx
+  RESTORE_FLAGS 17(%rsp), 16(%rsp)
+  mov 8(%rsp), %rax
+  movq $0, BLOCK_GUARD(%rcx)
+  mov 24(%rsp), %rcx
+  lea 48(%rsp), %rsp
   .cfi_def_cfa %rsp, 4
-  CFI_ENTRY 3
   CFI_SP_BELOW_CFA
   call *ENTRY_RESUME(%rbx)
 
@@ -467,106 +446,102 @@ bpftime_return_thunk:
   .globl bpftime_return_point
   .hidden bpftime_return_point
 bpftime_return_point:
-  lea -8(%rsp), %rsp                   // S still holds our address, which says that the entry lives
-  .cfi_adjust_cfa_offset 8
-  // caller's rsp: CFA - 4 whatever is pushed now
-  pushfq
+  lea -8(%rsp), %rsp                   // S still holds our address: the entry lives
   .cfi_adjust_cfa_offset 8
   push %rcx
   .cfi_adjust_cfa_offset 8
-  push %rax
+  pushfq
   .cfi_adjust_cfa_offset 8
-  // Now the caller's rsp is S + 8 = CFA - 4.
-  FIND_BLOCK .Lrp_slow
+  push %r11
+  .cfi_adjust_cfa_offset 8
+  FIND_BLOCK .Lrp_slow, %r11, %r11d
 .Lrp_found:
-  cmpl $0, BLOCK_DEPTH(%rcx)
+  cmpq $0, BLOCK_GUARD(%rcx)
   jne .Lrp_nested
 .Lrp_go:
-  movl $1, BLOCK_DEPTH(%rcx)
-  SAVE_REGISTERS
-  mov %r11, R_R11(%rcx)
-  mov ENTRY_SAVED_RBX(%rbx), %rax
-  mov %rax, R_BX(%rcx)
-  .cfi_remember_state
-  mov %rbx, %r12
-  CFI_SAVED_AT 12, 2, R_R12
-  mov %rcx, %rbx
-  CFI_ENTRY 12
-  CFI_SAVED_AT 12, 3, R_R12
-  pop R_AX(%rbx)
-  .cfi_adjust_cfa_offset -8
-  pop R_CX(%rbx)
-  .cfi_adjust_cfa_offset -8
-  pop R_FLAGS(%rbx)
-  .cfi_adjust_cfa_offset -8
-  mov ENTRY_RETURN_ADDRESS(%r12), %rax
-  mov %rax, R_IP(%rbx)
-  lea 8(%rsp), %rax
-  mov %rax, R_SP(%rbx)
-  mov BLOCK_SEQUENCE(%rbx), %rax
-  inc %rax
-  mov %rax, BLOCK_SEQUENCE(%rbx)
-  push %rax
+  push %rcx
   .cfi_adjust_cfa_offset 8
-  mov %rsp, BLOCK_HIT_SP(%rbx)
+  lea 1(%rsp), %r11
+  mov %r11, BLOCK_GUARD(%rcx)
+  SAVE_ARGUMENTS
+  mov %rax, R_AX(%rcx)
+  mov 24(%rsp), %rdx
+  mov %rdx, R_CX(%rcx)
+  SAVE_OTHERS
+  mov ENTRY_SAVED_RBX(%rbx), %r11
+  mov %r11, R_BX(%rcx)
+  mov 8(%rsp), %r11
+  mov %r11, R_R11(%rcx)
+  mov %rcx, %r12
+  CFI_SAVED_AT 12, 12, R_R12
+  mov %rax, %r14
+  CFI_SAVED_AT 14, 12, R_R14
+  mov ENTRY_RETURN_ADDRESS(%rbx), %rax
+  mov %rax, R_IP(%r12)
+  mov 16(%rsp), %rax
+  mov %rax, R_FLAGS(%r12)
+  lea 40(%rsp), %rdx
+  mov %rdx, R_SP(%r12)
   mov %rsp, %rbp
   .cfi_def_cfa_register %rbp
-  CFI_SAVED_AT 6, 3, R_BP
-  movl $2, BLOCK_DEPTH(%rbx)
-  testl $FLAG_DF, R_FLAGS(%rbx)
+  CFI_SAVED_AT 6, 12, R_BP
+  test $FLAG_DF, %eax
   jnz .Lrp_df
 .Lrp_stack:
   PICK_STACK .Lrp_query
 .Lrp_chosen:
-  mov ENTRY_SITE(%r12), %rsi
+  mov ENTRY_SITE(%rbx), %rsi
   cmpq $0, SITE_ON_RETURN(%rsi)
   je .Lrp_leave
-  lea BLOCK_REGS(%rbx), %rdi
-  mov %rbx, %rdx
+  lea BLOCK_REGS(%r12), %rdi
+  mov %r12, %rdx
   call bpftime_on_return
 .Lrp_leave:
   mov %rbp, %rsp
   .cfi_def_cfa_register %rsp
-  movl $1, BLOCK_DEPTH(%rbx)
-  mov ENTRY_RETURN_ADDRESS(%r12), %rax
-  movq $0, ENTRY_SLOT(%r12)            // free: after this, an entry of another thread is not ours to touch
-  cmp %rbx, ENTRY_HOME(%r12)
+  mov ENTRY_RETURN_ADDRESS(%rbx), %rax
+  mov ENTRY_SAVED_RBX(%rbx), %rcx
+  movq $0, ENTRY_SLOT(%rbx)            // free: after this, an entry of another thread is not ours to touch
+  cmp %r12, ENTRY_HOME(%rbx)
   jne .Lrp_freed
-  mov BLOCK_FREE_ENTRIES(%rbx), %rcx
-  mov %rcx, ENTRY_NEXT(%r12)
-  mov %r12, BLOCK_FREE_ENTRIES(%rbx)
+  mov BLOCK_FREE_ENTRIES(%r12), %rdx
+  mov %rdx, ENTRY_NEXT(%rbx)
+  mov %rbx, BLOCK_FREE_ENTRIES(%r12)
 .Lrp_freed:
-  mov %rax, 8(%rsp)                    // S
-  .cfi_def_cfa %rsp, 16
+  mov %rax, 32(%rsp)                   // S
+  .cfi_def_cfa %rsp, 40
   .cfi_offset 16, -8
   .cfi_escape 0x16, 7, 0               // caller's rsp = CFA again
-  CFI_SAVED_AT 3, 3, R_BX
-  mov R_BX(%rbx), %rax
-  mov %rax, (%rsp)
-  testl $FLAG_DF, R_FLAGS(%rbx)
+  mov %rcx, %rbx
+  .cfi_same_value %rbx
+  testl $FLAG_DF, 16(%rsp)
   jnz .Lrp_df_back
 .Lrp_flags:
-  RESTORE_FLAGS R_FLAGS+1(%rbx), R_FLAGS(%rbx)
   RESTORE_REGISTERS
-  mov R_R12(%rbx), %r12
-  .cfi_same_value %r12
-  mov R_BP(%rbx), %rbp
-  .cfi_same_value %rbp
-  movl $0, BLOCK_DEPTH(%rbx)
-  CFI_SAVED_AT 3, 7, 0
-  pop %rbx
-  .cfi_adjust_cfa_offset -8
-  .cfi_same_value %rbx
+  RESTORE_FLAGS 17(%rsp), 16(%rsp)
+  mov %r14, %rax
+  mov R_R14(%rcx), %r14
+  .cfi_same_value %r14
+  movq $0, BLOCK_GUARD(%rcx)
+  mov 24(%rsp), %rcx
+  lea 32(%rsp), %rsp
+  .cfi_adjust_cfa_offset -32
   ret
+
   // ---- rare ----
-  .cfi_def_cfa %rsp, 16
-  CFI_SAVED_AT 3, 3, R_BX
-  CFI_SAVED_AT 6, 3, R_BP
-  CFI_SAVED_AT 12, 3, R_R12
+  .cfi_def_cfa %rsp, 40
+  CFI_SAVED_AT 6, 12, R_BP
+  CFI_SAVED_AT 12, 12, R_R12
+  CFI_SAVED_AT 14, 12, R_R14
 .Lrp_df_back:
   std
   jmp .Lrp_flags
-  .cfi_restore_state
+  .cfi_same_value %rbp
+  .cfi_same_value %r12
+  .cfi_same_value %r14
+  .cfi_def_cfa %rsp, 24 + 12           // pushed: rcx, flags, r11; rbx = entry
+  CFI_ENTRY 3
+  CFI_SP_BELOW_CFA
 .Lrp_slow:
   call bpftime_find_block_slow
   test %rcx, %rcx
@@ -578,35 +553,37 @@ bpftime_return_point:
   incq BLOCK_MISSED(%rcx)
 .Lrp_pass:
   mov ENTRY_SAVED_RBX(%rbx), %rcx
-  mov ENTRY_RETURN_ADDRESS(%rbx), %rax
+  mov ENTRY_RETURN_ADDRESS(%rbx), %r11
   movq $0, ENTRY_SLOT(%rbx)            // the next scan finds it
-  mov %rax, 24(%rsp)                   // S
+  mov %r11, 24(%rsp)                   // S
   .cfi_def_cfa %rsp, 32
   .cfi_offset 16, -8
   .cfi_escape 0x16, 7, 0
-  CFI_SAVED_AT 3, 3, ENTRY_SAVED_RBX
   mov %rcx, %rbx
   .cfi_same_value %rbx
-  RESTORE_FLAGS 17(%rsp), 16(%rsp)
-  pop %rax
-  .cfi_adjust_cfa_offset -8
-  pop %rcx
+  mov %rax, %r11
+  RESTORE_FLAGS 9(%rsp), 8(%rsp)
+  mov %r11, %rax
+  pop %r11
   .cfi_adjust_cfa_offset -8
   lea 8(%rsp), %rsp
   .cfi_adjust_cfa_offset -8
+  pop %rcx
+  .cfi_adjust_cfa_offset -8
   ret
-  .cfi_def_cfa %rbp, 8 + 12
-  CFI_ENTRY 12
+  .cfi_def_cfa %rbp, 32 + 12           // r12 = block, rbp = S - 32, rbx = entry
+  CFI_ENTRY 3
   CFI_SP_BELOW_CFA
-  CFI_SAVED_AT 12, 3, R_R12
-  CFI_SAVED_AT 6, 3, R_BP
+  CFI_SAVED_AT 6, 12, R_BP
+  CFI_SAVED_AT 12, 12, R_R12
+  CFI_SAVED_AT 14, 12, R_R14
 .Lrp_df:
   cld
   jmp .Lrp_stack
 .Lrp_query:
   QUERY_STACK .Lrp_chosen, .Lrp_noroom
 .Lrp_noroom:
-  incq BLOCK_MISSED(%rbx)
+  incq BLOCK_MISSED(%r12)
   jmp .Lrp_leave
   .cfi_endproc
   .size bpftime_return_thunk, . - bpftime_return_thunk
@@ -615,7 +592,7 @@ bpftime_return_point:
   .type bpftime_return_thunk_rare, @function
 bpftime_return_thunk_rare:
   .cfi_startproc
-  .cfi_def_cfa %rsp, 16 + 24           // pushed: r11, flags, rcx, rax
+  .cfi_def_cfa %rsp, 16 + 24           // pushed: r11, rcx, flags, rax
 .Lrt_slow:
   call bpftime_find_block_slow
   test %rcx, %rcx
@@ -632,102 +609,101 @@ bpftime_return_thunk_rare:
   jz .Lrt_go
   incq BLOCK_MISSED(%rcx)
 .Lrt_pass:
-  RESTORE_FLAGS 17(%rsp), 16(%rsp)
+  RESTORE_FLAGS 9(%rsp), 8(%rsp)
   lea 32(%r11), %rcx
-  mov %rcx, 16(%rsp)                   // S - 16
-  pop %rax
-  .cfi_adjust_cfa_offset -8
-  pop %rcx
-  .cfi_adjust_cfa_offset -8
-  mov 8(%rsp), %r11
-  lea 16(%rsp), %rsp
-  .cfi_adjust_cfa_offset -16
-  jmp *-16(%rsp)
+  mov %rcx, 8(%rsp)                    // S - 24
+  mov (%rsp), %rax
+  mov 16(%rsp), %rcx
+  mov 24(%rsp), %r11
+  lea 32(%rsp), %rsp
+  .cfi_adjust_cfa_offset -32
+  jmp *-24(%rsp)
 
-  .cfi_def_cfa %rbp, 16                // rbx = block, rbp = S - 8
-  CFI_SAVED_AT 3, 3, R_BX
-  CFI_SAVED_AT 6, 3, R_BP
-  CFI_SAVED_AT 12, 3, R_R12
+  .cfi_def_cfa %rbp, 48                // r12 = block, rbp = S - 40, r13 = trampoline
+  CFI_SAVED_AT 6, 12, R_BP
+  CFI_SAVED_AT 12, 12, R_R12
+  CFI_SAVED_AT 13, 12, R_R13
 .Lrt_df:
   cld
   jmp .Lrt_stack
 .Lrt_query:
   QUERY_STACK .Lrt_chosen, .Lrt_noroom
 .Lrt_noroom:
-  incq BLOCK_MISSED(%rbx)
+  incq BLOCK_MISSED(%r12)
   jmp .Lrt_run_unhooked
 .Lrt_no_entry_probe:
   mov bpftime_agent_state(%rip), %rcx
   mov STATE_TABLE(%rcx), %rcx
   cmpq $0, (%rcx)
   jne .Lrt_after_entry
-  mov %rsi, %rdi
-  mov %rbx, %rsi
+  PICK_STACK .Lrt_cold_query
+.Lrt_cold:
+  mov (%r13), %rdi
+  mov %r12, %rsi
   call bpftime_cold_hit
-  mov (%r12), %rsi
+  mov %rbp, %rsp
+  mov (%r13), %rsi
   cmpq $0, SITE_ON_ENTRY(%rsi)
-  jne .Lrt_call
-  jmp .Lrt_after_entry
+  je .Lrt_after_entry
+  PICK_STACK .Lrt_query
+  jmp .Lrt_chosen
+.Lrt_cold_query:
+  QUERY_STACK .Lrt_cold, .Lrt_noroom
 .Lrt_no_entry:
-  mov %rbx, %rdi
-  lea 8(%rbp), %rsi
+  mov %rbp, %rsp
+  PICK_STACK .Lrt_slow_query
+.Lrt_slow_take:
+  mov %r12, %rdi
+  lea 40(%rbp), %rsi
   call bpftime_take_entry_slow
-  mov (%r12), %rsi
+  mov (%r13), %rsi
   test %rax, %rax
   jnz .Lrt_take
-  incq BLOCK_MISSED(%rbx)
+  jmp .Lrt_noroom
+.Lrt_slow_query:
+  QUERY_STACK .Lrt_slow_take, .Lrt_noroom
 .Lrt_run_unhooked:
   mov %rbp, %rsp
-  movl $1, BLOCK_DEPTH(%rbx)
-  lea 32(%r12), %rax
-  mov %rax, -8(%rsp)                   // S - 16, in the red zone
-  mov R_BX(%rbx), %rax
-  mov %rax, (%rsp)
-  testl $FLAG_DF, R_FLAGS(%rbx)
+  testl $FLAG_DF, 16(%rsp)
   jz 1f
   std
 1:
-  RESTORE_FLAGS R_FLAGS+1(%rbx), R_FLAGS(%rbx)
-  RESTORE_REGISTERS
-  mov R_R12(%rbx), %r12
-  .cfi_same_value %r12
   .cfi_def_cfa_register %rsp
-  mov R_BP(%rbx), %rbp
-  .cfi_same_value %rbp
-  movl $0, BLOCK_DEPTH(%rbx)
-  CFI_SAVED_AT 3, 7, 0
-  pop %rbx
-  .cfi_adjust_cfa_offset -8
-  .cfi_same_value %rbx
-  jmp *-16(%rsp)
+  RESTORE_FLAGS 17(%rsp), 16(%rsp)
+  lea 32(%r13), %rax
+  mov %rax, 16(%rsp)                   // S - 24
+  mov R_R13(%r12), %r13
+  .cfi_same_value %r13
+  RESTORE_REGISTERS
+  mov 8(%rsp), %rax
+  movq $0, BLOCK_GUARD(%rcx)
+  mov 24(%rsp), %rcx
+  lea 40(%rsp), %rsp
+  .cfi_adjust_cfa_offset -40
+  jmp *-24(%rsp)
 
-  .cfi_def_cfa %rbp, 16
-  CFI_SAVED_AT 3, 3, R_BX
-  CFI_SAVED_AT 6, 3, R_BP
-  CFI_SAVED_AT 12, 3, R_R12
+  .cfi_def_cfa %rbp, 48
+  CFI_SAVED_AT 6, 12, R_BP
+  CFI_SAVED_AT 12, 12, R_R12
+  CFI_SAVED_AT 13, 12, R_R13
 .Lrt_override:
   mov %rbp, %rsp
-  movl $1, BLOCK_DEPTH(%rbx)
-  mov R_BX(%rbx), %rax
-  mov %rax, (%rsp)
-  RESTORE_REGISTERS
-  mov R_R12(%rbx), %r12
-  .cfi_same_value %r12
   .cfi_def_cfa_register %rsp
-  mov R_BP(%rbx), %rbp
-  .cfi_same_value %rbp
-  movl $0, BLOCK_DEPTH(%rbx)
-  CFI_SAVED_AT 3, 7, 0
-  pop %rbx
-  .cfi_adjust_cfa_offset -8
-  .cfi_same_value %rbx
+  mov R_R13(%r12), %r13
+  .cfi_same_value %r13
+  RESTORE_REGISTERS
+  mov R_AX(%rcx), %rax
+  movq $0, BLOCK_GUARD(%rcx)
+  mov 24(%rsp), %rcx
+  lea 40(%rsp), %rsp
+  .cfi_adjust_cfa_offset -40
   ret
 
-  .cfi_def_cfa %rsp, 8                 // rsp = S, which names the entry; rbx = block
-  .cfi_escape 0x10, 16, 3, 0x38, 0x1c, 0x06
-  CFI_SAVED_AT 3, 3, R_BX
-  CFI_SAVED_AT 6, 3, R_BP
-  CFI_SAVED_AT 12, 3, R_R12
+  .cfi_def_cfa %rsp, 48                // rbx = entry, rsp = S - 40
+  CFI_ENTRY 3
+  CFI_SAVED_AT 6, 12, R_BP
+  CFI_SAVED_AT 12, 12, R_R12
+  CFI_SAVED_AT 13, 12, R_R13
 .Lrt_df_back:
   std
   jmp .Lrt_flags
@@ -735,7 +711,7 @@ bpftime_return_thunk_rare:
   .size bpftime_return_thunk_rare, . - bpftime_return_thunk_rare
 
 // ---- out of line -------------------------------------------------------------------------------------------
-// Both are called by thunks with all registers of the target live but rax, rcx and flags.
+// Called by thunks with all registers of the target live but rcx and flags, and aligned as it happens.
 .macro CALL_C function
   push %rbp
   .cfi_adjust_cfa_offset 8
@@ -749,14 +725,18 @@ bpftime_return_thunk_rare:
   push %r9
   push %r10
   push %r11
+  push %rax
   push %rcx
   mov %rcx, %rdi
-  lea 24(%rbp), %rsi
+  lea 16(%rbp), %rsi                   // the thunk's rsp
   and $-16, %rsp
   cld
   call \function
-  lea -64(%rbp), %rsp
+.endm
+.macro BACK_FROM_C
+  lea -72(%rbp), %rsp
   pop %rcx
+  pop %rax
   pop %r11
   pop %r10
   pop %r9
@@ -774,20 +754,19 @@ bpftime_return_thunk_rare:
 bpftime_find_block_slow:
   .cfi_startproc
   CALL_C bpftime_thread_block_slow
-  mov %rax, %rcx
+  mov %rax, -72(%rbp)
+  BACK_FROM_C
   ret
   .cfi_endproc
   .size bpftime_find_block_slow, . - bpftime_find_block_slow
 
-// rcx = block whose depth is not 0. ZF: the hit that holds it is gone for ever (its stack word was overwritten).
+// rcx = block whose guard is not 0. ZF: the hit that holds it is gone for ever.
   .type bpftime_check_guard, @function
 bpftime_check_guard:
   .cfi_startproc
-  cmpl $2, BLOCK_DEPTH(%rcx)
-  jne 1f
   CALL_C bpftime_guard_is_stale
-  cmp $1, %eax
-1:
+  cmp $1, %al
+  BACK_FROM_C
   ret
   .cfi_endproc
   .size bpftime_check_guard, . - bpftime_check_guard

@@ -3,7 +3,7 @@
 //
 // What a hit keeps as it was: every general register (also those that a call may clobber), the
 // arithmetic flags (all flags inside a function), DF, vector registers and x87 (never touched),
-// errno, the red zone. Of the target's own stack a hit uses 32 bytes below rsp at the probed
+// errno, the red zone. Of the target's own stack a hit uses 40 bytes below rsp at the probed
 // instruction (8 while the callbacks run; a further 400 at a thread's first hit); inside a function
 // these begin below the red zone. The callbacks run on the thread's hit stack of 64 KB, or on the
 // alternate signal stack where the hit is in a handler that runs there (else the kernel would begin
