@@ -67,7 +67,7 @@ Result<std::vector<BlockHead>> thread_blocks(StoppedProcess& process, const Agen
   std::vector<BlockHead> blocks;
   uint64_t at = address(state.blocks.load());
   while (at != 0 && blocks.size() < 65536) {
-    alignas(ThreadBlock) std::byte raw_block[offsetof(ThreadBlock, reserved_word)];
+    alignas(ThreadBlock) std::byte raw_block[sizeof(ThreadBlock)];
     TRY(process.read(RemoteAddr{at}, raw_block));
     const auto* block = reinterpret_cast<const ThreadBlock*>(raw_block);
     blocks.push_back({at, block->tid, block->depth, block->block_bytes});

@@ -133,6 +133,7 @@ struct SiteHere {
 struct Room {
   uint64_t base, used;
   std::vector<uint64_t> free;
+  bool is_mapped = false;
 };
 struct Retired {  // freed when no thread is inside a hit
   enum { kHeap, kSlot } kind;
@@ -190,7 +191,7 @@ struct TargetProcess {
   uint64_t stopped_ns = 0;  // longest so far
   struct WhyNot {
     int code;  // 0: not an error (its file is not mapped)
-    std::string why;
+    const char* why;
   };
   std::map<uint32_t, WhyNot> why_not;              // link -> reason it is not placed
   std::map<uint32_t, std::set<uint64_t>> places;   // link -> sites it stands in
@@ -232,6 +233,7 @@ class Targets::Impl {
   Result<void> adopt(std::unique_ptr<TargetProcess> t, StoppedProcess* held);
   // `only`: the one link that has changed; null: anything may have.
   Result<void> sync(TargetProcess* t, StoppedProcess* held = nullptr, const LinkId* only = nullptr);
+  Result<void> sync_once(TargetProcess* t, StoppedProcess* held, const LinkId* only);
   Result<void> detach(pid_t pid);
   void forget(pid_t pid, const char* how);
   void channel_ready(pid_t pid, uint32_t events);
@@ -546,7 +548,7 @@ Result<uint64_t> Targets::Impl::take_slot(TargetProcess* t, std::vector<Mapping>
   maps->insert(std::upper_bound(maps->begin(), maps->end(), placed,
                                 [](const Mapping& a, const Mapping& b) { return a.begin < b.begin; }),
                placed);
-  t->rooms.push_back(Room{base, kSlotBytes, {}});
+  t->rooms.push_back(Room{base, kSlotBytes, {}, false});
   new_rooms->push_back(base);
   return base;
 }
@@ -642,6 +644,22 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     int prot;
   };
   std::vector<Region> regions;
+  const bool any_missing = std::any_of(programs.begin(), programs.end(), [&](uint32_t id) {
+    return !t->programs.contains(id);
+  });
+  if (!any_missing && new_rooms.empty()) {
+    return {};
+  }
+  RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline()));
+  for (const uint64_t room : new_rooms) {
+    TRY(remote_map_anonymous(thread, RemoteAddr{room}, kRoomBytes, PROT_READ | PROT_EXEC));
+    TRY(note_mapping(t, room, kRoomBytes, process));
+    for (Room& r : t->rooms) {
+      r.is_mapped = r.is_mapped || r.base == room;
+    }
+  }
+  // Looked at afresh: the thread that works for us has mapped its scratch memory meanwhile.
+  *maps = TRY(read_maps(t->pid));
   const uint64_t near = raw(t->image.base);
   const auto reserve = [&](uint64_t bytes) -> Result<uint64_t> {
     const uint64_t at = TRY(find_hole(*maps, near, bytes, ~0ULL >> 2));
@@ -682,14 +700,6 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
                          map.read_only ? PROT_READ : PROT_READ | PROT_WRITE});
       new_maps.emplace_back(map, map_at);
     }
-  }
-  if (regions.empty() && new_rooms.empty()) {
-    return {};
-  }
-  RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline()));
-  for (const uint64_t room : new_rooms) {
-    TRY(remote_map_anonymous(thread, RemoteAddr{room}, kRoomBytes, PROT_READ | PROT_EXEC));
-    TRY(note_mapping(t, room, kRoomBytes, process));
   }
   RemoteChannel channel;
   channel.remote_fd = t->remote_channel_fd;
@@ -943,6 +953,18 @@ Result<void> Targets::Impl::own_signals(TargetProcess* t, StoppedProcess& proces
 // ---- Making it so ----------------------------------------------------------------------------------------------------
 
 Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held, const LinkId* only) {
+  for (int tries = 0;; tries++) {
+    auto synced = sync_once(t, held, only);
+    std::erase_if(t->rooms, [](const Room& room) { return !room.is_mapped; });
+    // EEXIST: the target mapped something itself where we had seen a hole.
+    if (synced || synced.error().code != EEXIST || tries == 4) {
+      return synced;
+    }
+  }
+}
+
+Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held,
+                                      const LinkId* only) {
   std::vector<Mapping> maps = TRY(read_maps(t->pid));
   const std::vector<Mapping> seen = maps;
   if (!t->armed) {
@@ -1569,7 +1591,7 @@ Result<void> Targets::sync(const LinkId* concerning) {
         error = synced.error();
       } else if (const auto why = t->why_not.find(raw(*concerning));
                  why != t->why_not.end() && why->second.code != 0) {
-        error = make_error(why->second.code, "this place cannot be probed");
+        error = make_error(why->second.code, why->second.why);
       }
     }
   }
@@ -1653,20 +1675,14 @@ std::vector<TargetStatus> Targets::status() {
     ranges.push_back({raw(t->image.base), t->image.bytes});
     ranges.push_back({t->arena, kArenaBytes});
     for (int i = 0; block != 0 && i < 65536; i++) {
-      // block_bytes, next_block, missed
-      struct {
-        uint32_t tgid, block_bytes;
-        uint64_t next, missed;
-      } tail{};
-      static_assert(offsetof(ThreadBlock, next_block) == offsetof(ThreadBlock, tgid) + 8 &&
-                    offsetof(ThreadBlock, missed) == offsetof(ThreadBlock, next_block) + 8);
-      if (!read_memory(pid, RemoteAddr{block + offsetof(ThreadBlock, tgid)},
-                       std::as_writable_bytes(std::span(&tail, 1)))) {
+      alignas(ThreadBlock) std::byte bytes[sizeof(ThreadBlock)];
+      if (!read_memory(pid, RemoteAddr{block}, bytes)) {
         break;
       }
-      ranges.push_back({block, tail.block_bytes});
-      s.missed += tail.missed;
-      block = tail.next;
+      const auto* head = reinterpret_cast<const ThreadBlock*>(bytes);
+      ranges.push_back({block, head->block_bytes});
+      s.missed += head->missed;
+      block = reinterpret_cast<uint64_t>(head->next_block);
     }
     s.stopped_us = t->stopped_ns / 1000;
     s.private_kb = private_kb(pid, ranges);

@@ -108,6 +108,21 @@ Result<Loader> find_loader(pid_t pid) {
   return loader;
 }
 
+bool is_receive_syscall(long number) {
+  return number == SYS_read || number == SYS_readv || number == SYS_recvfrom ||
+         number == SYS_recvmsg;
+}
+
+// True for a pipe, socket or character device: what somebody else must write to. The loader, which holds locks while it
+// reads, reads regular files only; malloc reads nothing.
+bool waits_for_somebody(pid_t pid, uint64_t fd) {
+  char name[64];
+  std::snprintf(name, sizeof name, "/proc/%d/fd/%llu", pid, static_cast<unsigned long long>(fd));
+  struct stat st {};
+  return ::stat(name, &st) == 0 &&
+         (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || S_ISCHR(st.st_mode));
+}
+
 // Is the stopped thread inside a wait-type system call that will be restarted?
 bool stands_in_wait(const StoppedProcess& process, pid_t tid) {
   const auto registers = process.registers(tid);
@@ -132,7 +147,8 @@ bool stands_in_wait(const StoppedProcess& process, pid_t tid) {
     std::memcpy(&imm, code + 1, sizeof imm);
     number = imm;
   }
-  return is_wait_syscall(number);
+  return is_wait_syscall(number) ||
+         (is_receive_syscall(number) && waits_for_somebody(process.pid(), registers->rdi));
 }
 
 // A memfd of the target holding `file`; its number there.
@@ -320,7 +336,8 @@ Result<StoppedProcess> borrow_waiting(pid_t pid, pid_t* tid_out, uint64_t deadli
         }
         continue;
       }
-      if (!is_wait_syscall(*number) && *number != SYS_restart_syscall) {
+      if (!is_wait_syscall(*number) && !is_receive_syscall(*number) &&
+          *number != SYS_restart_syscall) {
         continue;
       }
       auto process = StoppedProcess::borrow(pid, tid, deadline_ns);
@@ -332,6 +349,7 @@ Result<StoppedProcess> borrow_waiting(pid_t pid, pid_t* tid_out, uint64_t deadli
       }
       const HeldThread* held = process->state().find(tid);
       if (stands_in_wait(*process, tid) && held->signal == 0) {
+        fprintf(stderr, "DBG tid %d nr %ld pid %d orig %lld rax %lld\n", tid, *number, pid, (long long)held->registers.orig_rax, (long long)held->registers.rax);
         *tid_out = tid;
         return std::move(*process);
       }

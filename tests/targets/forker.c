@@ -10,8 +10,8 @@
 #include <signal.h>
 
 __attribute__((noinline)) int traced(int n) {
-  __asm__ volatile("" : "+r"(n));
-  return n + 1;
+  volatile int one = 1;
+  return n + one;
 }
 
 int main(void) {
