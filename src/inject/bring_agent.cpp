@@ -113,12 +113,12 @@ bool is_receive_syscall(long number) {
          number == SYS_recvmsg;
 }
 
-// True for a pipe, socket or character device: what somebody else must write to. The loader, which holds locks while it
-// reads, reads regular files only; malloc reads nothing.
+// True for a pipe, socket or character device: what somebody else must write to. The loader, which
+// holds locks while it reads, reads regular files only; malloc reads nothing.
 bool waits_for_somebody(pid_t pid, uint64_t fd) {
   char name[64];
   std::snprintf(name, sizeof name, "/proc/%d/fd/%llu", pid, static_cast<unsigned long long>(fd));
-  struct stat st {};
+  struct stat st{};
   return ::stat(name, &st) == 0 &&
          (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || S_ISCHR(st.st_mode));
 }
@@ -349,7 +349,6 @@ Result<StoppedProcess> borrow_waiting(pid_t pid, pid_t* tid_out, uint64_t deadli
       }
       const HeldThread* held = process->state().find(tid);
       if (stands_in_wait(*process, tid) && held->signal == 0) {
-        fprintf(stderr, "DBG tid %d nr %ld pid %d orig %lld rax %lld\n", tid, *number, pid, (long long)held->registers.orig_rax, (long long)held->registers.rax);
         *tid_out = tid;
         return std::move(*process);
       }

@@ -1,12 +1,15 @@
 #include "inject/remote_call.hpp"
 
 #include <elf.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -16,12 +19,147 @@
 #include "inject/process_maps.hpp"
 #include "inject/stopped_state.hpp"
 
+// The code of a thread that works on its mailbox (rbx; struct Mailbox below). rbp: the last request
+// done. It looks for a new one for a short while, then sleeps in a read of its lifeline, which we
+// wake; at its end (0 bytes: we have died) it returns to where it was.
+__asm__(R"(
+  .pushsection .rodata
+  .balign 16
+  .globl bpftime_mailbox_code, bpftime_mailbox_code_end
+  .hidden bpftime_mailbox_code, bpftime_mailbox_code_end
+bpftime_mailbox_code:
+1:  movl $200, %r15d
+2:  movl 0(%rbx), %eax
+    cmpl %ebp, %eax
+    jne 3f
+    pause
+    decl %r15d
+    jnz 2b
+    movl $1, 92(%rbx)         # sleeping; then once more whether there is something to do
+    mfence
+    movl 0(%rbx), %eax
+    cmpl %ebp, %eax
+    jne 6f
+    movl 88(%rbx), %edi
+    leaq 96(%rbx), %rsi
+    movl $32, %edx
+    xorl %eax, %eax           # read
+    syscall
+    testq %rax, %rax
+    jz 7f
+    jns 6f
+    movl $24, %eax            # sched_yield: somebody has closed our lifeline
+    syscall
+6:  movl $0, 92(%rbx)
+    jmp 1b
+7:  movq 72(%rbx), %rsp
+    movl $15, %eax            # rt_sigreturn
+    syscall
+3:  movl %eax, %ebp
+    movq 64(%rbx), %r12
+    movq 8(%rbx), %rax
+    movq 16(%rbx), %rdi
+    movq 24(%rbx), %rsi
+    movq 32(%rbx), %rdx
+    movq 40(%rbx), %r10
+    movq 48(%rbx), %r8
+    movq 56(%rbx), %r9
+    testq %r12, %r12
+    jnz 4f
+    syscall
+    jmp 5f
+4:  movq %r10, %rcx
+    call *%r12
+5:  movq %rax, 80(%rbx)
+    movl %ebp, 4(%rbx)
+    jmp 1b
+bpftime_mailbox_code_end:
+  .popsection
+)");
+extern "C" const char bpftime_mailbox_code[], bpftime_mailbox_code_end[];
+
 namespace bpftime {
 namespace {
 
 constexpr uint64_t kStackBytes = 128 << 10;  // for called functions: above the scratch page
 constexpr size_t kXstateBytes = 16 << 10;    // AVX-512 needs 2.7 KB, AMX 11 KB
 constexpr uint64_t kFlagsKept = 0x246;       // IF, ZF, PF and bit 1: DF, TF, AC clear (psABI 3.2.1)
+
+// The region, from its start: code, scratch page for arguments, mailbox, way back, vector state,
+// stack.
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t kScratchAt = kPage, kMailboxAt = 2 * kPage, kFrameAt = kMailboxAt + 1024;
+constexpr uint64_t kXstateAt = 3 * kPage;
+constexpr uint64_t kRegionBytes = kXstateAt + kXstateBytes + kPage + kStackBytes;
+constexpr uint32_t kDrivenAtMost = 2;  // then the mailbox pays (about four driven calls to set up)
+
+struct Mailbox {
+  uint32_t sequence, done;
+  uint64_t number, args[6], function, frame, result;
+  int32_t lifeline;
+  uint32_t sleeping;
+  char wake_bytes[32];
+};
+static_assert(offsetof(Mailbox, args) == 16 && offsetof(Mailbox, function) == 64 &&
+              offsetof(Mailbox, frame) == 72 && offsetof(Mailbox, result) == 80 &&
+              offsetof(Mailbox, lifeline) == 88 && offsetof(Mailbox, sleeping) == 92 &&
+              offsetof(Mailbox, wake_bytes) == 96 && sizeof(Mailbox) == 128);
+
+// What rt_sigreturn reads. Kernel v6.12 arch/x86/include/uapi/asm/{ucontext,sigcontext}.h.
+struct Frame {
+  uint64_t return_address, flags, link, stack_at, stack_flags, stack_bytes;
+  uint64_t r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip,
+      eflags;
+  uint16_t cs, gs, fs, ss;
+  uint64_t error, trap, old_mask, cr2, xstate, reserved[8], mask;
+};
+static_assert(offsetof(Frame, r8) == 8 + 40 && offsetof(Frame, mask) == 8 + 40 + 256);
+
+std::vector<std::byte> frame_bytes(const Registers& from, uint64_t mask,
+                                   const std::vector<std::byte>& xstate, uint64_t xstate_at) {
+  Frame frame = {};
+  frame.flags = 7;                 // UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS
+  frame.stack_flags = 0x7fffffff;  // no such mode: sigaltstack stays as it is (restore_altstack)
+  frame.r8 = from.r8, frame.r9 = from.r9, frame.r10 = from.r10, frame.r11 = from.r11;
+  frame.r12 = from.r12, frame.r13 = from.r13, frame.r14 = from.r14, frame.r15 = from.r15;
+  frame.rdi = from.rdi, frame.rsi = from.rsi, frame.rbp = from.rbp, frame.rbx = from.rbx;
+  frame.rdx = from.rdx, frame.rax = from.rax, frame.rcx = from.rcx, frame.rsp = from.rsp;
+  frame.rip = from.rip, frame.eflags = from.eflags;
+  const auto result = static_cast<long>(from.rax);
+  if (static_cast<long>(from.orig_rax) >= 0 && result <= -512 && result >= -516) {
+    frame.rax = from.orig_rax;  // the interrupted call again
+    frame.rip = from.rip - 2;
+  }
+  frame.cs = static_cast<uint16_t>(from.cs);
+  frame.ss = static_cast<uint16_t>(from.ss);
+  frame.xstate = xstate.empty() ? 0 : xstate_at;
+  frame.mask = mask;
+  const auto bytes = std::as_bytes(std::span(&frame, 1));
+  return {bytes.begin(), bytes.end()};
+}
+
+// The vector state as a signal frame has it: marked at byte 464 and behind its end (struct
+// _fpx_sw_bytes).
+std::vector<std::byte> framed_xstate(std::vector<std::byte> xstate) {
+  if (xstate.size() < 576) {
+    return xstate;
+  }
+  struct {
+    uint32_t magic1, extended_bytes;
+    uint64_t features;
+    uint32_t bytes, padding[7];
+  } mark = {};
+  static_assert(sizeof mark == 48);
+  std::memcpy(&mark.features, xstate.data() + 464, 8);  // as PTRACE_GETREGSET gives it
+  const uint32_t magic2 = 0x46505845;
+  mark.magic1 = 0x46505853;
+  mark.bytes = static_cast<uint32_t>(xstate.size());
+  mark.extended_bytes = mark.bytes + sizeof magic2;
+  std::memcpy(xstate.data() + 464, &mark, sizeof mark);
+  xstate.resize(xstate.size() + sizeof magic2);
+  std::memcpy(xstate.data() + mark.bytes, &magic2, sizeof magic2);
+  return xstate;
+}
 
 // Somewhere to run a system call from: two bytes, 0f 05 (Intel SDM 2B, SYSCALL).
 Result<uint64_t> find_syscall_instruction(const StoppedProcess& process) {
@@ -134,10 +272,18 @@ RemoteThread::RemoteThread(RemoteThread&& other) noexcept
       deadline_ns_(other.deadline_ns_),
       syscall_ip_(other.syscall_ip_),
       saved_mask_(other.saved_mask_),
-      scratch_(other.scratch_),
+      region_(other.region_),
+      sequence_(other.sequence_),
+      driven_(other.driven_),
+      lifeline_(other.lifeline_),
+      our_lifeline_(std::move(other.our_lifeline_)),
+      xstate_(std::move(other.xstate_)),
       saved_(other.saved_),
       has_run_(other.has_run_),
-      is_lost_(other.is_lost_) {}
+      is_lost_(other.is_lost_),
+      has_mailbox_(other.has_mailbox_),
+      tried_mailbox_(other.tried_mailbox_),
+      has_called_(other.has_called_) {}
 
 RemoteThread::~RemoteThread() { (void)finish(); }
 
@@ -193,69 +339,253 @@ Result<Registers> RemoteThread::run_to_syscall_stop() {
   }
 }
 
+Result<uint64_t> RemoteThread::drive(long number, const uint64_t (&args)[6]) {
+  Registers registers = saved_;
+  registers.rip = syscall_ip_;
+  registers.rax = static_cast<unsigned long>(number);
+  registers.orig_rax = ~0UL;  // nothing to restart
+  registers.rdi = args[0];
+  registers.rsi = args[1];
+  registers.rdx = args[2];
+  registers.r10 = args[3];
+  registers.r8 = args[4];
+  registers.r9 = args[5];
+  registers.eflags = kFlagsKept;
+  if (ptrace(PTRACE_SETREGS, tid_, nullptr, &registers) != 0) {
+    return forget(make_error(ESRCH, "the process has ended")).error();
+  }
+  ++driven_;
+  TRY(run_to_syscall_stop());
+  return TRY(run_to_syscall_stop()).rax;
+}
+
 Result<uint64_t> RemoteThread::syscall(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
                                        uint64_t e, uint64_t f) {
   if (is_lost_) {
     return make_error(ESRCH, "the thread has ended");
   }
-  Registers registers = saved_;
-  registers.rip = syscall_ip_;
-  registers.rax = static_cast<unsigned long>(number);
-  registers.orig_rax = ~0UL;  // nothing to restart
-  registers.rdi = a;
-  registers.rsi = b;
-  registers.rdx = c;
-  registers.r10 = d;
-  registers.r8 = e;
-  registers.r9 = f;
-  registers.eflags = kFlagsKept;
-  if (ptrace(PTRACE_SETREGS, tid_, nullptr, &registers) != 0) {
-    return forget(make_error(ESRCH, "the process has ended")).error();
+  if (driven_ >= kDrivenAtMost) {
+    TRY(start_mailbox());
   }
-  TRY(run_to_syscall_stop());
-  const Registers after = TRY(run_to_syscall_stop());
-  const auto result = static_cast<long>(after.rax);
-  if (result < 0 && result > -4096) {
-    return make_error(static_cast<int>(-result), "a system call in the target failed");
+  const uint64_t args[6] = {a, b, c, d, e, f};
+  const uint64_t result =
+      TRY(has_mailbox_ ? post(0, static_cast<uint64_t>(number), args) : drive(number, args));
+  if (static_cast<int64_t>(result) < 0 && static_cast<int64_t>(result) > -4096) {
+    return make_error(static_cast<int>(-static_cast<int64_t>(result)),
+                      "a system call in the target failed");
   }
-  return after.rax;
+  return result;
 }
 
 Result<RemoteAddr> RemoteThread::scratch() {
-  if (scratch_ == 0) {
-    scratch_ = TRY(syscall(SYS_mmap, 0, kScratchBytes + kStackBytes, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, ~uint64_t{0}, 0));
+  TRY(start_mailbox());
+  return RemoteAddr{region_ + kScratchAt};
+}
+
+// Maps the region and sets the thread to work on its mailbox. Where that is not allowed (no
+// executable anonymous memory) the region is scratch memory only, and calls are driven on.
+Result<void> RemoteThread::start_mailbox() {
+  if (is_lost_) {
+    return make_error(ESRCH, "the thread has ended");
   }
-  return RemoteAddr{scratch_};
+  if (tried_mailbox_) {
+    return {};
+  }
+  const auto failed = [](uint64_t result) { return result > ~uint64_t{4095}; };
+  if (region_ == 0) {
+    const uint64_t region =
+        TRY(drive(SYS_mmap, {0, kRegionBytes, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, ~uint64_t{0}, 0}));
+    if (failed(region)) {
+      return make_error(ENOMEM, "no memory in the target");
+    }
+    region_ = region;
+  }
+  tried_mailbox_ = true;
+  const uint64_t code =
+      TRY(drive(SYS_mmap, {region_, kPage, PROT_READ | PROT_EXEC,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~uint64_t{0}, 0}));
+  xstate_.resize(kXstateBytes);
+  iovec range = {xstate_.data(), xstate_.size()};
+  if (ptrace(PTRACE_GETREGSET, tid_, NT_X86_XSTATE, &range) != 0) {
+    return forget(make_error(ESRCH, "the process has ended")).error();
+  }
+  xstate_.resize(range.iov_len);
+  if (failed(code)) {
+    return {};
+  }
+  // Our end of this pair is closed by the kernel when we die: then the thread takes itself back.
+  StoppedProcess& process = *process_;
+  const RemoteAddr scratch{region_ + kScratchAt};
+  const uint64_t made =
+      TRY(drive(SYS_socketpair, {AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, raw(scratch), 0, 0}));
+  if (made != 0) {
+    return {};
+  }
+  const auto pair = TRY((process.read_value<std::pair<int, int>>(scratch)));
+  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, process.pid(), 0)));
+  our_lifeline_.reset(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), pair.second, 0)));
+  lifeline_ = pair.first;
+  if (!our_lifeline_) {
+    (void)drive(SYS_close, {static_cast<uint64_t>(pair.second), 0, 0, 0, 0, 0});
+    return {};
+  }
+
+  // SAFETY: the code is position independent and ends in a loop; only this thread runs it.
+  TRY(process.write(
+      RemoteAddr{region_},
+      std::as_bytes(std::span(bpftime_mailbox_code, static_cast<size_t>(bpftime_mailbox_code_end -
+                                                                        bpftime_mailbox_code)))));
+  TRY(process.write(RemoteAddr{region_ + kFrameAt},
+                    frame_bytes(saved_, saved_mask_, xstate_, region_ + kXstateAt)));
+  TRY(process.write(RemoteAddr{region_ + kXstateAt}, framed_xstate(xstate_)));
+  Mailbox mailbox = {};
+  mailbox.frame = region_ + kFrameAt + 8;  // rt_sigreturn looks 8 below the stack pointer
+  mailbox.lifeline = lifeline_;
+  TRY(process.write_value(RemoteAddr{region_ + kMailboxAt}, mailbox));
+
+  Registers registers = saved_;
+  registers.rip = region_;
+  registers.rbx = region_ + kMailboxAt;
+  registers.rbp = 0;
+  registers.rsp = region_ + kRegionBytes - 64;
+  registers.orig_rax = ~0UL;
+  registers.rax = 0;
+  registers.eflags = kFlagsKept;
+  if (ptrace(PTRACE_SETREGS, tid_, nullptr, &registers) != 0 ||
+      ptrace(PTRACE_CONT, tid_, nullptr, nullptr) != 0) {
+    return forget(make_error(ESRCH, "the process has ended")).error();
+  }
+  has_run_ = has_mailbox_ = true;
+  sequence_ = 0;
+
+  TRY(post(0, SYS_close, {static_cast<uint64_t>(pair.second), 0, 0, 0, 0, 0}));
+  return {};
+}
+
+// What may happen to the thread while it runs on its mailbox. An error: it does so no longer.
+Result<void> RemoteThread::see_stop(int status) {
+  if (!WIFSTOPPED(status) || status >> 16 == PTRACE_EVENT_EXIT) {
+    has_mailbox_ = false;
+    return forget(make_error(ESRCH, "the process has ended"));
+  }
+  if (status >> 16 == 0) {
+    if (WSTOPSIG(status) != SIGSTOP) {
+      has_mailbox_ = false;
+      return make_error(EFAULT, "the called function faulted");
+    }
+    process_->state().stop_afterwards = true;
+  }
+  ptrace(PTRACE_CONT, tid_, nullptr, nullptr);
+  return {};
+}
+
+Result<uint64_t> RemoteThread::post(uint64_t function, uint64_t number, const uint64_t (&args)[6]) {
+  Mailbox mailbox = {};
+  mailbox.sequence = ++sequence_;
+  mailbox.number = number;
+  std::copy(args, args + 6, mailbox.args);
+  mailbox.function = function;
+  const uint64_t at = region_ + kMailboxAt;
+  constexpr size_t kRequest = offsetof(Mailbox, frame) - offsetof(Mailbox, number);
+  // The number that says "new" is written last.
+  const iovec from[2] = {{&mailbox.number, kRequest}, {&mailbox.sequence, 4}};
+  // SAFETY: addresses of the target, only handed to the kernel.
+  const iovec to[2] = {{reinterpret_cast<void*>(at + offsetof(Mailbox, number)), kRequest},
+                       {reinterpret_cast<void*>(at), 4}};
+  if (process_vm_writev(tid_, from, 2, to, 2, 0) != static_cast<ssize_t>(kRequest + 4)) {
+    has_mailbox_ = false;
+    return forget(make_error(ESRCH, "the process has ended")).error();
+  }
+  bool is_woken = false;
+  for (unsigned round = 0;; ++round) {
+    Mailbox now;
+    const iovec here = {&now, sizeof now};
+    const iovec there = {reinterpret_cast<void*>(at), sizeof now};
+    const bool is_there =
+        process_vm_readv(tid_, &here, 1, &there, 1, 0) == static_cast<ssize_t>(sizeof now);
+    if (is_there && now.done == sequence_) {
+      // Once more: the result was written before `done`, and is read after it this time.
+      if (process_vm_readv(tid_, &here, 1, &there, 1, 0) == static_cast<ssize_t>(sizeof now)) {
+        return now.result;
+      }
+    }
+    if (is_there && now.sleeping != 0 && !is_woken) {
+      is_woken = true;  // (awake already? then its next read returns early, once)
+      (void)send(our_lifeline_.get(), "w", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    if (!is_there || round % 16 == 15) {
+      int status = 0;
+      const pid_t got = waitpid(tid_, &status, __WALL | WNOHANG);
+      if (got == tid_) {
+        TRY(see_stop(status));
+      } else if (got < 0) {
+        has_mailbox_ = false;
+        return forget(make_error(ESRCH, "the process has ended")).error();
+      }
+      if (monotonic_ns() > deadline_ns_) {
+        has_mailbox_ = false;
+        ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr);
+        if (!wait_for_stop(tid_, deadline_in_ms(200))) {
+          return forget(make_error(ETIMEDOUT, "the thread does not stop")).error();
+        }
+        return make_error(ETIMEDOUT, "a call in the target does not return in time");
+      }
+    }
+    if (round > 20) {
+      sched_yield();
+    }
+  }
+}
+
+// The thread stops again, so that it can be driven.
+Result<void> RemoteThread::stop_mailbox() {
+  ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr);
+  while (has_mailbox_) {
+    const auto status = wait_for_stop(tid_, std::max(deadline_ns_, deadline_in_ms(200)));
+    if (!status) {
+      has_mailbox_ = false;
+      return forget(make_error(ESRCH, "the process has ended"));
+    }
+    if (WIFSTOPPED(*status) && *status >> 16 == PTRACE_EVENT_STOP && WSTOPSIG(*status) == SIGTRAP) {
+      has_mailbox_ = false;
+      break;
+    }
+    const auto seen = see_stop(*status);
+    if (!seen) {
+      return seen.error().code == EFAULT ? Result<void>() : seen;
+    }
+    ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr);
+  }
+  return {};
 }
 
 Result<uint64_t> RemoteThread::call(RemoteAddr function, std::initializer_list<uint64_t> args) {
   if (args.size() > 6) {
     return make_error(EINVAL, "call: more than six arguments");
   }
-  TRY(scratch());
-  // Vector registers belong to the called function (psABI 3.2.3) but not to a thread in a system
-  // call.
-  std::vector<std::byte> xstate(kXstateBytes);
-  iovec xstate_range = {xstate.data(), xstate.size()};
-  if (ptrace(PTRACE_GETREGSET, tid_, NT_X86_XSTATE, &xstate_range) != 0) {
-    return make_error(errno, "PTRACE_GETREGSET");
-  }
+  TRY(start_mailbox());
+  has_called_ =
+      true;  // vector registers are the callee's (psABI 3.2.3), but not a thread's in a system call
   uint64_t values[6] = {};
   std::copy(args.begin(), args.end(), values);
-  const uint64_t stack = scratch_ + kScratchBytes + kStackBytes - 64;
+  return has_mailbox_ ? post(raw(function), 0, values) : drive_call(raw(function), values);
+}
+
+Result<uint64_t> RemoteThread::drive_call(uint64_t function, const uint64_t (&args)[6]) {
+  const uint64_t stack = region_ + kRegionBytes - 64;
   Registers registers = saved_;
-  registers.rip = raw(function);
+  registers.rip = function;
   registers.rsp = stack - 8;  // psABI 3.2.2: 16-byte aligned before the call
   registers.rbp = 0;
   registers.rax = 0;
   registers.orig_rax = ~0UL;
-  registers.rdi = values[0];
-  registers.rsi = values[1];
-  registers.rdx = values[2];
-  registers.rcx = values[3];
-  registers.r8 = values[4];
-  registers.r9 = values[5];
+  registers.rdi = args[0];
+  registers.rsi = args[1];
+  registers.rdx = args[2];
+  registers.rcx = args[3];
+  registers.r8 = args[4];
+  registers.r9 = args[5];
   registers.eflags = kFlagsKept;
   // It returns to a `syscall` instruction: the stop there is ours to see, and its number is taken
   // away.
@@ -275,9 +605,6 @@ Result<uint64_t> RemoteThread::call(RemoteAddr function, std::initializer_list<u
     }
     TRY(run_to_syscall_stop());  // leaving it
     if (returned) {
-      if (ptrace(PTRACE_SETREGSET, tid_, NT_X86_XSTATE, &xstate_range) != 0) {
-        return make_error(errno, "PTRACE_SETREGSET");
-      }
       return result;
     }
   }
@@ -287,16 +614,23 @@ Result<void> RemoteThread::finish() {
   if (process_ == nullptr) {
     return {};
   }
-  if (scratch_ != 0 && !is_lost_) {
-    const uint64_t scratch = std::exchange(scratch_, 0);
-    (void)syscall(SYS_munmap, scratch, kScratchBytes + kStackBytes);
+  if (has_mailbox_ && !is_lost_) {
+    (void)stop_mailbox();
   }
-  StoppedProcess& process = *std::exchange(process_, nullptr);
-  if (is_lost_) {
-    return make_error(ESRCH, "the thread has ended");
+  our_lifeline_.reset();
+  deadline_ns_ = std::max(deadline_ns_, deadline_in_ms(200));
+  if (lifeline_ >= 0 && !is_lost_) {
+    (void)drive(SYS_close, {static_cast<uint64_t>(lifeline_), 0, 0, 0, 0, 0});
   }
-  Result<void> done;
-  if (has_run_) {
+  if (region_ != 0 && !is_lost_) {
+    (void)drive(SYS_munmap, {region_, kRegionBytes, 0, 0, 0, 0});
+    region_ = 0;
+  }
+  if (has_run_ && !is_lost_) {
+    if (has_called_) {
+      iovec range = {xstate_.data(), xstate_.size()};
+      ptrace(PTRACE_SETREGSET, tid_, NT_X86_XSTATE, &range);
+    }
     // The thread is at a system call's end, where the kernel does not look for a call to restart.
     // So it goes on to one more trap, before its first instruction: from there it does
     // (arch_do_signal_or_restart).
@@ -304,33 +638,33 @@ Result<void> RemoteThread::finish() {
     ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr);
     for (;;) {
       if (ptrace(PTRACE_CONT, tid_, nullptr, nullptr) != 0) {
-        process_ = &process;
-        done = forget(make_error(ESRCH, "the thread has ended"));
-        process_ = nullptr;
-        return done;
+        (void)forget(make_error(ESRCH, "the thread has ended"));
+        break;
       }
-      const auto status = wait_for_stop(tid_, std::max(deadline_ns_, deadline_in_ms(100)));
+      const auto status = wait_for_stop(tid_, std::max(deadline_ns_, deadline_in_ms(200)));
       if (!status || !WIFSTOPPED(*status) || *status >> 16 == PTRACE_EVENT_EXIT) {
-        process_ = &process;
-        done = forget(make_error(ESRCH, "the thread has ended"));
-        process_ = nullptr;
-        return done;
+        (void)forget(make_error(ESRCH, "the thread has ended"));
+        break;
       }
       if (*status >> 16 == PTRACE_EVENT_STOP) {
         break;
       }
-      if (WSTOPSIG(*status) == SIGSTOP) {
-        process.state().stop_afterwards = true;
-        ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr);
+      if (*status >> 16 == 0 && WSTOPSIG(*status) == SIGSTOP) {
+        process_->state().stop_afterwards = true;
       }
+      ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr);
     }
-    if (!process.set_registers(tid_, saved_)) {
-      done = make_error(ESRCH, "the thread has ended");
+    if (!is_lost_ && !process_->set_registers(tid_, saved_)) {
+      (void)forget(make_error(ESRCH, "the thread has ended"));
     }
+  }
+  StoppedProcess& process = *std::exchange(process_, nullptr);
+  if (is_lost_) {
+    return make_error(ESRCH, "the thread has ended");
   }
   (void)process.set_signal_mask(tid_, saved_mask_);
   ptrace(PTRACE_SETOPTIONS, tid_, nullptr, kBaseOptions);
-  return done;
+  return {};
 }
 
 }  // namespace bpftime

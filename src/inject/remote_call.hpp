@@ -8,8 +8,10 @@
 #pragma once
 #include <cstdint>
 #include <initializer_list>
+#include <vector>
 
 #include "base/result.hpp"
+#include "base/unique_fd.hpp"
 #include "inject/stopped_process.hpp"
 
 namespace bpftime {
@@ -46,14 +48,27 @@ class RemoteThread {
 
  private:
   RemoteThread() = default;
+  Result<void> start_mailbox();
+  Result<uint64_t> post(uint64_t function, uint64_t number, const uint64_t (&args)[6]);
+  Result<void> stop_mailbox();
+  Result<uint64_t> drive(long number, const uint64_t (&args)[6]);
+  Result<uint64_t> drive_call(uint64_t function, const uint64_t (&args)[6]);
+  Result<void> see_stop(int status);
   // Resumes to the next system call stop; returns its registers.
   Result<Registers> run_to_syscall_stop();
   Result<void> forget(Error why);
   StoppedProcess* process_ = nullptr;
   pid_t tid_ = 0;
-  uint64_t deadline_ns_ = 0, syscall_ip_ = 0, saved_mask_ = 0, scratch_ = 0;
+  uint64_t deadline_ns_ = 0, syscall_ip_ = 0, saved_mask_ = 0;
+  uint64_t region_ = 0;    // ours in the target: code, scratch, mailbox, stack; 0 = none yet
+  uint32_t sequence_ = 0;  // of the mailbox
+  uint32_t driven_ = 0;    // system calls driven so far
+  int lifeline_ = -1;      // the target's end of a socket pair: hangs up when we die
+  UniqueFd our_lifeline_;
+  std::vector<std::byte> xstate_;
   Registers saved_{};
-  bool has_run_ = false, is_lost_ = false;
+  bool has_run_ = false, is_lost_ = false, has_mailbox_ = false, tried_mailbox_ = false;
+  bool has_called_ = false;
 };
 
 }  // namespace bpftime

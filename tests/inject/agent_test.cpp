@@ -128,12 +128,19 @@ TEST(BringAgent, ByDlopenAmongWaitersThatSeeNothing) {
 }
 
 TEST(BringAgent, ByMappingWhereNoThreadWaits) {
-  TargetProcess target("inject_target", "malloc", 2);  // the main thread reads: not safe either
+  TargetProcess target("inject_target", "malloc-busy", 2);
   EXPECT_TRUE(comes_and_goes(target, AgentWish::kAny, AgentWay::kMapped));
   const auto file = file_bytes(TEST_AGENT);
   EXPECT_EQ(
       bring_agent(target.pid(), file, AgentWish::kDlopenOnly, deadline_in_ms(300)).error().code,
       EAGAIN);
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
+// bash at its prompt, a server in recv: they wait for somebody else, with no lock of libc.
+TEST(BringAgent, ByDlopenFromAThreadThatReadsAPipe) {
+  TargetProcess target("inject_target", "spin", 1);
+  EXPECT_TRUE(comes_and_goes(target, AgentWish::kAny, AgentWay::kDlopen));
   EXPECT_EQ(target.finish(), 0) << target.output();
 }
 
