@@ -18,7 +18,7 @@ struct ReturnEntry {
   uint64_t saved_rbx;       // +8  rbx = *(rbx+8)
   uint64_t slot;            // +16 stack address that held the return address; 0 = free
   ReturnEntry* next;        // +24 free list
-  struct Site* site;        // +32
+  uint64_t unused;          // +32
   ThreadBlock* home;        // +40 whose array it lies in (a coroutine may return on another thread)
   uint64_t sequence;        // +48 order of taking, for the reclaiming scan
   uint64_t resume;          // +56 displaced copy to call
@@ -36,8 +36,8 @@ inline constexpr uint32_t kPageCacheSize = 64;        // direct mapped, by page 
 struct alignas(64) ThreadBlock {
   uint64_t owner_fs;  // +0  fs base of the thread; 0 = nobody (the shared "no owner" block)
   ThreadBlock* self;  // +8
-  // %fs:check_offset must hold check_value, else a new thread has this TCB: where libc keeps the
-  // tid; where that is unknown: 0 and the low half of the fs base.
+  // %fs:check_offset holds this thread's tid, check_value, where libc keeps it in the TCB: proof
+  // that the block behind %gs is this thread's own.
   uint32_t check_offset, check_value;  // +16
   uint64_t hit_stack_top;              // +24 16-byte aligned
   ReturnEntry* entries;                // +32 kReturnEntries of them
@@ -47,7 +47,7 @@ struct alignas(64) ThreadBlock {
   uint32_t scan_backoff;  // +60 hits to go without an entry before the next reclaiming scan
 
   uint64_t regs[21];  // +64 struct pt_regs of the running hit
-  // While a hit runs: the target's rsp below which it runs, | 1; the word there is this block's
+  // While a hit runs: the target's rsp at which it runs; the word there is this block's
   // address. 0: none. A nested hit is counted as missed, never run.
   union {
     uint64_t guard;  // +232
@@ -58,6 +58,7 @@ struct alignas(64) ThreadBlock {
 
   uint64_t missed;        // +256 nested hits and exhausted return entries
   uint64_t hits;          // +264
+  uint64_t plain_window;  // rsp >> 20 where the last hit ran; else plain_stacks is asked
   void* fault_resume;     // +272 set while a checked copy runs: where the fault handler continues
   struct Hit* hit;        // the running hit, for the fault handler; null outside programs
   void* robust_head;      // struct robust_list_head* of the thread; null = not asked yet

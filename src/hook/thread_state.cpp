@@ -36,7 +36,7 @@ CHECK_REG(R_IP, rip);
 CHECK_REG(R_FLAGS, eflags);
 CHECK_REG(R_SP, rsp);
 #define CHECK_OFFSET(name, type, field) static_assert((name) == offsetof(bpftime::type, field))
-CHECK_OFFSET(BLOCK_OWNER, ThreadBlock, owner_fs);
+CHECK_OFFSET(BLOCK_PLAIN_WINDOW, ThreadBlock, plain_window);
 CHECK_OFFSET(BLOCK_GUARD, ThreadBlock, guard);
 CHECK_OFFSET(BLOCK_GUARD, ThreadBlock, depth);
 CHECK_OFFSET(BLOCK_HIT_STACK_TOP, ThreadBlock, hit_stack_top);
@@ -52,7 +52,6 @@ CHECK_OFFSET(ENTRY_RETURN_ADDRESS, ReturnEntry, return_address);
 CHECK_OFFSET(ENTRY_SAVED_RBX, ReturnEntry, saved_rbx);
 CHECK_OFFSET(ENTRY_SLOT, ReturnEntry, slot);
 CHECK_OFFSET(ENTRY_NEXT, ReturnEntry, next);
-CHECK_OFFSET(ENTRY_SITE, ReturnEntry, site);
 CHECK_OFFSET(ENTRY_HOME, ReturnEntry, home);
 CHECK_OFFSET(ENTRY_SEQUENCE, ReturnEntry, sequence);
 CHECK_OFFSET(ENTRY_RESUME, ReturnEntry, resume);
@@ -60,12 +59,15 @@ CHECK_OFFSET(SITE_ON_ENTRY, Site, on_entry);
 CHECK_OFFSET(SITE_ON_RETURN, Site, on_return);
 CHECK_OFFSET(SITE_ADDRESS, Site, address);
 CHECK_OFFSET(STATE_TABLE, AgentState, table);
-CHECK_OFFSET(STATE_USE_GS, AgentState, use_gs);
-CHECK_OFFSET(STATE_USE_GS + 4, AgentState, fs_self_pointer);
 
 extern "C" {
 constinit bpftime::AgentState* bpftime_agent_state = nullptr;
-constinit bpftime::ThreadBlock bpftime_nobody = {};
+// No TCB holds -1 as a tid.
+constinit bpftime::ThreadBlock bpftime_nobody = [] {
+  bpftime::ThreadBlock block{};
+  block.check_value = 0xffffffff;
+  return block;
+}();
 
 // For thunks.S; `sp` is the target's.
 BPFTIME_HIDDEN bpftime::ThreadBlock* bpftime_thread_block_slow();
@@ -148,12 +150,11 @@ void rebuild_free_list(ThreadBlock* block) {
   }
 }
 
-void set_owner(AgentState* state, ThreadBlock* block, uint64_t fs) {
+void set_owner(AgentState* state, ThreadBlock* block) {
   block->tid = static_cast<uint32_t>(raw_syscall(SYS_gettid));
   block->tgid = static_cast<uint32_t>(raw_syscall(SYS_getpid));
   block->check_offset = state->tcb_tid_offset;
-  block->check_value =
-      state->tcb_tid_offset != 0 ? read_fs_word(state->tcb_tid_offset) : static_cast<uint32_t>(fs);
+  block->check_value = state->tcb_tid_offset != 0 ? read_fs_word(state->tcb_tid_offset) : 0;
 }
 
 ThreadBlock* make_block(AgentState* state, uint64_t fs) {
@@ -177,7 +178,7 @@ ThreadBlock* make_block(AgentState* state, uint64_t fs) {
   regs->cs = 0x33;
   regs->ss = 0x2b;
   rebuild_free_list(block);
-  set_owner(state, block, fs);
+  set_owner(state, block);
   for (uint32_t i = 0; i < 1024; i++) {
     std::atomic<ThreadBlock*>& slot = state->block_hash[(hash_slot(fs) + i) % 1024];
     ThreadBlock* there = nullptr;
@@ -198,7 +199,7 @@ ThreadBlock* make_block(AgentState* state, uint64_t fs) {
 }
 
 // The block was found by fs base; is its thread still the one that runs here?
-void check_owner(AgentState* state, ThreadBlock* block, uint64_t fs) {
+void check_owner(AgentState* state, ThreadBlock* block) {
   if (state->tcb_tid_offset != 0) {
     if (read_fs_word(state->tcb_tid_offset) == block->check_value) {
       return;
@@ -218,13 +219,14 @@ void check_owner(AgentState* state, ThreadBlock* block, uint64_t fs) {
   block->fault_resume = nullptr;
   block->hit = nullptr;
   block->robust_head = nullptr;
+  block->plain_window = 0;
   for (uint64_t& stack : block->plain_stacks) {
     stack = 0;
   }
   for (uint64_t& page : block->page_cache) {
     page = 0;
   }
-  set_owner(state, block, fs);
+  set_owner(state, block);
   __atomic_store_n(&block->guard, 0, __ATOMIC_RELEASE);
 }
 
@@ -240,33 +242,28 @@ uint64_t word_at(uint64_t address) { return *reinterpret_cast<const volatile uin
 
 ThreadBlock* thread_block() {
   AgentState* const state = bpftime_agent_state;
-  if (state->use_gs == 1 && state->fs_self_pointer == 1) {
-    uint64_t fs;
-    uint64_t owner;
+  if (state->use_gs != 0 && state->tcb_tid_offset != 0) {
     ThreadBlock* block;
     uint32_t offset;
     uint32_t value;
-    __asm__ volatile("movq %%fs:0, %0" : "=r"(fs));
-    __asm__ volatile("movq %%gs:0, %0" : "=r"(owner));
-    if (fs == owner) {
-      __asm__ volatile("movl %%gs:%c1, %0" : "=r"(offset) : "i"(BLOCK_CHECK_OFFSET));
-      __asm__ volatile("movl %%gs:%c1, %0" : "=r"(value) : "i"(BLOCK_CHECK_VALUE));
-      if (read_fs_word(offset) == value) {
-        __asm__ volatile("movq %%gs:%c1, %0" : "=r"(block) : "i"(BLOCK_SELF));
-        return block;
-      }
+    __asm__ volatile("movl %%gs:%c1, %0" : "=r"(offset) : "i"(BLOCK_CHECK_OFFSET));
+    __asm__ volatile("movl %%gs:%c1, %0" : "=r"(value) : "i"(BLOCK_CHECK_VALUE));
+    if (read_fs_word(offset) == value) {
+      __asm__ volatile("movq %%gs:%c1, %0" : "=r"(block) : "i"(BLOCK_SELF));
+      return block;
     }
   }
   return bpftime_thread_block_slow();
 }
 
 void take_over_after_fork(ThreadBlock* block) {
-  set_owner(bpftime_agent_state, block, block->owner_fs);
+  set_owner(bpftime_agent_state, block);
   block->robust_head = nullptr;  // the child has registered its own
 }
 
 uint32_t reclaim_entries(ThreadBlock* block, uint64_t rsp) {
-  const auto point = reinterpret_cast<uint64_t>(&bpftime_return_point);
+  const auto point = reinterpret_cast<uint64_t>(
+      bpftime_agent_state->use_gs != 0 ? &bpftime_return_point : &bpftime_return_point_hashed);
   uint32_t freed = 0;
   uint64_t readable_page = 0;
   ReturnEntry* free_entries = nullptr;
@@ -336,9 +333,9 @@ bpftime::ThreadBlock* bpftime_thread_block_slow() {
       return nullptr;
     }
   } else {
-    check_owner(state, block, fs);
+    check_owner(state, block);
   }
-  if (state->use_gs != 0) {
+  if (state->use_gs != 0 && state->tcb_tid_offset != 0) {
     write_gs_base(state, block);
   }
   return block;
@@ -349,9 +346,12 @@ bpftime::ThreadBlock* bpftime_thread_block_slow() {
 // with four words of its own above.
 bool bpftime_guard_is_stale(bpftime::ThreadBlock* block, uint64_t sp) {
   using namespace bpftime;
-  const uint64_t at = block->guard & ~uint64_t{1};
+  const uint64_t at = block->guard;
   if (at >= sp - 8 && at < sp + 48) {
     return true;  // our words lie where that hit's should be
+  }
+  if (at == 1) {
+    return false;  // no callback: a few instructions that take a return entry
   }
   return !can_read_word(at) || word_at(at) != reinterpret_cast<uint64_t>(block);
 }

@@ -22,7 +22,6 @@
 #define R_FLAGS 208
 #define R_SP 216
 
-#define BLOCK_OWNER 0
 #define BLOCK_SELF 8
 #define BLOCK_CHECK_OFFSET 16
 #define BLOCK_CHECK_VALUE 20
@@ -31,14 +30,15 @@
 #define BLOCK_FREE_ENTRIES 240
 #define BLOCK_SEQUENCE 248
 #define BLOCK_MISSED 256
-#define BLOCK_ALT_STACK 296
-#define BLOCK_PLAIN_STACKS 320
+#define BLOCK_PLAIN_WINDOW 272
+#define BLOCK_ALT_STACK 304
+#define BLOCK_PLAIN_STACKS 328
+#define PLAIN_SHIFT 20
 
 #define ENTRY_RETURN_ADDRESS 0
 #define ENTRY_SAVED_RBX 8
 #define ENTRY_SLOT 16
 #define ENTRY_NEXT 24
-#define ENTRY_SITE 32
 #define ENTRY_HOME 40
 #define ENTRY_SEQUENCE 48
 #define ENTRY_RESUME 56
@@ -48,7 +48,6 @@
 #define SITE_ADDRESS 16
 
 #define STATE_TABLE 32
-#define STATE_USE_GS 96
 
 #define FLAG_DF 0x400
 // Least room on an alternate signal stack for a hit to run there.

@@ -38,20 +38,17 @@
 .endm
 
 // ---- Pieces ------------------------------------------------------------------------------------------------
-// rcx = block of this thread; else control goes to \slow. Clobbers \scratch, flags.
-.macro FIND_BLOCK slow, scratch, scratch32
-  mov bpftime_agent_state(%rip), \scratch
-  movabs $0x100000001, %rcx            // use_gs and fs_self_pointer
-  cmp %rcx, STATE_USE_GS(\scratch)
-  jne \slow
-  mov %fs:0, \scratch
-  cmp %gs:BLOCK_OWNER, \scratch
-  jne \slow
-  mov %gs:BLOCK_CHECK_OFFSET, \scratch32
-  mov %fs:(\scratch), \scratch32
-  cmp %gs:BLOCK_CHECK_VALUE, \scratch32
+// rcx = block of this thread; else control goes to \slow. Clobbers flags. \hashed: gs is not ours.
+.macro FIND_BLOCK slow, hashed
+  .if \hashed
+  jmp \slow
+  .else
+  mov %gs:BLOCK_CHECK_OFFSET, %ecx
+  mov %fs:(%rcx), %ecx
+  cmp %gs:BLOCK_CHECK_VALUE, %ecx
   jne \slow
   mov %gs:BLOCK_SELF, %rcx
+  .endif
 .endm
 
 // Into the block in rcx, line by line; rdx, rsi and rdi are free then.
@@ -97,35 +94,41 @@
   sahf
 .endm
 
-// r12 = block, rbp = rsp = the target's. rsp becomes the stack for the callback. Clobbers rax, rcx.
+// r12 = block, rbp = rsp = the target's. rsp becomes the stack for the callback. Clobbers rax.
 .macro PICK_STACK query
   mov %rbp, %rax
-  shr $16, %rax
-  mov %eax, %ecx
-  and $15, %ecx
-  cmp %rax, BLOCK_PLAIN_STACKS(%r12, %rcx, 8)
+  shr $PLAIN_SHIFT, %rax
+  cmp %rax, BLOCK_PLAIN_WINDOW(%r12)
   jne \query
   mov BLOCK_HIT_STACK_TOP(%r12), %rsp
 .endm
-// Not known to be an ordinary stack: ask. SS_ONSTACK (1) answers for the rsp of the call, which is the target's.
-// Clobbers rdi, rsi, r8, r9, r11 too.
+// Another stack than the last hit's (rax = its rsp >> PLAIN_SHIFT); if it is not among those known to be ordinary ones, ask.
+// SS_ONSTACK (1) answers for the rsp of the call, which is the target's. Clobbers rcx, rdi, r8, r9, r11 too, not rsi.
 .macro QUERY_STACK chosen, none
+  mov %rax, %r8
+  mov %eax, %r9d
+  and $15, %r9d
+  cmp %rax, BLOCK_PLAIN_STACKS(%r12, %r9, 8)
+  je 2f
+  mov %rsi, %r10
   xor %edi, %edi
   lea BLOCK_ALT_STACK(%r12), %rsi
   movl $0, 8(%rsi)
-  mov %rax, %r8
-  mov %ecx, %r9d
   mov $NR_SIGALTSTACK, %eax
   syscall
   testl $1, 8(%rsi)
+  mov (%rsi), %rax
+  mov %r10, %rsi
   jnz 1f
   mov %r8, BLOCK_PLAIN_STACKS(%r12, %r9, 8)
+2:
+  mov %r8, BLOCK_PLAIN_WINDOW(%r12)
   mov BLOCK_HIT_STACK_TOP(%r12), %rsp
   jmp \chosen
 1:
-  mov %rbp, %rax
-  sub (%rsi), %rax
-  cmp $ALT_STACK_ROOM, %rax
+  mov %rbp, %rdi
+  sub %rax, %rdi
+  cmp $ALT_STACK_ROOM, %rdi
   jb \none
   and $-16, %rsp
   jmp \chosen
@@ -142,7 +145,7 @@
 
 // ---- entry_thunk, inside_thunk -----------------------------------------------------------------------------
 // On entry: (rsp) = return address into the trampoline.
-.macro ENTRY_THUNK name, site_offset, inside
+.macro ENTRY_THUNK name, site_offset, inside, hashed
   .globl \name
   .hidden \name
   .type \name, @function
@@ -169,7 +172,7 @@
   cmpq $0, SITE_ON_ENTRY(%rax)
   je .Lunarmed_\name
 .Larmed_\name:
-  FIND_BLOCK .Lslow_\name, %rax, %eax
+  FIND_BLOCK .Lslow_\name, \hashed
 .Lfound_\name:
   cmpq $0, BLOCK_GUARD(%rcx)
   jne .Lnested_\name
@@ -177,11 +180,10 @@
   .cfi_remember_state
   push %rcx
   .cfi_adjust_cfa_offset 8
-  lea 1(%rsp), %rax
-  mov %rax, BLOCK_GUARD(%rcx)
+  mov %rsp, BLOCK_GUARD(%rcx)
   SAVE_ARGUMENTS
-  mov 8(%rsp), %rax
-  mov %rax, R_AX(%rcx)
+  mov 8(%rsp), %rdx
+  mov %rdx, R_AX(%rcx)
   mov 24(%rsp), %rdx
   mov %rdx, R_CX(%rcx)
   SAVE_OTHERS
@@ -189,26 +191,25 @@
   mov %r11, R_R11(%rcx)
   mov %rcx, %r12
   CFI_SAVED_AT 12, 12, R_R12
-  mov 16(%rsp), %rax
-  mov %rax, R_FLAGS(%r12)
   .if \inside
   lea 40 + 128(%rsp), %rdx
   .else
   lea 40(%rsp), %rdx
   .endif
   mov %rdx, R_SP(%r12)
+  mov SITE_ADDRESS(%rax), %rdx
+  mov %rdx, R_IP(%r12)
+  mov 16(%rsp), %rdx
+  mov %rdx, R_FLAGS(%r12)
+  mov %rax, %rsi
   mov %rsp, %rbp
   .cfi_def_cfa_register %rbp
   CFI_SAVED_AT 6, 12, R_BP
-  test $FLAG_DF, %eax
+  test $FLAG_DF, %edx
   jnz .Ldf_\name
 .Lstack_\name:
   PICK_STACK .Lquery_\name
 .Lchosen_\name:
-  mov 32(%rbp), %rsi
-  mov -\site_offset(%rsi), %rsi
-  mov SITE_ADDRESS(%rsi), %rax
-  mov %rax, R_IP(%r12)
   cmpq $0, SITE_ON_ENTRY(%rsi)
   je .Lcold_\name
 .Lcall_\name:
@@ -330,17 +331,20 @@
   .size \name, . - \name
 .endm
 
-ENTRY_THUNK bpftime_entry_thunk, 22, 0
-ENTRY_THUNK bpftime_inside_thunk, 27, 1
+ENTRY_THUNK bpftime_entry_thunk, 22, 0, 0
+ENTRY_THUNK bpftime_inside_thunk, 27, 1, 0
+ENTRY_THUNK bpftime_entry_thunk_hashed, 22, 0, 1
+ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
 
 // ---- return_thunk ------------------------------------------------------------------------------------------
 // On entry: r11 = trampoline, (rsp) = the target's r11, 8(rsp) = the return address. S below is the address of the
 // latter.
-  .globl bpftime_return_thunk
-  .hidden bpftime_return_thunk
-  .type bpftime_return_thunk, @function
+.macro RETURN_THUNK name, point, hashed
+  .globl \name
+  .hidden \name
+  .type \name, @function
   .p2align 6
-bpftime_return_thunk:
+\name:
   .cfi_startproc
   .cfi_def_cfa %rsp, 16
   push %rcx
@@ -352,17 +356,57 @@ bpftime_return_thunk:
   mov (%r11), %rax
   mov SITE_ON_ENTRY(%rax), %rcx
   or SITE_ON_RETURN(%rax), %rcx
-  jz .Lrt_unarmed
-.Lrt_armed:
-  FIND_BLOCK .Lrt_slow, %rax, %eax
-.Lrt_found:
+  jz .Lrt_unarmed_\name
+.Lrt_armed_\name:
+  FIND_BLOCK .Lrt_slow_\name, \hashed
+.Lrt_found_\name:
   cmpq $0, BLOCK_GUARD(%rcx)
-  jne .Lrt_nested
-.Lrt_go:
+  jne .Lrt_nested_\name
+.Lrt_go_\name:
+  cmpq $0, SITE_ON_ENTRY(%rax)
+  jne .Lrt_both_\name
+  cmpq $0, SITE_ON_RETURN(%rax)
+  je .Lrt_both_\name                   // neither: cold
+  mov BLOCK_FREE_ENTRIES(%rcx), %rax
+  test %rax, %rax
+  jz .Lrt_both_\name
+  // Only a return probe: nothing is called now. rax = entry, rcx = block, r11 = trampoline; rbx is free once saved.
+  movq $1, BLOCK_GUARD(%rcx)
+  mov %rbx, ENTRY_SAVED_RBX(%rax)
+  CFI_SAVED_AT 3, 0, ENTRY_SAVED_RBX
+  mov ENTRY_NEXT(%rax), %rbx
+  mov %rbx, BLOCK_FREE_ENTRIES(%rcx)
+  mov BLOCK_SEQUENCE(%rcx), %rbx
+  inc %rbx
+  mov %rbx, BLOCK_SEQUENCE(%rcx)
+  mov %rbx, ENTRY_SEQUENCE(%rax)
+  mov 32(%rsp), %rbx
+  mov %rbx, ENTRY_RETURN_ADDRESS(%rax)
+  lea 32(%rsp), %rbx
+  mov %rbx, ENTRY_SLOT(%rax)
+  lea 32(%r11), %rbx
+  mov %rbx, ENTRY_RESUME(%rax)
+  mov %rax, %rbx
+  CFI_ENTRY 3
+  lea \point(%rip), %rax
+  mov %rax, 32(%rsp)                   // S: what the call will put there; says that the entry lives
+  movq $0, BLOCK_GUARD(%rcx)
+  RESTORE_FLAGS 9(%rsp), 8(%rsp)
+  mov (%rsp), %rax
+  mov 16(%rsp), %rcx
+  mov 24(%rsp), %r11
+  lea 40(%rsp), %rsp
+  .cfi_remember_state
+  .cfi_def_cfa %rsp, 4
+  CFI_SP_BELOW_CFA
+  jmp .Lrt_body_\name
+  .cfi_restore_state
+  .cfi_same_value %rbx
+  .cfi_offset 16, -8
+.Lrt_both_\name:
   push %rcx
   .cfi_adjust_cfa_offset 8
-  lea 1(%rsp), %rax
-  mov %rax, BLOCK_GUARD(%rcx)
+  mov %rsp, BLOCK_GUARD(%rcx)
   SAVE_ARGUMENTS
   mov 8(%rsp), %rax
   mov %rax, R_AX(%rcx)
@@ -384,13 +428,13 @@ bpftime_return_thunk:
   .cfi_def_cfa_register %rbp
   CFI_SAVED_AT 6, 12, R_BP
   test $FLAG_DF, %eax
-  jnz .Lrt_df
-.Lrt_stack:
+  jnz .Lrt_df_\name
+.Lrt_stack_\name:
   mov (%r13), %rsi
   cmpq $0, SITE_ON_ENTRY(%rsi)
-  je .Lrt_no_entry_probe
-  PICK_STACK .Lrt_query
-.Lrt_chosen:
+  je .Lrt_no_entry_probe_\name
+  PICK_STACK .Lrt_query_\name
+.Lrt_chosen_\name:
   mov (%r13), %rsi
   mov SITE_ADDRESS(%rsi), %rax
   mov %rax, R_IP(%r12)
@@ -398,15 +442,15 @@ bpftime_return_thunk:
   mov %r12, %rdx
   call bpftime_on_entry
   test %rax, %rax
-  jnz .Lrt_override
+  jnz .Lrt_override_\name
   mov (%r13), %rsi
-.Lrt_after_entry:
+.Lrt_after_entry_\name:
   cmpq $0, SITE_ON_RETURN(%rsi)
-  je .Lrt_run_unhooked
+  je .Lrt_run_unhooked_\name
   mov BLOCK_FREE_ENTRIES(%r12), %rax
   test %rax, %rax
-  jz .Lrt_no_entry
-.Lrt_take:
+  jz .Lrt_no_entry_\name
+.Lrt_take_\name:
   mov ENTRY_NEXT(%rax), %rcx
   mov %rcx, BLOCK_FREE_ENTRIES(%r12)
   mov BLOCK_SEQUENCE(%r12), %rcx
@@ -418,18 +462,17 @@ bpftime_return_thunk:
   mov %rbx, ENTRY_SAVED_RBX(%rax)
   lea 40(%rbp), %rcx
   mov %rcx, ENTRY_SLOT(%rax)
-  mov %rsi, ENTRY_SITE(%rax)
   lea 32(%r13), %rcx
   mov %rcx, ENTRY_RESUME(%rax)
   mov %rbp, %rsp
   .cfi_def_cfa_register %rsp
   mov %rax, %rbx
   CFI_ENTRY 3
-  lea bpftime_return_point(%rip), %rcx
+  lea \point(%rip), %rcx
   mov %rcx, 40(%rsp)                   // S: what the call will put there; says that the entry lives
   testl $FLAG_DF, 16(%rsp)
-  jnz .Lrt_df_back
-.Lrt_flags:
+  jnz .Lrt_df_back_\name
+.Lrt_flags_\name:
   mov R_R13(%r12), %r13
   .cfi_same_value %r13
   RESTORE_REGISTERS
@@ -440,12 +483,13 @@ bpftime_return_thunk:
   lea 48(%rsp), %rsp
   .cfi_def_cfa %rsp, 4
   CFI_SP_BELOW_CFA
+.Lrt_body_\name:
   call *ENTRY_RESUME(%rbx)
 
 // ---- return_point: the body has returned; rbx = entry, rsp = S + 8 -----------------------------------------
-  .globl bpftime_return_point
-  .hidden bpftime_return_point
-bpftime_return_point:
+  .globl \point
+  .hidden \point
+\point:
   lea -8(%rsp), %rsp                   // S still holds our address: the entry lives
   .cfi_adjust_cfa_offset 8
   push %rcx
@@ -454,15 +498,14 @@ bpftime_return_point:
   .cfi_adjust_cfa_offset 8
   push %r11
   .cfi_adjust_cfa_offset 8
-  FIND_BLOCK .Lrp_slow, %r11, %r11d
-.Lrp_found:
+  FIND_BLOCK .Lrp_slow_\name, \hashed
+.Lrp_found_\name:
   cmpq $0, BLOCK_GUARD(%rcx)
-  jne .Lrp_nested
-.Lrp_go:
+  jne .Lrp_nested_\name
+.Lrp_go_\name:
   push %rcx
   .cfi_adjust_cfa_offset 8
-  lea 1(%rsp), %r11
-  mov %r11, BLOCK_GUARD(%rcx)
+  mov %rsp, BLOCK_GUARD(%rcx)
   SAVE_ARGUMENTS
   mov %rax, R_AX(%rcx)
   mov 24(%rsp), %rdx
@@ -486,28 +529,29 @@ bpftime_return_point:
   .cfi_def_cfa_register %rbp
   CFI_SAVED_AT 6, 12, R_BP
   test $FLAG_DF, %eax
-  jnz .Lrp_df
-.Lrp_stack:
-  PICK_STACK .Lrp_query
-.Lrp_chosen:
-  mov ENTRY_SITE(%rbx), %rsi
+  jnz .Lrp_df_\name
+.Lrp_stack_\name:
+  PICK_STACK .Lrp_query_\name
+.Lrp_chosen_\name:
+  mov ENTRY_RESUME(%rbx), %rsi
+  mov -32(%rsi), %rsi                  // Site*: first word of the trampoline
   cmpq $0, SITE_ON_RETURN(%rsi)
-  je .Lrp_leave
+  je .Lrp_leave_\name
   lea BLOCK_REGS(%r12), %rdi
   mov %r12, %rdx
   call bpftime_on_return
-.Lrp_leave:
+.Lrp_leave_\name:
   mov %rbp, %rsp
   .cfi_def_cfa_register %rsp
   mov ENTRY_RETURN_ADDRESS(%rbx), %rax
   mov ENTRY_SAVED_RBX(%rbx), %rcx
   movq $0, ENTRY_SLOT(%rbx)            // free: after this, an entry of another thread is not ours to touch
   cmp %r12, ENTRY_HOME(%rbx)
-  jne .Lrp_freed
+  jne .Lrp_freed_\name
   mov BLOCK_FREE_ENTRIES(%r12), %rdx
   mov %rdx, ENTRY_NEXT(%rbx)
   mov %rbx, BLOCK_FREE_ENTRIES(%r12)
-.Lrp_freed:
+.Lrp_freed_\name:
   mov %rax, 32(%rsp)                   // S
   .cfi_def_cfa %rsp, 40
   .cfi_offset 16, -8
@@ -515,8 +559,8 @@ bpftime_return_point:
   mov %rcx, %rbx
   .cfi_same_value %rbx
   testl $FLAG_DF, 16(%rsp)
-  jnz .Lrp_df_back
-.Lrp_flags:
+  jnz .Lrp_df_back_\name
+.Lrp_flags_\name:
   RESTORE_REGISTERS
   RESTORE_FLAGS 17(%rsp), 16(%rsp)
   mov %r14, %rax
@@ -533,25 +577,25 @@ bpftime_return_point:
   CFI_SAVED_AT 6, 12, R_BP
   CFI_SAVED_AT 12, 12, R_R12
   CFI_SAVED_AT 14, 12, R_R14
-.Lrp_df_back:
+.Lrp_df_back_\name:
   std
-  jmp .Lrp_flags
+  jmp .Lrp_flags_\name
   .cfi_same_value %rbp
   .cfi_same_value %r12
   .cfi_same_value %r14
   .cfi_def_cfa %rsp, 24 + 12           // pushed: rcx, flags, r11; rbx = entry
   CFI_ENTRY 3
   CFI_SP_BELOW_CFA
-.Lrp_slow:
+.Lrp_slow_\name:
   call bpftime_find_block_slow
   test %rcx, %rcx
-  jnz .Lrp_found
-  jmp .Lrp_pass
-.Lrp_nested:
+  jnz .Lrp_found_\name
+  jmp .Lrp_pass_\name
+.Lrp_nested_\name:
   call bpftime_check_guard
-  jz .Lrp_go
+  jz .Lrp_go_\name
   incq BLOCK_MISSED(%rcx)
-.Lrp_pass:
+.Lrp_pass_\name:
   mov ENTRY_SAVED_RBX(%rbx), %rcx
   mov ENTRY_RETURN_ADDRESS(%rbx), %r11
   movq $0, ENTRY_SLOT(%rbx)            // the next scan finds it
@@ -577,38 +621,38 @@ bpftime_return_point:
   CFI_SAVED_AT 6, 12, R_BP
   CFI_SAVED_AT 12, 12, R_R12
   CFI_SAVED_AT 14, 12, R_R14
-.Lrp_df:
+.Lrp_df_\name:
   cld
-  jmp .Lrp_stack
-.Lrp_query:
-  QUERY_STACK .Lrp_chosen, .Lrp_noroom
-.Lrp_noroom:
+  jmp .Lrp_stack_\name
+.Lrp_query_\name:
+  QUERY_STACK .Lrp_chosen_\name, .Lrp_noroom_\name
+.Lrp_noroom_\name:
   incq BLOCK_MISSED(%r12)
-  jmp .Lrp_leave
+  jmp .Lrp_leave_\name
   .cfi_endproc
-  .size bpftime_return_thunk, . - bpftime_return_thunk
+  .size \name, . - \name
 
 // ---- rare ways through return_thunk ------------------------------------------------------------------------
-  .type bpftime_return_thunk_rare, @function
-bpftime_return_thunk_rare:
+  .type \name\()_rare, @function
+\name\()_rare:
   .cfi_startproc
   .cfi_def_cfa %rsp, 16 + 24           // pushed: r11, rcx, flags, rax
-.Lrt_slow:
+.Lrt_slow_\name:
   call bpftime_find_block_slow
   test %rcx, %rcx
-  jnz .Lrt_found
-  jmp .Lrt_pass
-.Lrt_unarmed:
+  jnz .Lrt_found_\name
+  jmp .Lrt_pass_\name
+.Lrt_unarmed_\name:
   mov bpftime_agent_state(%rip), %rcx
   mov STATE_TABLE(%rcx), %rcx
   cmpq $0, (%rcx)
-  je .Lrt_armed
-  jmp .Lrt_pass
-.Lrt_nested:
+  je .Lrt_armed_\name
+  jmp .Lrt_pass_\name
+.Lrt_nested_\name:
   call bpftime_check_guard
-  jz .Lrt_go
+  jz .Lrt_go_\name
   incq BLOCK_MISSED(%rcx)
-.Lrt_pass:
+.Lrt_pass_\name:
   RESTORE_FLAGS 9(%rsp), 8(%rsp)
   lea 32(%r11), %rcx
   mov %rcx, 8(%rsp)                    // S - 24
@@ -623,51 +667,51 @@ bpftime_return_thunk_rare:
   CFI_SAVED_AT 6, 12, R_BP
   CFI_SAVED_AT 12, 12, R_R12
   CFI_SAVED_AT 13, 12, R_R13
-.Lrt_df:
+.Lrt_df_\name:
   cld
-  jmp .Lrt_stack
-.Lrt_query:
-  QUERY_STACK .Lrt_chosen, .Lrt_noroom
-.Lrt_noroom:
+  jmp .Lrt_stack_\name
+.Lrt_query_\name:
+  QUERY_STACK .Lrt_chosen_\name, .Lrt_noroom_\name
+.Lrt_noroom_\name:
   incq BLOCK_MISSED(%r12)
-  jmp .Lrt_run_unhooked
-.Lrt_no_entry_probe:
+  jmp .Lrt_run_unhooked_\name
+.Lrt_no_entry_probe_\name:
   mov bpftime_agent_state(%rip), %rcx
   mov STATE_TABLE(%rcx), %rcx
   cmpq $0, (%rcx)
-  jne .Lrt_after_entry
-  PICK_STACK .Lrt_cold_query
-.Lrt_cold:
+  jne .Lrt_after_entry_\name
+  PICK_STACK .Lrt_cold_query_\name
+.Lrt_cold_\name:
   mov (%r13), %rdi
   mov %r12, %rsi
   call bpftime_cold_hit
   mov %rbp, %rsp
   mov (%r13), %rsi
   cmpq $0, SITE_ON_ENTRY(%rsi)
-  je .Lrt_after_entry
-  PICK_STACK .Lrt_query
-  jmp .Lrt_chosen
-.Lrt_cold_query:
-  QUERY_STACK .Lrt_cold, .Lrt_noroom
-.Lrt_no_entry:
+  je .Lrt_after_entry_\name
+  PICK_STACK .Lrt_query_\name
+  jmp .Lrt_chosen_\name
+.Lrt_cold_query_\name:
+  QUERY_STACK .Lrt_cold_\name, .Lrt_noroom_\name
+.Lrt_no_entry_\name:
   mov %rbp, %rsp
-  PICK_STACK .Lrt_slow_query
-.Lrt_slow_take:
+  PICK_STACK .Lrt_slow_query_\name
+.Lrt_slow_take_\name:
   mov %r12, %rdi
   lea 40(%rbp), %rsi
   call bpftime_take_entry_slow
   mov (%r13), %rsi
   test %rax, %rax
-  jnz .Lrt_take
-  jmp .Lrt_noroom
-.Lrt_slow_query:
-  QUERY_STACK .Lrt_slow_take, .Lrt_noroom
-.Lrt_run_unhooked:
+  jnz .Lrt_take_\name
+  jmp .Lrt_noroom_\name
+.Lrt_slow_query_\name:
+  QUERY_STACK .Lrt_slow_take_\name, .Lrt_noroom_\name
+.Lrt_run_unhooked_\name:
   mov %rbp, %rsp
   testl $FLAG_DF, 16(%rsp)
-  jz 1f
+  jz .Lrt_no_std_\name
   std
-1:
+.Lrt_no_std_\name:
   .cfi_def_cfa_register %rsp
   RESTORE_FLAGS 17(%rsp), 16(%rsp)
   lea 32(%r13), %rax
@@ -686,7 +730,7 @@ bpftime_return_thunk_rare:
   CFI_SAVED_AT 6, 12, R_BP
   CFI_SAVED_AT 12, 12, R_R12
   CFI_SAVED_AT 13, 12, R_R13
-.Lrt_override:
+.Lrt_override_\name:
   mov %rbp, %rsp
   .cfi_def_cfa_register %rsp
   mov R_R13(%r12), %r13
@@ -704,11 +748,15 @@ bpftime_return_thunk_rare:
   CFI_SAVED_AT 6, 12, R_BP
   CFI_SAVED_AT 12, 12, R_R12
   CFI_SAVED_AT 13, 12, R_R13
-.Lrt_df_back:
+.Lrt_df_back_\name:
   std
-  jmp .Lrt_flags
+  jmp .Lrt_flags_\name
   .cfi_endproc
-  .size bpftime_return_thunk_rare, . - bpftime_return_thunk_rare
+  .size \name\()_rare, . - \name\()_rare
+.endm
+
+RETURN_THUNK bpftime_return_thunk, bpftime_return_point, 0
+RETURN_THUNK bpftime_return_thunk_hashed, bpftime_return_point_hashed, 1
 
 // ---- out of line -------------------------------------------------------------------------------------------
 // Called by thunks with all registers of the target live but rcx and flags, and aligned as it happens.

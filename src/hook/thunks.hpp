@@ -31,6 +31,12 @@ BPFTIME_HIDDEN void bpftime_entry_thunk();
 BPFTIME_HIDDEN void bpftime_inside_thunk();
 BPFTIME_HIDDEN void bpftime_return_thunk();
 BPFTIME_HIDDEN void bpftime_return_point();
+// The same where gs is not ours (AgentState::use_gs == 0, or tcb_tid_offset == 0): the block is
+// found by hash of the fs base. All trampolines of a process go to one kind or to the other.
+BPFTIME_HIDDEN void bpftime_entry_thunk_hashed();
+BPFTIME_HIDDEN void bpftime_inside_thunk_hashed();
+BPFTIME_HIDDEN void bpftime_return_thunk_hashed();
+BPFTIME_HIDDEN void bpftime_return_point_hashed();
 
 // ---- Given by the user of hook (the agent, a test)
 // -------------------------------------------------------- regs: the kernel's user pt_regs. At
