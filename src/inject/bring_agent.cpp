@@ -133,20 +133,7 @@ bool stands_in_wait(const StoppedProcess& process, pid_t tid) {
   if (result > -512 || result < -516) {
     return false;
   }
-  auto number = static_cast<long>(registers->orig_rax);
-  if (number == SYS_restart_syscall) {
-    // It was interrupted before, and the kernel has put this number in place of its own (poll,
-    // nanosleep, futex with a time limit). Where the code says `mov $nr, %eax; syscall` (b8 imm32
-    // 0f 05) we know it all the same.
-    std::byte code[7];
-    if (!process.read(RemoteAddr{registers->rip - sizeof code}, code) ||
-        code[0] != std::byte{0xb8} || code[5] != std::byte{0x0f} || code[6] != std::byte{0x05}) {
-      return false;
-    }
-    int32_t imm = 0;
-    std::memcpy(&imm, code + 1, sizeof imm);
-    number = imm;
-  }
+  const long number = interrupted_syscall(process, *registers);
   return is_wait_syscall(number) ||
          (is_receive_syscall(number) && waits_for_somebody(process.pid(), registers->rdi));
 }

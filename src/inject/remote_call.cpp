@@ -115,7 +115,7 @@ struct Frame {
 };
 static_assert(offsetof(Frame, r8) == 8 + 40 && offsetof(Frame, mask) == 8 + 40 + 256);
 
-std::vector<std::byte> frame_bytes(const Registers& from, uint64_t mask,
+std::vector<std::byte> frame_bytes(const Registers& from, long interrupted, uint64_t mask,
                                    const std::vector<std::byte>& xstate, uint64_t xstate_at) {
   Frame frame = {};
   frame.flags = 7;                 // UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS
@@ -127,7 +127,7 @@ std::vector<std::byte> frame_bytes(const Registers& from, uint64_t mask,
   frame.rip = from.rip, frame.eflags = from.eflags;
   const auto result = static_cast<long>(from.rax);
   if (static_cast<long>(from.orig_rax) >= 0 && result <= -512 && result >= -516) {
-    frame.rax = from.orig_rax;  // the interrupted call again
+    frame.rax = static_cast<uint64_t>(interrupted);  // the interrupted call again
     frame.rip = from.rip - 2;
   }
   frame.cs = static_cast<uint16_t>(from.cs);
@@ -437,7 +437,8 @@ Result<void> RemoteThread::start_mailbox() {
       std::as_bytes(std::span(bpftime_mailbox_code, static_cast<size_t>(bpftime_mailbox_code_end -
                                                                         bpftime_mailbox_code)))));
   TRY(process.write(RemoteAddr{region_ + kFrameAt},
-                    frame_bytes(saved_, saved_mask_, xstate_, region_ + kXstateAt)));
+                    frame_bytes(saved_, interrupted_syscall(process, saved_), saved_mask_, xstate_,
+                                region_ + kXstateAt)));
   TRY(process.write(RemoteAddr{region_ + kXstateAt}, framed_xstate(xstate_)));
   Mailbox mailbox = {};
   mailbox.frame = region_ + kFrameAt + 8;  // rt_sigreturn looks 8 below the stack pointer

@@ -224,6 +224,19 @@ Result<HeldThread> held_from_status(pid_t tid, int status) {
   return thread;
 }
 
+long interrupted_syscall(const StoppedProcess& process, const Registers& registers) {
+  const auto number = static_cast<long>(registers.orig_rax);
+  std::byte code[7];  // b8 imm32 0f 05
+  if (number == SYS_restart_syscall &&
+      process.read(RemoteAddr{registers.rip - sizeof code}, code) && code[0] == std::byte{0xb8} &&
+      code[5] == std::byte{0x0f} && code[6] == std::byte{0x05}) {
+    int32_t original = 0;
+    std::memcpy(&original, code + 1, sizeof original);
+    return original;
+  }
+  return number;
+}
+
 Result<void> open_memory(StoppedProcess::State& state) {
   // Through a thread: a main thread that has ended has no memory any more.
   for (const HeldThread& thread : state.threads) {

@@ -50,6 +50,11 @@ Result<HeldThread> held_from_status(pid_t tid, int status);
 // Interrupts the threads that are not held yet until there are none; `state` may hold some already.
 Result<void> hold_all(StoppedProcess::State& state, uint64_t deadline_ns);
 
+// The number of the system call that these registers stand in. A call interrupted before (poll,
+// nanosleep, futex with a time limit) has SYS_restart_syscall in its place: then it is read from
+// the code, or stays so when that is not `mov $nr, %eax; syscall`.
+long interrupted_syscall(const StoppedProcess& process, const Registers& registers);
+
 Result<void> open_memory(StoppedProcess::State& state);
 
 }  // namespace bpftime

@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -91,7 +93,7 @@ TEST(RemoteThread, NoQueuedSignalIsLost) {
       }
     }
   });
-  for (int i = 0; i < 100; ++i) {
+  for (int i = 0; i < 50; ++i) {
     auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
     ASSERT_TRUE(process) << process.error().why;
     for (const pid_t tid : process->threads()) {  // also those with a signal in our hands
@@ -166,6 +168,119 @@ TEST(RemoteThread, KilledInTheMiddleIsEsrch) {
   const pid_t pid = target.pid();
   target.finish();
   EXPECT_EQ(kill(pid, 0), -1);
+}
+
+// Whatever its thread was doing for us: killed, we leave it to take itself back to where it was.
+TEST(RemoteThread, OurDeathInTheMiddleLeavesItWhole) {
+  for (const char* mode : {"wait", "malloc", "idle"}) {
+    TargetProcess target("inject_target", mode, 2);
+    for (int round = 0; round < 20; ++round) {
+      const pid_t tracer = fork();
+      if (tracer == 0) {
+        auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+        const auto threads = process->threads();
+        const pid_t tid = threads[static_cast<size_t>(round) % threads.size()];
+        auto thread = RemoteThread::begin(*process, tid, deadline_in_ms(kPatience));
+        if (!thread->scratch()) {
+          _exit(1);
+        }
+        for (int i = 0; i < round; ++i) {
+          if (*thread->syscall(SYS_gettid) != static_cast<uint64_t>(tid)) {
+            _exit(2);
+          }
+        }
+        usleep(static_cast<unsigned>(round) * 10);
+        kill(getpid(), SIGKILL);
+      }
+      int status = 0;
+      waitpid(tracer, &status, 0);
+      EXPECT_TRUE(WIFSIGNALED(status)) << WEXITSTATUS(status);
+      // Every thread is in its own code again, with its own signal mask.
+      const uint64_t deadline = deadline_in_ms(2000);
+      for (;;) {
+        auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+        ASSERT_TRUE(process) << process.error().why;
+        bool is_back = true;
+        for (const pid_t tid : process->threads()) {
+          is_back = is_back && *process->signal_mask(tid) == 0;
+        }
+        if (is_back) {
+          break;
+        }
+        ASSERT_LT(monotonic_ns(), deadline) << mode << " round " << round;
+        process->release();
+        usleep(200);
+      }
+    }
+    EXPECT_EQ(target.finish(), 0) << mode << target.output();
+  }
+}
+
+TEST(RemoteThread, GsBaseIsSetAndKept) {
+  TargetProcess target("inject_target", "spin", 1);
+  for (const uint64_t base : {0x12345000UL, 0UL}) {
+    auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+    ASSERT_TRUE(process);
+    for (const pid_t tid : process->threads()) {
+      Registers registers = *process->registers(tid);
+      EXPECT_EQ(registers.gs_base, base == 0 ? 0x12345000UL : 0UL);
+      registers.gs_base = base;
+      ASSERT_TRUE(process->set_registers(tid, registers));
+      auto thread = RemoteThread::begin(*process, tid, deadline_in_ms(kPatience));
+      ASSERT_TRUE(thread);
+      ASSERT_TRUE(thread->syscall(SYS_getpid));
+    }
+  }
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
+void allow_everything_by_filter() {
+  const sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+  const sock_filter load = BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr));
+  const sock_filter is_mmap = BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_memfd_create, 0, 1);
+  const sock_filter killing = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+  sock_filter code[] = {load, is_mmap, killing, allow};
+  const sock_fprog program = {4, code};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
+    _exit(9);
+  }
+}
+
+TEST(RemoteThread, SeccompFilterIsSuspendedByRootAndRespectedByOthers) {
+  if (getuid() == 0) {
+    TargetProcess target("inject_target", "idle", 1, allow_everything_by_filter);
+    ASSERT_TRUE(target.is_ready());
+    auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+    ASSERT_TRUE(process);
+    {
+      auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(kPatience));
+      ASSERT_TRUE(thread) << thread.error().why;
+      auto name = thread->scratch();
+      ASSERT_TRUE(name);
+      auto fd = thread->syscall(SYS_memfd_create, raw(*name), 0);
+      ASSERT_TRUE(fd);
+      ASSERT_TRUE(thread->syscall(SYS_close, *fd));
+    }
+    process->release();
+    EXPECT_EQ(target.finish(), 0) << target.output();
+  }
+  EXPECT_EQ(as_nobody([] {
+              TargetProcess target("inject_target", "idle", 1, allow_everything_by_filter);
+              auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+              if (!process) {
+                return 1;
+              }
+              {
+                auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(kPatience));
+                if (thread || thread.error().code != EACCES) {
+                  return 2;
+                }
+              }
+              process->release();
+              return target.finish();
+            }),
+            0);
 }
 
 uint64_t in_target(const TargetProcess& target, const char* symbol) {
