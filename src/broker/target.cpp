@@ -310,7 +310,11 @@ Result<void> Targets::Impl::attach(pid_t pid) {
     TRY(set_up(t.get(), process));
     t->stopped_ns = std::max(t->image.stopped_ns, process_stopped.elapsed());
   }
-  return adopt(std::move(t), nullptr);
+  const auto adopted = adopt(std::move(t), nullptr);
+  if (!adopted) {
+    (void)detach(pid);
+  }
+  return adopted;
 }
 
 // Channel, arena, table, alive page: everything but sites. One thread is held.
@@ -658,7 +662,8 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
       r.is_mapped = r.is_mapped || r.base == room;
     }
   }
-  // Looked at afresh: the thread that works for us has mapped its scratch memory meanwhile.
+  // Looked at afresh, once the thread that works for us has mapped its scratch memory.
+  (void)TRY(thread.scratch());
   *maps = TRY(read_maps(t->pid));
   const uint64_t near = raw(t->image.base);
   const auto reserve = [&](uint64_t bytes) -> Result<uint64_t> {
