@@ -17,6 +17,7 @@
 
 #include "abi/agent.hpp"
 #include "elf/elf.hpp"
+#include "inject/loaded_library.hpp"
 #include "inject/process_maps.hpp"
 #include "inject/remote_call.hpp"
 #include "inject/remote_memory.hpp"
@@ -39,27 +40,6 @@ struct Loader {
   uint64_t extra_flags;
 };
 
-// The file behind a mapping, seen through the target's root; checked to be what is mapped (a
-// library may have been replaced on disk since).
-Result<std::string> read_mapped_file(pid_t pid, const Mapping& first) {
-  const std::string path = "/proc/" + std::to_string(pid) + "/root" + first.path;
-  std::string file = TRY(read_text_file(path.c_str()));
-  const auto image = TRY(ElfImage::parse(std::as_bytes(std::span(file))));
-  const auto id = image.build_id();
-  if (!id.empty()) {
-    // In memory at its file offset from the first mapping: notes lie in the first segment.
-    const auto offset =
-        static_cast<uint64_t>(id.data() - reinterpret_cast<const std::byte*>(file.data()));
-    std::vector<std::byte> mapped(id.size());
-    TRY(read_memory(pid, RemoteAddr{first.begin + offset}, mapped));
-    if (!std::equal(id.begin(), id.end(), mapped.begin())) {
-      return make_error(ESTALE, "the library was replaced on disk since it was loaded");
-    }
-  }
-  return file;
-}
-
-// The library whose file name begins with one of `names`: its image and load bias.
 Result<Loader> find_loader(pid_t pid) {
   const std::vector<Mapping> maps = TRY(read_maps(pid));
   const auto first_mapping = [&](std::string_view stem) -> const Mapping* {
@@ -76,15 +56,13 @@ Result<Loader> find_loader(pid_t pid) {
   bool found = false;
   for (const char* stem : {"libc.so.6", "libc-2.", "libdl.so.2", "libdl-2."}) {
     const Mapping* first = first_mapping(stem);
-    if (first == nullptr) {
+    if (first == nullptr || (found && raw(loader.errno_location) != 0)) {
       continue;
     }
-    const std::string file = TRY(read_mapped_file(pid, *first));
-    const ElfImage image = TRY(ElfImage::parse(std::as_bytes(std::span(file))));
-    const uint64_t bias = first->begin - page_down(image.low_address());
+    const LoadedLibrary library = TRY(LoadedLibrary::open(pid, first->begin));
     const auto address = [&](const char* name) -> uint64_t {
-      const auto symbol = image.find_symbol(name);
-      return symbol && symbol->is_function && !symbol->is_ifunc ? symbol->address + bias : 0;
+      const auto found_at = library.find(name);
+      return found_at ? *found_at : 0;
     };
     if (const uint64_t at = address("__errno_location")) {
       loader.errno_location = RemoteAddr{at};
