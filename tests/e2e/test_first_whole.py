@@ -118,10 +118,10 @@ class FirstWhole(EndToEnd):
         self.assert_nothing_left()
 
     def test_start_sees_calls_before_main(self):
-        tool = self.calls("-i", "-e", "/lib/x86_64-linux-gnu/libc.so.6", "__libc_start_main")
+        tool = self.calls("-i", "-e", "/lib/x86_64-linux-gnu/libc.so.6", "__cxa_atexit")
         target = self.session.start([self.session.bin("bpftime"), "start", "/bin/true"])
         self.assertEqual(target.finish()[0], 0)
-        self.assertEqual(counts(tool)[0], 1)
+        self.assertGreaterEqual(counts(tool)[0], 1)
         tool.finish()
         self.session.bpftime("shutdown")
 
