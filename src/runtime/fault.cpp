@@ -1,0 +1,130 @@
+// What happens at a SIGSEGV or SIGBUS while the agent owns them (DESIGN D9, D10).
+#include <signal.h>
+#include <ucontext.h>
+
+#include "base/raw_syscall.hpp"
+#include "helpers/helpers.hpp"
+#include "runtime/run.hpp"
+
+namespace bpftime {
+namespace {
+
+// As the kernel's struct sigaction, and AgentState::old_actions.
+struct KernelAction {
+  uint64_t handler, flags, restorer, mask;
+};
+constexpr uint64_t kSaNodefer = 0x40000000;
+constexpr uint64_t kSaResethand = 0x80000000;
+constexpr uint64_t kDefault = 0;
+constexpr uint64_t kIgnore = 1;
+
+bool is_in(const CodeRange* range, uint64_t ip) {
+  return range != nullptr && ip >= range->begin && ip < range->end;
+}
+
+// Where a running program's hit goes on.
+struct Resume {
+  uint64_t ip, rsp;  // rsp 0: as it is
+};
+
+// The running program of `thread` faulted at `ip`: where to continue; ip 0 = no program did.
+Resume resume_of(uint64_t ip, const ThreadBlock* thread, const AgentState* state) {
+  if (thread == nullptr || thread->hit == nullptr) {
+    return {0, 0};
+  }
+  const auto* const hit = static_cast<const ProbeHit*>(thread->hit);
+  if (hit->ended == kHitFault) {
+    return {0, 0};  // on its way out already: a fault there must not go round for ever
+  }
+  const CodeRange* const own = hit->attached == nullptr ? nullptr : hit->attached->code;
+  if (is_in(own, ip)) {
+    return {own->resume, 0};
+  }
+  const auto* const ranges = reinterpret_cast<const CodeRange*>(state->code_ranges);
+  const uint64_t count =
+      ranges == nullptr ? 0 : state->code_range_count.load(std::memory_order_acquire);
+  for (uint64_t i = 0; i < count; i++) {
+    if (is_in(&ranges[i], ip)) {
+      return {ranges[i].resume, 0};
+    }
+  }
+  // In a helper that the program gave a bad pointer to: past the program, to where run_list called
+  // it. A bucket lock that was held is taken over and repaired by whoever wants it next: this
+  // thread at once, since its hits do not nest, others when it ends.
+  if (state->agent_bytes != 0 && ip - state->agent_base < state->agent_bytes &&
+      hit->leave_ip != 0 &&
+      (hit->attached == nullptr || (hit->attached->flags & kAttachedInternal) == 0)) {
+    return {hit->leave_ip, hit->leave_rsp};
+  }
+  return {0, 0};
+}
+
+// The kernel's default, now: the fault fires again on return, a sent signal is sent again.
+void do_default(int signo, siginfo_t* info, bool was_sent, AgentState* state) {
+  const KernelAction action = {};
+  raw_syscall(SYS_rt_sigaction, static_cast<uint64_t>(signo), reinterpret_cast<uint64_t>(&action),
+              0, 8);
+  state->signals_owned &= ~(1U << signo);
+  if (was_sent) {
+    raw_syscall(SYS_rt_tgsigqueueinfo, static_cast<uint64_t>(raw_syscall(SYS_getpid)),
+                static_cast<uint64_t>(raw_syscall(SYS_gettid)), static_cast<uint64_t>(signo),
+                reinterpret_cast<uint64_t>(info));
+  }
+}
+
+// What the target's own action would have done (kernel/signal.c: get_signal, arch handle_signal).
+void chain(int signo, siginfo_t* info, ucontext_t* context, bool was_sent, AgentState* state) {
+  uint64_t(&old)[4] = state->old_actions[signo];
+  const KernelAction action = {old[0], old[1], old[2], old[3]};
+  if (action.handler == kDefault || (action.handler == kIgnore && !was_sent)) {
+    do_default(signo, info, was_sent, state);
+    return;
+  }
+  if (action.handler == kIgnore) {
+    return;
+  }
+  if ((action.flags & kSaResethand) != 0) {
+    old[0] = kDefault;
+  }
+  uint64_t mask = 0;
+  __builtin_memcpy(&mask, &context->uc_sigmask, sizeof mask);
+  mask |= action.mask;
+  if ((action.flags & kSaNodefer) == 0) {
+    mask |= 1ULL << (signo - 1);
+  }
+  raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<uint64_t>(&mask), 0, 8);
+  // A handler without SA_SIGINFO finds the other two in registers that it does not look at, as from
+  // the kernel.
+  reinterpret_cast<void (*)(int, siginfo_t*, void*)>(action.handler)(signo, info, context);
+}
+
+}  // namespace
+
+void handle_fault(int signo, void* info_bytes, void* ucontext, ThreadBlock* thread,
+                  AgentState* state) {
+  auto* const info = static_cast<siginfo_t*>(info_bytes);
+  auto* const context = static_cast<ucontext_t*>(ucontext);
+  const bool was_sent = info->si_code <= 0;
+  if (!was_sent && (signo == SIGSEGV || signo == SIGBUS)) {
+    auto& registers = context->uc_mcontext.gregs;
+    const auto ip = static_cast<uint64_t>(registers[REG_RIP]);
+    if (const uint64_t resume = checked_copy_resume(ip)) {
+      registers[REG_RIP] = static_cast<greg_t>(resume);
+      return;
+    }
+    if (const Resume resume = resume_of(ip, thread, state); resume.ip != 0) {
+      thread->hit->ended = kHitFault;
+      registers[REG_RIP] = static_cast<greg_t>(resume.ip);
+      registers[REG_RDI] = reinterpret_cast<greg_t>(thread->hit);
+      if (resume.rsp != 0) {
+        registers[REG_RSP] = static_cast<greg_t>(resume.rsp);
+      }
+      return;
+    }
+  }
+  if (signo > 0 && signo < 65) {
+    chain(signo, info, context, was_sent, state);
+  }
+}
+
+}  // namespace bpftime

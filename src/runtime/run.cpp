@@ -1,0 +1,92 @@
+#include "runtime/run.hpp"
+
+#include "helpers/probe_hit.hpp"
+
+namespace bpftime {
+namespace {
+
+// A program that did not end by itself: never again in this process, and its link's owner hears of
+// it.
+[[gnu::noinline]] void disarm(const Attached& item, const ProbeHit& hit, AgentState* state) {
+  if (item.counts == nullptr) {
+    return;
+  }
+  auto& count = hit.ended == kHitOutOfFuel ? item.counts->out_of_fuel : item.counts->faulted;
+  count.fetch_add(1, std::memory_order_relaxed);
+  uint64_t armed = 0;
+  if (item.counts->disarmed.compare_exchange_strong(armed, hit.ended, std::memory_order_relaxed)) {
+    bpftime_say_disarmed(hit.thread, state, item.link, hit.ended);
+  }
+}
+
+#ifdef BPFTIME_AGENT
+#define BPFTIME_VECTOR_CLOBBERS
+#else
+#define BPFTIME_VECTOR_CLOBBERS                                                              \
+  , "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", \
+      "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
+#endif
+
+// Calls the program so that the fault handler can come back here from anywhere below: every
+// register counts as clobbered, so nothing is expected in one that a helper left in the middle
+// would have restored.
+inline __attribute__((always_inline)) void call_program(const Attached& item, void* regs,
+                                                        ProbeHit& hit) {
+  void* context = regs;
+  Hit* engine_hit = &hit;
+  auto function = item.program;
+  __asm__ volatile(
+      "leaq 1f(%%rip), %%rax\n\t"
+      "movq %%rax, %[ip]\n\t"
+      "movq %%rsp, %[sp]\n\t"
+      "call *%[function]\n"
+      "1:"
+      : "+D"(context), "+S"(engine_hit), [function] "+c"(function), [ip] "=m"(hit.leave_ip),
+        [sp] "=m"(hit.leave_rsp)
+      :
+      : "rax", "rdx", "r8", "r9", "r10", "r11", "rbx", "rbp", "r12", "r13", "r14", "r15", "memory",
+        "cc" BPFTIME_VECTOR_CLOBBERS);
+}
+
+}  // namespace
+
+void run_list(const AttachedList* list, void* regs, Site* site, ThreadBlock* thread,
+              AgentState* state) {
+  if (list == nullptr || list->count == 0 || !is_armed(state)) {
+    return;
+  }
+  thread->hits++;
+  ProbeHit hit;
+  hit.reserved = 0;
+  hit.program_rsp = 0;
+  hit.leave_ip = 0;
+  hit.leave_rsp = 0;
+  hit.thread = thread;
+  hit.regs = regs;
+  hit.site = site;
+  hit.function_ip = site == nullptr ? 0 : site->address;
+  hit.cpu = kNoCpu;
+  hit.process = &state->process;
+  for (uint32_t i = 0; i < list->count; i++) {
+    const Attached& item = list->items[i];
+    if (item.counts != nullptr && item.counts->disarmed.load(std::memory_order_relaxed) != 0)
+        [[unlikely]] {
+      continue;
+    }
+    hit.slots = item.slots;
+    hit.fuel = kHitFuel;
+    hit.ended = kHitNormal;
+    hit.attached = &item;
+    thread->hit = &hit;
+    call_program(item, regs, hit);
+    thread->hit = nullptr;
+    if (hit.ended != kHitNormal) [[unlikely]] {
+      disarm(item, hit, state);
+    }
+    if ((item.flags & kAttachedCounted) != 0 && item.counts != nullptr) {
+      item.counts->run.fetch_add(1, std::memory_order_relaxed);
+    }
+  }
+}
+
+}  // namespace bpftime

@@ -1,0 +1,145 @@
+#include "runtime/run.hpp"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "runtime/testing/armed.hpp"
+
+namespace {
+struct Said {
+  uint32_t link = 0, why = 0, times = 0;
+};
+Said& said() {
+  static Said one;
+  return one;
+}
+std::string& trace() {
+  static std::string text;
+  return text;
+}
+}  // namespace
+
+extern "C" {
+void bpftime_say_printk(bpftime::ProbeHit*, const char*, uint32_t) {}
+void bpftime_say_disarmed(bpftime::ThreadBlock*, bpftime::AgentState*, uint32_t link,
+                          uint32_t why) {
+  said().link = link;
+  said().why = why;
+  said().times++;
+}
+}
+
+namespace bpftime {
+namespace {
+
+using testing::Armed;
+using testing::List;
+
+uint64_t note(void* /*ctx*/, Hit* hit) {
+  const auto& self = static_cast<const ProbeHit&>(*hit);
+  trace() += std::to_string(self.attached->cookie) + " ";
+  return 0;
+}
+uint64_t out_of_fuel(void* /*ctx*/, Hit* hit) {
+  trace() += "fuel ";
+  hit->ended = kHitOutOfFuel;
+  return 0;
+}
+uint64_t look(void* ctx, Hit* hit) {
+  const auto& self = static_cast<const ProbeHit&>(*hit);
+  EXPECT_EQ(ctx, self.regs);
+  EXPECT_EQ(self.function_ip, 0x4711U);
+  EXPECT_EQ(self.thread->hit, hit);
+  EXPECT_EQ(self.fuel, kHitFuel);
+  EXPECT_EQ(self.slots[0], 55U);
+  EXPECT_EQ(self.ended, static_cast<uint32_t>(kHitNormal));
+  trace() += "look ";
+  return 0;
+}
+
+Attached program(uint64_t (*function)(void*, Hit*), uint64_t cookie = 0,
+                 HitCounts* counts = nullptr, uint32_t flags = 0) {
+  Attached item = {};
+  item.program = function;
+  item.cookie = cookie;
+  item.counts = counts;
+  item.flags = flags;
+  item.link = static_cast<uint32_t>(cookie);
+  return item;
+}
+
+TEST(RunList, RunsProgramsInTheOrderOfAttaching) {
+  trace().clear();
+  Armed armed;
+  const List list({program(note, 3), program(note, 1), program(note, 2)});
+  armed.hit(list.get());
+  EXPECT_EQ(trace(), "3 1 2 ");
+  EXPECT_EQ(armed.thread.hits, 1U);
+  EXPECT_EQ(armed.thread.hit, nullptr);
+}
+
+TEST(RunList, TheHitTellsWhereItIs) {
+  trace().clear();
+  Armed armed;
+  const uint64_t slots[] = {55};
+  uint64_t regs[21] = {};
+  Attached item = program(look);
+  item.slots = slots;
+  const List list({item});
+  armed.hit(list.get(), regs);
+  EXPECT_EQ(trace(), "look ");
+}
+
+TEST(RunList, AnEmptyOrWipedListPassesThrough) {
+  trace().clear();
+  Armed armed;
+  armed.hit(nullptr);
+  const List empty({});
+  armed.hit(empty.get());
+  EXPECT_EQ(trace(), "");
+}
+
+TEST(RunList, ADeadBrokerStopsPrograms) {
+  trace().clear();
+  Armed armed;
+  const List list({program(note, 1)});
+  armed.alive.word = 77 | 0x40000000;  // as the kernel marks it
+  armed.hit(list.get());
+  EXPECT_EQ(trace(), "");
+  armed.state.alive = nullptr;
+  armed.hit(list.get());
+  EXPECT_EQ(trace(), "");
+}
+
+TEST(RunList, AProgramThatUsedUpItsFuelIsDisarmedAndSaidOnceAndTheOthersRun) {
+  trace().clear();
+  said() = Said();
+  Armed armed;
+  HitCounts counts = {};
+  const List list({program(note, 1), program(out_of_fuel, 9, &counts), program(note, 2)});
+  armed.hit(list.get());
+  EXPECT_EQ(trace(), "1 fuel 2 ");
+  armed.hit(list.get());
+  EXPECT_EQ(trace(), "1 fuel 2 1 2 ");
+  EXPECT_EQ(said().times, 1U);
+  EXPECT_EQ(said().link, 9U);
+  EXPECT_EQ(said().why, static_cast<uint32_t>(kHitOutOfFuel));
+  EXPECT_EQ(counts.out_of_fuel.load(), 1U);
+  EXPECT_EQ(counts.disarmed.load(), static_cast<uint64_t>(kHitOutOfFuel));
+}
+
+TEST(RunList, RunsAreCountedWhereAsked) {
+  Armed armed;
+  HitCounts counted = {};
+  HitCounts not_counted = {};
+  const List list({program(note, 1, &counted, kAttachedCounted), program(note, 2, &not_counted)});
+  for (int i = 0; i < 5; i++) {
+    armed.hit(list.get());
+  }
+  EXPECT_EQ(counted.run.load(), 5U);
+  EXPECT_EQ(not_counted.run.load(), 0U);
+}
+
+}  // namespace
+}  // namespace bpftime
