@@ -57,7 +57,7 @@ void for_seeds(double seconds, uint64_t least, Body body) {
 }
 
 TEST(Differential, EnginesAgreeOnRandomPrograms) {
-  for_seeds(4.0, 500, [](uint64_t seed) {
+  for_seeds(3.0, 500, [](uint64_t seed) {
     const std::vector<uint8_t> bytes = random_bytes(seed, 3000);
     ByteSource source(bytes);
     GeneratorOptions options;
@@ -107,7 +107,7 @@ TEST(Differential, KernelAgreesOnRandomPrograms) {
   }
   int accepted = 0;
   int refused = 0;
-  for_seeds(4.0, 100, [&](uint64_t seed) {
+  for_seeds(3.0, 100, [&](uint64_t seed) {
     const std::vector<uint8_t> bytes = random_bytes(seed * 77, 1200);
     ByteSource source(bytes);
     GeneratorOptions options;
@@ -143,6 +143,77 @@ TEST(Differential, KernelAgreesOnRandomPrograms) {
   });
   std::printf("%d taken by the kernel, %d not\n", accepted, refused);
   EXPECT_GT(accepted, refused);
+}
+
+// Random changes to fields of valid programs: what the kernel takes, decode() takes.
+TEST(Differential, DecoderTakesWhatTheKernelTakes) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "BPF_PROG_LOAD needs root";
+  }
+  int accepted = 0;
+  for_seeds(2.5, 100, [&](uint64_t seed) {
+    const std::vector<uint8_t> bytes = random_bytes(seed * 991, 300);
+    ByteSource source(bytes);
+    GeneratorOptions options;
+    options.for_kernel = true;
+    options.max_units = 8;
+    std::vector<bpf_insn> insns = Generator(source, options).run();
+    uint64_t state = seed;
+    bpf_insn& changed = insns[next_random(&state) % insns.size()];
+    const uint64_t value = next_random(&state);
+    switch (value % 6) {
+      case 0:
+        changed.code = static_cast<uint8_t>(value >> 8);
+        break;
+      case 1:
+        changed.code ^= static_cast<uint8_t>(1U << (value >> 8) % 8);
+        break;
+      case 2:
+        changed.off = static_cast<int16_t>((value >> 8) % 40);
+        break;
+      case 3:
+        changed.imm = static_cast<int32_t>((value >> 8) % 0x120);
+        break;
+      case 4:
+        changed.src_reg = (value >> 8) & 0xf;
+        break;
+      default:
+        changed.dst_reg = (value >> 8) & 0xf;
+        break;
+    }
+    if (changed.code == (BPF_JMP | BPF_EXIT) && changed.off != 0) {
+      return;  // the one field that we check and the kernel does not
+    }
+    bpf_attr attr{};
+    attr.prog_type = BPF_PROG_TYPE_KPROBE;
+    attr.insns = reinterpret_cast<uint64_t>(insns.data());
+    attr.insn_cnt = static_cast<uint32_t>(insns.size());
+    attr.license = reinterpret_cast<uint64_t>("GPL");
+    const UniqueFd loaded(static_cast<int>(bpf(BPF_PROG_LOAD, &attr)));
+    if (!loaded) {
+      return;
+    }
+    ++accepted;
+    DecodeProblem problem;
+    const auto program = decode(std::span(insns), &problem);
+    if (!program) {
+      // The verifier looks at what can be reached only; decode() at everything.
+      static std::vector<char> log(16 << 20);
+      attr.log_level = 2;
+      attr.log_size = static_cast<uint32_t>(log.size());
+      attr.log_buf = reinterpret_cast<uint64_t>(log.data());
+      const UniqueFd again(static_cast<int>(bpf(BPF_PROG_LOAD, &attr)));
+      const std::string line = "\n" + std::to_string(problem.insn) + ": (";
+      if (std::strstr(log.data(), line.c_str()) == nullptr) {
+        return;
+      }
+    }
+    ASSERT_TRUE(program) << "seed " << seed << ", instruction " << problem.insn << ": "
+                         << problem.why << "\n"
+                         << print(insns[problem.insn], nullptr, problem.insn);
+  });
+  std::printf("%d taken by the kernel\n", accepted);
+  EXPECT_GT(accepted, 50);
 }
 
 }  // namespace
