@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -100,6 +101,10 @@ void Session::link_disarmed(LinkId id, pid_t pid, HitEnd why) {
 }
 
 void Session::target_gone(OwnerId, pid_t pid) {
+  for_probes_.erase(pid);
+  if (::kill(pid, 0) != 0 && errno == ESRCH) {
+    asked_for_.erase(pid);  // what was asked for holds through an exec
+  }
   log("process " + std::to_string(pid) + " is no target any more");
   if (on_change_) {
     on_change_();
@@ -129,8 +134,29 @@ void Session::sync_soon() {
       if (!done) {
         log(std::string("targets not all changed: ") + done.error().why);
       }
+      leave_unneeded_targets();
     }
   });
+}
+
+void Session::leave_unneeded_targets() {
+  if (for_probes_.empty()) {
+    return;
+  }
+  const auto events = objects_.all<PerfEventObject>();
+  const std::set<pid_t> candidates = for_probes_;  // detaching tells target_gone()
+  for (const pid_t pid : candidates) {
+    const bool needed = std::any_of(events.begin(), events.end(),
+                                    [pid](const auto& event) { return event->pid == pid; });
+    if (!needed) {
+      for_probes_.erase(pid);
+      (void)targets_->detach(pid);  // it may have ended
+    }
+  }
+  // What these processes forked came in with them.
+  if (events.empty() && asked_for_.empty() && targets_->count() != 0) {
+    targets_->detach_all();
+  }
 }
 
 Result<void> Session::arm(const Caller& caller, PerfEventObject* event) {
@@ -145,6 +171,7 @@ Result<void> Session::arm(const Caller& caller, PerfEventObject* event) {
           ::strerrorname_np(attached.error().code) + ")");
       return attached.error();
     }
+    for_probes_.insert(event->pid);
     if (on_change_) {
       on_change_();
     }
@@ -270,6 +297,8 @@ Result<pid_t> live_pid(int64_t value) {
 Result<Reply> Session::attach_command(const Request& request) {
   const pid_t pid = TRY(live_pid(request.args[0]));
   TRY(targets_->attach(pid));
+  asked_for_.insert(pid);
+  for_probes_.erase(pid);
   if (on_change_) {
     on_change_();
   }
@@ -281,6 +310,8 @@ Result<Reply> Session::detach_command(const Request& request) {
     Reply reply;
     reply.value = static_cast<int64_t>(targets_->count());
     targets_->detach_all();
+    asked_for_.clear();
+    for_probes_.clear();
     if (on_change_) {
       on_change_();
     }
@@ -290,6 +321,8 @@ Result<Reply> Session::detach_command(const Request& request) {
     return make_error(ESRCH, "no such process");
   }
   TRY(targets_->detach(static_cast<pid_t>(request.args[0])));
+  asked_for_.erase(static_cast<pid_t>(request.args[0]));
+  for_probes_.erase(static_cast<pid_t>(request.args[0]));
   if (on_change_) {
     on_change_();
   }
@@ -304,6 +337,7 @@ Result<Reply> Session::start_command(const Caller& caller, const Request& reques
     return make_error(EPERM, "a process starts only itself");
   }
   TRY(targets_->attach_at_exec(pid));
+  asked_for_.insert(pid);
   return Reply{};
 }
 

@@ -17,6 +17,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -135,6 +136,8 @@ class Session : public TargetHost {
                            uint64_t cookie);
   void objects_changed();
   void sync_soon();
+  // Takes the agent out of processes that it came into only for a probe which is gone.
+  void leave_unneeded_targets();
 
   EventLoop* loop_;
   Config config_;
@@ -146,6 +149,8 @@ class Session : public TargetHost {
   std::map<uint64_t, size_t> pending_;  // by Caller::key
   std::unique_ptr<ProgramCompiler> compiler_;
   uint64_t sync_timer_ = 0;
+  std::set<pid_t> asked_for_;   // attached or started by a command
+  std::set<pid_t> for_probes_;  // attached because a probe names them
   bool shutting_down_ = false;
 };
 

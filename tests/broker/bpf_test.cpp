@@ -239,6 +239,37 @@ TEST(PerfEvent, AProbeOfAProcessBringsTheAgentIn) {
   }
 }
 
+TEST(PerfEvent, TheAgentLeavesWithTheLastProbeThatBroughtIt) {
+  Bench bench;
+  const int program = bench.program();
+  const int event = bench.event(::getpid(), false);
+  const int link = Bench::keep(bench.ask(requests::link_create(program, event)));
+  EXPECT_EQ(bench.record->targets.count(::getpid()), 1U);
+  ::close(link);
+  bench.settle();
+  EXPECT_EQ(bench.record->targets.count(::getpid()), 1U);  // the event may get another program
+  ::close(event);
+  bench.settle();
+  EXPECT_TRUE(bench.record->targets.empty());
+  ::close(program);
+}
+
+TEST(PerfEvent, TheAgentStaysWhereItWasAskedFor) {
+  Bench bench;
+  Request attach;
+  attach.kind = MessageKind::kAttach;
+  attach.args[0] = ::getpid();
+  ASSERT_EQ(bench.ask(std::move(attach)).value, 0);
+  const int program = bench.program();
+  const int event = bench.event(::getpid(), false);
+  const int link = Bench::keep(bench.ask(requests::link_create(program, event)));
+  for (const int fd : {program, event, link}) {
+    ::close(fd);
+  }
+  bench.settle();
+  EXPECT_EQ(bench.record->targets.count(::getpid()), 1U);
+}
+
 TEST(PerfEvent, AProbeOfAProcessStaysOutsideWithNoAttach) {
   Bench bench;
   bench.caller.no_attach = true;
