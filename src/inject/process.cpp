@@ -207,6 +207,15 @@ Result<UniqueFd> open_pidfd(pid_t pid) {
   return UniqueFd(static_cast<int>(fd));
 }
 
+Result<UniqueFd> take_fd(pid_t pid, int remote_fd) {
+  const UniqueFd pidfd = TRY(open_pidfd(pid));
+  const long fd = ::syscall(SYS_pidfd_getfd, pidfd.get(), remote_fd, 0);
+  if (fd < 0) {
+    return make_error(errno, "pidfd_getfd");
+  }
+  return UniqueFd(static_cast<int>(fd));
+}
+
 Result<std::vector<std::pair<uint64_t, uint64_t>>> read_auxv(pid_t pid) {
   const std::string text = TRY(read_proc(pid, "auxv"));
   std::vector<std::pair<uint64_t, uint64_t>> values;

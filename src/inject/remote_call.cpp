@@ -28,7 +28,7 @@ __asm__(R"(
   .globl bpftime_mailbox_code, bpftime_mailbox_code_end
   .hidden bpftime_mailbox_code, bpftime_mailbox_code_end
 bpftime_mailbox_code:
-1:  movl $200, %r15d
+1:  movl $100, %r15d
 2:  movl 0(%rbx), %eax
     cmpl %ebp, %eax
     jne 3f
@@ -162,26 +162,38 @@ std::vector<std::byte> framed_xstate(std::vector<std::byte> xstate) {
 }
 
 // Somewhere to run a system call from: two bytes, 0f 05 (Intel SDM 2B, SYSCALL).
-Result<uint64_t> find_syscall_instruction(const StoppedProcess& process) {
-  const std::vector<Mapping> maps = TRY(read_maps(process.pid()));
+Result<uint64_t> find_syscall_in(const StoppedProcess& process, uint64_t begin, uint64_t end) {
+  constexpr uint64_t kChunk = 64 << 10;
   std::vector<std::byte> code;
-  for (const bool want_vdso : {true, false}) {
-    for (const Mapping& mapping : maps) {
-      if ((mapping.prot & PROT_EXEC) == 0 || (mapping.path == "[vdso]") != want_vdso ||
-          mapping.path == "[vsyscall]") {
-        continue;
+  for (uint64_t at = begin; at < end; at += kChunk - 1) {
+    code.resize(std::min(kChunk, end - at));
+    TRY(process.read(RemoteAddr{at}, code));
+    for (size_t i = 0; i + 1 < code.size(); ++i) {
+      if (code[i] == std::byte{0x0f} && code[i + 1] == std::byte{0x05}) {
+        return at + i;
       }
-      constexpr uint64_t kChunk = 256 << 10;
-      for (uint64_t at = mapping.begin; at < mapping.end; at += kChunk - 1) {
-        code.resize(std::min(kChunk, mapping.end - at));
-        if (!process.read(RemoteAddr{at}, code)) {
-          break;
-        }
-        for (size_t i = 0; i + 1 < code.size(); ++i) {
-          if (code[i] == std::byte{0x0f} && code[i + 1] == std::byte{0x05}) {
-            return at + i;
+    }
+  }
+  return make_error(ENOENT, "no syscall instruction there");
+}
+
+Result<uint64_t> find_syscall_instruction(const StoppedProcess& process) {
+  if (const auto auxv = read_auxv(process.pid())) {
+    for (const auto& [key, value] : *auxv) {
+      if (key == AT_SYSINFO_EHDR) {
+        for (uint64_t page = value; page < value + 4 * kPage; page += kPage) {
+          if (const auto found = find_syscall_in(process, page, page + kPage)) {
+            return *found;
           }
         }
+      }
+    }
+  }
+  const std::vector<Mapping> maps = TRY(read_maps(process.pid()));
+  for (const Mapping& mapping : maps) {
+    if ((mapping.prot & PROT_EXEC) != 0 && mapping.path != "[vsyscall]") {
+      if (const auto found = find_syscall_in(process, mapping.begin, mapping.end)) {
+        return *found;
       }
     }
   }
@@ -414,23 +426,7 @@ Result<void> RemoteThread::start_mailbox() {
   if (failed(code)) {
     return {};
   }
-  // Our end of this pair is closed by the kernel when we die: then the thread takes itself back.
   StoppedProcess& process = *process_;
-  const RemoteAddr scratch{region_ + kScratchAt};
-  const uint64_t made =
-      TRY(drive(SYS_socketpair, {AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, raw(scratch), 0, 0}));
-  if (made != 0) {
-    return {};
-  }
-  const auto pair = TRY((process.read_value<std::pair<int, int>>(scratch)));
-  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, process.pid(), 0)));
-  our_lifeline_.reset(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), pair.second, 0)));
-  lifeline_ = pair.first;
-  if (!our_lifeline_) {
-    (void)drive(SYS_close, {static_cast<uint64_t>(pair.second), 0, 0, 0, 0, 0});
-    return {};
-  }
-
   // SAFETY: the code is position independent and ends in a loop; only this thread runs it.
   TRY(process.write(
       RemoteAddr{region_},
@@ -442,7 +438,7 @@ Result<void> RemoteThread::start_mailbox() {
   TRY(process.write(RemoteAddr{region_ + kXstateAt}, framed_xstate(xstate_)));
   Mailbox mailbox = {};
   mailbox.frame = region_ + kFrameAt + 8;  // rt_sigreturn looks 8 below the stack pointer
-  mailbox.lifeline = lifeline_;
+  mailbox.lifeline = -1;
   TRY(process.write_value(RemoteAddr{region_ + kMailboxAt}, mailbox));
 
   Registers registers = saved_;
@@ -460,8 +456,28 @@ Result<void> RemoteThread::start_mailbox() {
   has_run_ = has_mailbox_ = true;
   sequence_ = 0;
 
-  TRY(post(0, SYS_close, {static_cast<uint64_t>(pair.second), 0, 0, 0, 0, 0}));
+  // Our end of this pair is closed by the kernel when we die: then the thread takes itself back.
+  // (Without one it does not sleep but yields.)
+  const RemoteAddr scratch{region_ + kScratchAt};
+  if (TRY(post(0, SYS_socketpair, {AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, raw(scratch), 0, 0})) ==
+      0) {
+    const auto pair = TRY((process.read_value<std::pair<int, int>>(scratch)));
+    if (auto ours = take_fd(process.pid(), pair.second)) {
+      our_lifeline_ = std::move(*ours);
+    }
+    TRY(post(0, SYS_close, {static_cast<uint64_t>(pair.second), 0, 0, 0, 0, 0}));
+    if (!our_lifeline_) {
+      TRY(post(0, SYS_close, {static_cast<uint64_t>(pair.first), 0, 0, 0, 0, 0}));
+      return {};
+    }
+    lifeline_ = pair.first;
+    TRY(set_lifeline(lifeline_));
+  }
   return {};
+}
+
+Result<void> RemoteThread::set_lifeline(int fd) {
+  return process_->write_value(RemoteAddr{region_ + kMailboxAt + offsetof(Mailbox, lifeline)}, fd);
 }
 
 // What may happen to the thread while it runs on its mailbox. An error: it does so no longer.
@@ -533,7 +549,7 @@ Result<uint64_t> RemoteThread::post(uint64_t function, uint64_t number, const ui
         return make_error(ETIMEDOUT, "a call in the target does not return in time");
       }
     }
-    if (round > 20) {
+    if (round > 8) {
       sched_yield();
     }
   }
@@ -541,6 +557,14 @@ Result<uint64_t> RemoteThread::post(uint64_t function, uint64_t number, const ui
 
 // The thread stops again, so that it can be driven.
 Result<void> RemoteThread::stop_mailbox() {
+  if (lifeline_ >= 0 && set_lifeline(-1)) {  // first: the number may soon be another file's
+    if (post(0, SYS_close, {static_cast<uint64_t>(lifeline_), 0, 0, 0, 0, 0})) {
+      lifeline_ = -1;
+    }
+  }
+  if (!has_mailbox_) {
+    return {};
+  }
   ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr);
   while (has_mailbox_) {
     const auto status = wait_for_stop(tid_, std::max(deadline_ns_, deadline_in_ms(200)));

@@ -50,6 +50,7 @@ class RemoteThread {
   RemoteThread() = default;
   Result<void> start_mailbox();
   Result<uint64_t> post(uint64_t function, uint64_t number, const uint64_t (&args)[6]);
+  Result<void> set_lifeline(int fd);
   Result<void> stop_mailbox();
   Result<uint64_t> drive(long number, const uint64_t (&args)[6]);
   Result<uint64_t> drive_call(uint64_t function, const uint64_t (&args)[6]);

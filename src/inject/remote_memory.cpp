@@ -80,15 +80,6 @@ Result<KernelSigaction> remote_sigaction(RemoteThread& thread, int signal,
   return thread.process().read_value<KernelSigaction>(RemoteAddr{old_at});
 }
 
-Result<UniqueFd> take_fd(pid_t pid, int remote_fd) {
-  const UniqueFd pidfd = TRY(open_pidfd(pid));
-  const long fd = ::syscall(SYS_pidfd_getfd, pidfd.get(), remote_fd, 0);
-  if (fd < 0) {
-    return make_error(errno, "pidfd_getfd");
-  }
-  return UniqueFd(static_cast<int>(fd));
-}
-
 Result<RemoteChannel> remote_channel(RemoteThread& thread) {
   const uint64_t scratch = raw(TRY(thread.scratch()));
   TRY(thread.syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, scratch));

@@ -45,7 +45,6 @@ Result<RemoteChannel> remote_channel(RemoteThread& thread);
 inline constexpr size_t kMaxFdsAtOnce = 32;
 Result<std::vector<int>> send_fds(RemoteThread& thread, const RemoteChannel& channel,
                                   std::span<const int> fds);
-// Takes a file descriptor of the target (a duplicate; pidfd_getfd, else /proc/PID/fd).
-Result<UniqueFd> take_fd(pid_t pid, int remote_fd);
+// The other way: take_fd() in inject/process.hpp.
 
 }  // namespace bpftime

@@ -183,6 +183,24 @@ TEST(StoppedProcess, KilledWhileStoppingNeverHangs) {
   }
 }
 
+// The parent of a vfork waits uninterruptibly: it cannot be stopped in time, and must not stay
+// stopped afterwards.
+TEST(StoppedProcess, ThreadThatDoesNotComeIsEtimedoutAndLetGoLater) {
+  TargetProcess target("inject_target", "vfork");
+  await_state(target.pid(), 'D');
+  auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(50));
+  ASSERT_FALSE(process);
+  EXPECT_EQ(process.error().code, ETIMEDOUT);
+  EXPECT_EQ(let_late_threads_go(), 1U);
+  std::thread ending([&] { EXPECT_EQ(target.finish(), 0) << target.output(); });
+  const uint64_t deadline = deadline_in_ms(kPatience);
+  while (let_late_threads_go() != 0 && monotonic_ns() < deadline) {
+    usleep(500);
+  }
+  EXPECT_EQ(let_late_threads_go(), 0U);
+  ending.join();
+}
+
 TEST(StoppedProcess, TracedByAnotherFailsWithEbusy) {
   TargetProcess target("inject_target", "idle");
   int ready[2];

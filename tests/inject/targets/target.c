@@ -212,6 +212,17 @@ int main(int argc, char** argv) {
     pthread_detach(threads[0]);
     pthread_exit(0);
   }
+  if (strcmp(mode, "vfork") == 0) {
+    printf("ready\n");
+    fflush(stdout);
+    char c;
+    if (vfork() == 0) {
+      while (read(0, &c, 1) > 0) {
+      }
+      _exit(0);
+    }
+    return 0;
+  }
   if (strcmp(mode, "idle") == 0) {
     printf("ready\n");
     fflush(stdout);
