@@ -261,7 +261,8 @@ Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
     return make_error(ENOENT, "this process has no agent");
   }
   bool restored = false;
-  for (int round = 0;; round++) {
+  // A thread that is inside needs a CPU to get out: looked for again at growing intervals, since each look stops all.
+  for (int pause_ms = 1;; pause_ms = std::min(pause_ms * 2, 100)) {
     AgentImage image{};
     {
       StoppedProcess process = TRY(StoppedProcess::stop(pid, deadline_ns));
@@ -275,10 +276,10 @@ Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
       }
       if (!TRY(is_quiescent(process, *arena, false))) {
         process.release();
-        if (monotonic_ns() + 5000000 > deadline_ns || round > 100) {
+        if (monotonic_ns() + static_cast<uint64_t>(pause_ms) * 1000000 > deadline_ns) {
           return TakenOut::kCodeRestored;
         }
-        ::poll(nullptr, 0, 2);  // a thread is inside: let it run on and look again
+        ::poll(nullptr, 0, pause_ms);
         continue;
       }
       image = AgentImage{RemoteAddr{state->agent_base}, state->agent_bytes,

@@ -42,6 +42,7 @@ namespace {
 
 constexpr uint64_t kRoomBytes = 64 << 10;
 constexpr uint64_t kSlotBytes = kMaxTrampolineBytes;
+constexpr uint64_t kTakeOutMs = 4000;  // until every thread has left what is to be unmapped
 constexpr size_t kRetiredAtOnce = 64;  // looking whether they can be used again costs a walk of all stacks
 constexpr uint64_t kTableBytes = uint64_t{kMaxSites} * sizeof(Site);
 constexpr uint64_t kHwcap2Fsgsbase = 2;  // AT_HWCAP2 bit, asm/hwcap2.h
@@ -1269,7 +1270,7 @@ Result<void> Targets::Impl::detach(pid_t pid) {
   auto t = std::move(it->second);
   targets.erase(it);
   (void)unregister(t.get());
-  const auto out = take_out(pid, deadline());
+  const auto out = take_out(pid, deadline_in_ms(kTakeOutMs));
   if (!out) {
     host->log("process " + std::to_string(pid) + ": not taken out: " + out.error().why);
   } else if (*out == TakenOut::kCodeRestored) {
