@@ -1,5 +1,6 @@
-// Measuring: contenders run in turns, many short repetitions each, so that a disturbance hits all alike; the minimum is
-// what the code costs, median and p99 say what it costs here. Results are one JSON array (DESIGN §5).
+// Measuring: contenders run in turns, many short repetitions each, so that a disturbance hits all
+// alike; the minimum is what the code costs, median and p99 say what it costs here. Results are one
+// JSON array (DESIGN §5).
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -19,11 +20,11 @@ inline uint64_t now_ns() {
 
 struct Contender {
   std::string scenario, name;
-  std::function<void()> run;           // the timed loop: `calls` operations
+  std::function<void()> run;  // the timed loop: `calls` operations
   uint64_t calls = 1;
-  std::function<void()> before = {};   // untimed, before each repetition (arm, patch)
-  std::function<void()> after = {};    // untimed
-  std::string net_of = {};             // contender whose figures are subtracted (same scenario), else none
+  std::function<void()> before = {};  // untimed, before each repetition (arm, patch)
+  std::function<void()> after = {};   // untimed
+  std::string net_of = {};  // contender whose figures are subtracted (same scenario), else none
 };
 
 struct Figure {
@@ -38,8 +39,7 @@ inline double quantile(const std::vector<double>& sorted, double q) {
 }
 
 // ns per operation of each contender, in its order; `repetitions` turns after one warm-up turn.
-inline std::vector<Figure> measure(const std::vector<Contender>& contenders,
-                                   uint64_t repetitions) {
+inline std::vector<Figure> measure(const std::vector<Contender>& contenders, uint64_t repetitions) {
   std::vector<std::vector<double>> times(contenders.size());
   for (uint64_t turn = 0; turn <= repetitions; turn++) {
     for (size_t i = 0; i < contenders.size(); i++) {

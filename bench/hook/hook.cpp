@@ -1,4 +1,5 @@
-// probe/*_empty in one process: what the hook itself costs, callbacks empty, net of the unhooked call. Prints JSON.
+// probe/*_empty in one process: what the hook itself costs, callbacks empty, net of the unhooked
+// call. Prints JSON.
 #include <sched.h>
 
 #include <cstdlib>
@@ -10,8 +11,8 @@ using namespace bpftime;
 using namespace bpftime::testing;
 
 // Functions of one shape (nop5; lea; ret), each for one contender.
-#define TARGET(name)                                                               \
-  extern "C" long name(long);                                                      \
+#define TARGET(name)                                                                \
+  extern "C" long name(long);                                                       \
   __asm__(".text; .p2align 6; .globl " #name "; .type " #name ", @function; " #name \
           ": .byte 0x0f,0x1f,0x44,0,0; lea 1(%rdi), %rax; ret; .size " #name ", .-" #name)
 TARGET(plain_target);
@@ -61,8 +62,7 @@ int main(int argc, char** argv) {
   sched_setaffinity(0, sizeof one, &one);
   start_fake_broker();
   floor_entry_back = reinterpret_cast<void*>(reinterpret_cast<uint64_t>(&floor_entry_target) + 5);
-  floor_return_back =
-      reinterpret_cast<void*>(reinterpret_cast<uint64_t>(&floor_return_target) + 5);
+  floor_return_back = reinterpret_cast<void*>(reinterpret_cast<uint64_t>(&floor_return_target) + 5);
   patch_floor(&floor_entry_target, &floor_entry_trampoline);
   patch_floor(&floor_return_target, &floor_return_trampoline);
   hook_bytes(reinterpret_cast<void*>(&entry_target), 10, Probe::kEntry);

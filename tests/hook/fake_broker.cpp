@@ -1,7 +1,5 @@
 #include "fake_broker.hpp"
 
-
-
 #include <asm/prctl.h>
 #include <dlfcn.h>
 #include <elf.h>
@@ -46,8 +44,8 @@ uint8_t* near_memory(uint64_t near, uint64_t bytes) {
 
 void write_text(uint64_t at, const void* bytes, uint64_t size) {
   const int memory = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
-  if (memory < 0 || pwrite(memory, bytes, size, static_cast<off_t>(at)) !=
-                        static_cast<ssize_t>(size)) {
+  if (memory < 0 ||
+      pwrite(memory, bytes, size, static_cast<off_t>(at)) != static_cast<ssize_t>(size)) {
     die("write", "/proc/self/mem");
   }
   close(memory);
@@ -88,6 +86,8 @@ AgentState* start_fake_broker() {
   return g_state;
 }
 
+void use_hashed_thunks(bool yes) { start_fake_broker()->use_gs = yes ? 0 : 1; }
+
 void Hooked::arm(Probe probe) {
   site->on_entry.store(probe != Probe::kReturn ? &g_list : nullptr);
   site->on_return.store(probe != Probe::kEntry ? &g_list : nullptr);
@@ -126,12 +126,13 @@ Hooked hook_bytes(void* function, uint64_t function_bytes, Probe probe, uint64_t
   input.bytes_to_next_function = (function_bytes + 15) / 16 * 16;
   input.room = static_cast<RemoteAddr>(reinterpret_cast<uint64_t>(g_room + g_room_used));
   input.site_record = static_cast<RemoteAddr>(reinterpret_cast<uint64_t>(hooked.site));
-  input.entry_thunk =
-      static_cast<RemoteAddr>(reinterpret_cast<uint64_t>(&bpftime_entry_thunk));
-  input.inside_thunk =
-      static_cast<RemoteAddr>(reinterpret_cast<uint64_t>(&bpftime_inside_thunk));
-  input.return_thunk =
-      static_cast<RemoteAddr>(reinterpret_cast<uint64_t>(&bpftime_return_thunk));
+  const bool gs = state->use_gs != 0;
+  const auto at = [](void (*thunk)()) {
+    return static_cast<RemoteAddr>(reinterpret_cast<uint64_t>(thunk));
+  };
+  input.entry_thunk = at(gs ? &bpftime_entry_thunk : &bpftime_entry_thunk_hashed);
+  input.inside_thunk = at(gs ? &bpftime_inside_thunk : &bpftime_inside_thunk_hashed);
+  input.return_thunk = at(gs ? &bpftime_return_thunk : &bpftime_return_thunk_hashed);
   input.site_index = index;
   input.wants_return = probe != Probe::kEntry;
   Result<Plan> plan = plan_patch(input);
@@ -145,8 +146,7 @@ Hooked hook_bytes(void* function, uint64_t function_bytes, Probe probe, uint64_t
     return hooked;
   }
   hooked.plan = std::move(plan).value();
-  std::memcpy(g_room + g_room_used, hooked.plan.trampoline.data(),
-              hooked.plan.trampoline.size());
+  std::memcpy(g_room + g_room_used, hooked.plan.trampoline.data(), hooked.plan.trampoline.size());
   g_room_used += (hooked.plan.trampoline.size() + 15) / 16 * 16;
   hooked.arm(probe);
   write_text(begin + offset, hooked.plan.patch.after, hooked.plan.patch.site_bytes);

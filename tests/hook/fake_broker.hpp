@@ -1,5 +1,6 @@
-// What the broker does to a target, done by a test to its own process: a site table, rooms for trampolines, patches
-// written through /proc/self/mem (text is never made writable). For tests and benchmarks of hook.
+// What the broker does to a target, done by a test to its own process: a site table, rooms for
+// trampolines, patches written through /proc/self/mem (text is never made writable). For tests and
+// benchmarks of hook.
 #pragma once
 #include <cstdint>
 
@@ -22,7 +23,8 @@ struct Hooked {
 
 // Sets up AgentState and this thread's gs base (threads made later inherit it). Idempotent.
 AgentState* start_fake_broker();
-// Size by the dynamic symbol table: link with exports. Aborts with a message on refusal, unless `refusal` is given.
+// Size by the dynamic symbol table: link with exports. Aborts with a message on refusal, unless
+// `refusal` is given.
 Hooked hook_function(void* function, Probe probe, uint64_t offset = 0,
                      const Error** refusal = nullptr);
 Hooked hook_bytes(void* function, uint64_t function_bytes, Probe probe, uint64_t offset = 0,
@@ -31,6 +33,8 @@ template <class F>
 Hooked hook(F* function, Probe probe) {
   return hook_function(reinterpret_cast<void*>(function), probe);
 }
+// From now on: hook through the thunks that do not use gs.
+void use_hashed_thunks(bool yes);
 void write_text(uint64_t at, const void* bytes, uint64_t size);
 
 }  // namespace bpftime::testing

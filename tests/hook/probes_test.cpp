@@ -8,8 +8,8 @@
 #include <cstdarg>
 #include <cstring>
 
-#include "fake_broker.hpp"
 #include "base/raw_syscall.hpp"
+#include "fake_broker.hpp"
 #include "seen.hpp"
 
 using namespace bpftime;
@@ -175,11 +175,11 @@ TEST(Probe, ChangesNoRegisterNoFlagNoVector) {
 
 TEST(Probe, DisplacedInstructionsOfManyShapesWork) {
   for (Probe probe : {Probe::kEntry, Probe::kReturn, Probe::kBoth}) {
-    Hooked hooks[] = {hook(&shape_five, probe),          hook(&shape_jcc, probe),
-                      hook(&shape_rip, probe),           hook(&shape_call, probe),
-                      hook(&shape_tail_to_five, probe),  hook(&shape_jrcxz, probe),
-                      hook(&shape_endbr, probe),         hook(&shape_syscall, probe),
-                      hook(&shape_ret, probe),           hook(&shape_tail, probe)};
+    Hooked hooks[] = {hook(&shape_five, probe),         hook(&shape_jcc, probe),
+                      hook(&shape_rip, probe),          hook(&shape_call, probe),
+                      hook(&shape_tail_to_five, probe), hook(&shape_jrcxz, probe),
+                      hook(&shape_endbr, probe),        hook(&shape_syscall, probe),
+                      hook(&shape_ret, probe),          hook(&shape_tail, probe)};
     forget();
     EXPECT_EQ(shape_five(37), 42);
     EXPECT_EQ(shape_jcc(0), 11);
@@ -215,8 +215,8 @@ TEST(Probe, JumpBackToTheFirstByteHitsAgain) {
 TEST(InsideProbe, KeepsFlagsAndRedZone) {
   EXPECT_EQ(shape_inside(), 3);
   const auto begin = reinterpret_cast<char*>(&shape_inside);
-  Hooked h = hook_bytes(begin, 100, Probe::kEntry,
-                        static_cast<uint64_t>(shape_inside_site - begin));
+  Hooked h =
+      hook_bytes(begin, 100, Probe::kEntry, static_cast<uint64_t>(shape_inside_site - begin));
   forget();
   seen.on_entry = [](pt_regs* regs, Site*) {
     stack_words[0] = reinterpret_cast<uint64_t*>(regs->rsp)[-1];

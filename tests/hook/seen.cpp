@@ -17,7 +17,8 @@ void copy_regs(pt_regs* to, const pt_regs* from) {
 // A callback may change every register that a call may change, and the flags.
 void clobber() {
   __asm__ volatile(
-      "mov $0x5a5a5a5a, %%eax; mov %%rax, %%rcx; mov %%rax, %%rdx; mov %%rax, %%rsi; mov %%rax, %%rdi;"
+      "mov $0x5a5a5a5a, %%eax; mov %%rax, %%rcx; mov %%rax, %%rdx; mov %%rax, %%rsi; mov %%rax, "
+      "%%rdi;"
       "mov %%rax, %%r8; mov %%rax, %%r9; mov %%rax, %%r10; mov %%rax, %%r11; cmp %%rax, %%rax; stc"
       :
       :

@@ -1,4 +1,5 @@
-// What the callbacks of a test saw. seen.cpp is compiled as the agent is: general registers only, no libc.
+// What the callbacks of a test saw. seen.cpp is compiled as the agent is: general registers only,
+// no libc.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -22,6 +23,10 @@ struct Seen {
   void (*on_cold)(Site* site);
 };
 extern Seen seen;
+inline void forget_callbacks() {
+  seen.on_entry = nullptr;
+  seen.on_return = nullptr;
+}
 inline void forget() {
   seen.entries = 0;
   seen.returns = 0;
