@@ -341,6 +341,10 @@ Result<Answer> try_bpf(const Caller& caller, uint32_t command, uint64_t attr_add
       }
     }
   }
+  if (command == BPF_OBJ_GET_INFO_BY_FD &&
+      request.ref(field<int32_t>(attr, AT(info.bpf_fd))) == nullptr) {
+    return make_error(EBADFD, "not open");  // kernel/bpf/syscall.c: bpf_obj_get_info_by_fd, alone in this
+  }
   if (command == BPF_PROG_LOAD) {
     TRY(add_refs_of_program(caller, request.payload(AT(insns))->bytes, &request));
   }
@@ -350,6 +354,7 @@ Result<Answer> try_bpf(const Caller& caller, uint32_t command, uint64_t attr_add
   answer.value = reply.value;
   if (reply.value >= 0) {
     answer.fd = std::move(reply.fd);
+    answer.object = reply.object;
   }
   return answer;
 }
@@ -396,6 +401,9 @@ Result<Answer> try_perf_open(const Caller& caller, const PerfOpenCall& call) {
   request.args[3] = static_cast<int64_t>(call.flags);
   // Linux 6.18 kernel/trace/trace_event_perf.c: perf_uprobe_init.
   const auto path_address = field<uint64_t>(request.attr.data(), offsetof(perf_event_attr, config1));
+  if (path_address == 0) {
+    return make_error(EINVAL, "no path");
+  }
   auto path = read_string(caller.memory, path_address, PATH_MAX);
   if (!path) {
     return path.error().code == ENAMETOOLONG ? make_error(E2BIG, "path too long") : path.error();
@@ -421,6 +429,7 @@ Result<Answer> try_perf_open(const Caller& caller, const PerfOpenCall& call) {
   answer.close_on_exec = (call.flags & PERF_FLAG_FD_CLOEXEC) != 0;
   if (reply.value >= 0) {
     answer.fd = std::move(reply.fd);
+    answer.object = reply.object;
   }
   return answer;
 }

@@ -39,6 +39,7 @@ struct Caller {
 struct Answer {
   int64_t value = 0;
   UniqueFd fd;
+  ObjectKind object = ObjectKind::kNone;  // of fd
   bool close_on_exec = true;
 };
 

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 
 #include "bpfcall/answer.hpp"
 #include "bpfcall/shim_memory.hpp"
@@ -42,6 +41,9 @@ long install(Answer answer) {
   }
   const int fd = answer.fd.release();
   forget_fd(fd);  // should the number have been closed behind our back
+  if (answer.object == ObjectKind::kLink || answer.object == ObjectKind::kPerf) {
+    note_attachment(fd);
+  }
   if (!answer.close_on_exec) {
     raw_syscall(SYS_fcntl, static_cast<uint64_t>(fd), F_SETFD, 0);
   }
@@ -125,13 +127,7 @@ long mmap_map(const MapUse& use, uint64_t address, uint64_t length, uint64_t pro
   UniqueFd file = std::move(region->file);
   if (!is_write) {
     // As in the kernel: what was mapped for reading cannot be made writable later.
-    char name[32];
-    ::snprintf(name, sizeof(name), "/proc/self/fd/%d", file.get());
-    const long reader = raw_syscall(SYS_openat, static_cast<uint64_t>(AT_FDCWD),
-                                    reinterpret_cast<uint64_t>(name), O_RDONLY | O_CLOEXEC, 0);
-    if (reader >= 0) {
-      file.reset(static_cast<int>(reader));
-    }
+    file = reader_of(std::move(file));
   }
   const auto values = static_cast<uint64_t>(view.values - view.base);
   return raw_syscall(SYS_mmap, address, length, protection, flags,
@@ -159,12 +155,20 @@ long bpf_call(uint64_t command, uint64_t attr, uint64_t attr_bytes) {
   if (is_map_element_command(number)) {
     return map_element(number, attr, size);
   }
+  int map_fd = -1;
+  if (number == BPF_MAP_FREEZE) {
+    const CallerMemory memory = own_memory();
+    const auto fd_bytes = std::as_writable_bytes(std::span(&map_fd, 1));
+    if (size >= fd_bytes.size() && memory.read(memory.self, attr, fd_bytes)) {
+      const auto use = find_map(map_fd);
+      if (use && (*use)->frozen.load() != 0) {
+        return -EPERM;
+      }
+    }
+  }
   const long value = install(answer_bpf(own_process(), number, attr, size));
   if (number == BPF_MAP_FREEZE && value == 0) {
-    int fd = -1;
-    if (own_memory().read(nullptr, attr, std::as_writable_bytes(std::span(&fd, 1)))) {
-      mark_frozen(fd);
-    }
+    mark_frozen(map_fd);
   }
   return value;
 }
@@ -243,19 +247,44 @@ long mremap_call(uint64_t address, uint64_t length, uint64_t new_length, uint64_
 
 // ---- fd numbers ------------------------------------------------------------------------------------------
 
-bool before_close(int fd) {
-  if (is_channel(fd)) {
-    return false;
+Closing before_close(int fd) {
+  const Closing closing{!is_channel(fd), is_attachment(fd)};
+  if (closing.allowed) {
+    forget_fd(fd);
   }
-  forget_fd(fd);
-  return true;
+  return closing;
 }
 
-void after_close(int fd) { forget_fd(fd); }
+void after_close(int fd, const Closing& closing) {
+  forget_fd(fd);
+  if (closing.is_attachment) {
+    // The broker's loop sees the closed end in the round of the first question at the latest, changes the targets
+    // at the end of that round, and answers the second one after it. Any question will do.
+    for (int i = 0; i < 2; i++) {
+      Request request;
+      request.kind = MessageKind::kBpf;
+      request.command = BPF_LINK_GET_NEXT_ID;
+      request.attr.resize(kAttrBytes);
+      (void)ask(&request).has_value();
+    }
+  }
+}
+
+namespace {
+// `copy` has become another number for what `fd` is.
+void note_copy(uint64_t fd, long copy) {
+  if (copy >= 0) {
+    forget_fd(static_cast<int>(copy));
+    if (is_attachment(static_cast<int>(fd))) {
+      note_attachment(static_cast<int>(copy));
+    }
+  }
+}
+}  // namespace
 
 long dup_call(uint64_t fd) {
   const long copy = raw_syscall(SYS_dup, fd);
-  forget_fd(static_cast<int>(copy));
+  note_copy(fd, copy);
   return copy;
 }
 
@@ -266,14 +295,14 @@ long dup3_call(long number, uint64_t from, uint64_t to, uint64_t flags) {
   }
   const long result = raw_syscall(number, from, to, flags);
   if (result >= 0 && from != to) {
-    forget_fd(target);
+    note_copy(from, result);
   }
   return result;
 }
 
 long fcntl_call(uint64_t fd, uint64_t command, uint64_t argument) {
   const long copy = raw_syscall(SYS_fcntl, fd, command, argument);
-  forget_fd(static_cast<int>(copy));
+  note_copy(fd, copy);
   return copy;
 }
 

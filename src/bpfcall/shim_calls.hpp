@@ -19,8 +19,13 @@ long dup_call(uint64_t fd);
 long dup3_call(long number, uint64_t from, uint64_t to, uint64_t flags);  // SYS_dup2 or SYS_dup3
 long fcntl_call(uint64_t fd, uint64_t command, uint64_t argument);        // F_DUPFD, F_DUPFD_CLOEXEC
 long close_range_call(uint64_t first, uint64_t last, uint64_t flags);
-// Before a close(2) of `fd`. False: the number is the shim's own, and for the loader it is not open.
-bool before_close(int fd);
-void after_close(int fd);
+// Around a close(2) of `fd`.
+struct Closing {
+  bool allowed;        // false: the number is the shim's own, and for the loader it is not open
+  bool is_attachment;  // a link or an event
+};
+Closing before_close(int fd);
+// When close returns, what the fd kept armed is disarmed, as in the kernel.
+void after_close(int fd, const Closing& closing);
 
 }  // namespace bpftime::shim

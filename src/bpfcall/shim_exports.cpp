@@ -34,7 +34,8 @@ constinit Next<int (*)(int, int, ...)> g_next_fcntl("fcntl");
 constinit Next<int (*)(pollfd*, nfds_t, int)> g_next_poll("poll");
 
 int close_fd(int fd) {
-  if (!shim::before_close(fd)) {
+  const shim::Closing closing = shim::before_close(fd);
+  if (!closing.allowed) {
     errno = EBADF;
     return -1;
   }
@@ -42,7 +43,7 @@ int close_fd(int fd) {
   const int result =
       next != nullptr ? next(fd) : static_cast<int>(finish(raw_syscall(SYS_close, word(fd))));
   const int error = errno;
-  shim::after_close(fd);
+  shim::after_close(fd, closing);
   errno = error;
   return result;
 }
@@ -88,11 +89,12 @@ extern "C" __attribute__((visibility("hidden"))) long bpftime_shim_syscall(
       return finish(shim::mremap_call(a, b, c, d, e));
     case SYS_close: {
       const auto fd = static_cast<int>(a);
-      if (!shim::before_close(fd)) {
+      const shim::Closing closing = shim::before_close(fd);
+      if (!closing.allowed) {
         return finish(-EBADF);
       }
       const long result = raw_syscall(SYS_close, a);
-      shim::after_close(fd);
+      shim::after_close(fd, closing);
       return finish(result);
     }
     case SYS_dup:

@@ -1,5 +1,7 @@
 #include "bpfcall/shim_objects.hpp"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -47,7 +49,7 @@ void retire(ObjectState* objects, MapObject* object) {
 
 void forget_locked(ObjectState* objects, std::atomic<MapObject*>* word) {
   MapObject* object = word->exchange(nullptr, std::memory_order_seq_cst);
-  if (object != nullptr && --object->fds == 0) {
+  if (object != nullptr && !is_tentative(object) && --object->fds == 0) {
     retire(objects, object);
   }
 }
@@ -104,17 +106,20 @@ struct MappedRegion {
   }
 };
 
-Result<void> map_region(const Region& region, MappedRegion* mapped) {
+Result<void> map_region(Region* region_pointer, MappedRegion* mapped) {
+  Region& region = *region_pointer;
   struct stat st{};
-  const auto file = static_cast<uint64_t>(region.file.get());
+  auto file = static_cast<uint64_t>(region.file.get());
   if (raw_syscall(SYS_fstat, file, reinterpret_cast<uint64_t>(&st)) != 0 ||
       static_cast<uint64_t>(st.st_size) < region.shape.region_bytes) {
     return make_error(EPROTO, "region is smaller than announced");
   }
-  uint64_t protection = PROT_READ | PROT_WRITE;
-  long address = raw_syscall(SYS_mmap, 0, region.shape.region_bytes, protection, MAP_SHARED, file, 0);
+  long address = raw_syscall(SYS_mmap, 0, region.shape.region_bytes, PROT_READ | PROT_WRITE,
+                             MAP_SHARED, file, 0);
   if (is_syscall_error(address)) {
     // A frozen map's sealed copy.
+    region.file = reader_of(std::move(region.file));
+    file = static_cast<uint64_t>(region.file.get());
     address = raw_syscall(SYS_mmap, 0, region.shape.region_bytes, PROT_READ, MAP_SHARED, file, 0);
   }
   if (is_syscall_error(address)) {
@@ -156,6 +161,14 @@ bool identify(int fd, ObjectRef* ref) {
   return true;
 }
 
+UniqueFd reader_of(UniqueFd file) {
+  char name[32];
+  ::snprintf(name, sizeof(name), "/proc/self/fd/%d", file.get());
+  const long reader = raw_syscall(SYS_openat, static_cast<uint64_t>(AT_FDCWD),
+                                  reinterpret_cast<uint64_t>(name), O_RDONLY | O_CLOEXEC, 0);
+  return reader < 0 ? std::move(file) : UniqueFd(static_cast<int>(reader));
+}
+
 Result<Region> ask_for_region(const ObjectRef& ref) {
   Request request;
   request.kind = MessageKind::kMapRegion;
@@ -185,9 +198,9 @@ Result<MapUse> resolve(ObjectState* objects, int fd, const ObjectRef& ref, uint6
       return publish(objects, fd, object, changes);
     }
   }
-  const Region region = TRY(ask_for_region(ref));
+  Region region = TRY(ask_for_region(ref));
   MappedRegion mapped;
-  TRY(map_region(region, &mapped));
+  TRY(map_region(&region, &mapped));
   const MapRegionReply& shape = region.shape;
   const MapSpec spec{shape.map_type,    shape.map_flags, shape.key_size, shape.value_size,
                      shape.max_entries, shape.cpu_count, shape.map_extra};
@@ -236,6 +249,25 @@ Result<MapUse> find_map(int fd) {
   return resolve(objects, fd, ref, changes);
 }
 
+void note_attachment(int fd) {
+  ObjectState* objects = object_state();
+  if (static_cast<uint64_t>(static_cast<uint32_t>(fd)) < objects->table_fds) {
+    const Lock lock;
+    std::atomic<MapObject*>* word = &objects->table.load()[fd];
+    forget_locked(objects, word);
+    word->store(attachment_word(), std::memory_order_seq_cst);
+  }
+}
+
+bool is_attachment(int fd) {
+  if (fd < 0 || !is_active()) {
+    return false;
+  }
+  ObjectState* objects = object_state();
+  return static_cast<uint64_t>(fd) < objects->table_fds &&
+         objects->table.load()[fd].load(std::memory_order_relaxed) == attachment_word();
+}
+
 void forget_fd(int fd) {
   if (fd >= 0) {
     forget_fds(static_cast<uint32_t>(fd), static_cast<uint32_t>(fd));
@@ -261,7 +293,7 @@ void forget_fds(uint32_t first, uint32_t last) {
   }
   const Lock lock;
   if (objects->live == nullptr || first >= objects->table_fds) {
-    return;
+    return;  // attachments stay noted: a number used again is forgotten when it is given out
   }
   const uint64_t end = std::min<uint64_t>(static_cast<uint64_t>(last) + 1, objects->table_fds);
   for (uint64_t fd = first; fd < end && objects->live != nullptr; fd++) {

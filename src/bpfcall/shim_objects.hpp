@@ -85,6 +85,11 @@ inline MapUse known_map(ObjectState* objects, int fd) {
 // The same, asking the broker when the number is new. Errors: EBADF, EINVAL no map, those of ask().
 Result<MapUse> find_map(int fd);
 
+// A number that names a link or an event. Not a map: readers take it for unknown.
+inline MapObject* attachment_word() { return reinterpret_cast<MapObject*>(uintptr_t{3}); }
+void note_attachment(int fd);
+bool is_attachment(int fd);
+
 // The fd's number will stand for something else, or nothing. Cheap when it is no map's.
 void forget_fd(int fd);
 void forget_fds(uint32_t first, uint32_t last);
@@ -101,5 +106,8 @@ struct Region {
   UniqueFd file;
 };
 Result<Region> ask_for_region(const ObjectRef& ref);
+// The same file opened for reading only, or itself when that does not work. A write-sealed memfd can only be mapped
+// shared through such a description (before Linux 6.7).
+UniqueFd reader_of(UniqueFd file);
 
 }  // namespace bpftime::shim

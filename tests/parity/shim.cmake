@@ -1,0 +1,1 @@
+bpftime_parity(shim)
