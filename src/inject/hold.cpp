@@ -170,10 +170,15 @@ struct HeldProcess::State {
       ptrace(PTRACE_DETACH, pid, nullptr, nullptr);
     } else {
       ptrace(PTRACE_INTERRUPT, pid, nullptr, nullptr);
-      const auto status = wait_for_stop(pid, deadline_in_ms(200));
+      auto status = wait_for_stop(pid, deadline_in_ms(2000));
+      if (status && WIFSTOPPED(*status) && *status >> 16 == PTRACE_EVENT_STOP &&
+          stands_behind_trap()) {
+        // It has met the trap, and its SIGTRAP comes next.
+        ptrace(PTRACE_CONT, pid, nullptr, nullptr);
+        status = wait_for_stop(pid, deadline_in_ms(2000));
+      }
       if (status && WIFSTOPPED(*status)) {
-        const int event = *status >> 16;
-        int signal = event == 0 ? WSTOPSIG(*status) : 0;
+        int signal = *status >> 16 == 0 ? WSTOPSIG(*status) : 0;
         if (signal == SIGTRAP && stood_on_trap()) {
           signal = 0;
         }
@@ -193,6 +198,10 @@ struct HeldProcess::State {
   void remove_trap_late() {
     trap_was_set_ = has_trap;
     remove_trap();
+  }
+  bool stands_behind_trap() {
+    return trap_was_set_ && ptrace(PTRACE_GETREGS, pid, nullptr, &registers) == 0 &&
+           registers.rip == entry + 1;
   }
   bool stood_on_trap() {
     has_trap = trap_was_set_;
