@@ -424,6 +424,11 @@ class Compiler {
         emit_lddw(i);
         return 2;
       case BPF_LDX:
+        if (insn.code == (BPF_LDX | BPF_MEM | BPF_B)) {
+          if (const uint32_t taken = emit_joined_load(function, i); taken != 0) {
+            return taken;
+          }
+        }
         emit_load(insn);
         return 1;
       case BPF_ST:
@@ -448,12 +453,220 @@ class Compiler {
     }
   }
 
+  // ---- sequences that compilers write for one machine instruction
+  // -------------------------------------------------- Registers that may be read after instruction
+  // i. Computed when first asked for, by going backwards until nothing changes.
+  uint16_t live_after(uint32_t i) {
+    if (live_.empty()) {
+      find_live();
+    }
+    uint16_t live = 0;
+    const bpf_insn& insn = insns_[i];
+    if (insn.code == kOpExit) {
+      return 0;
+    }
+    if (!is_unconditional_jump(insn.code)) {
+      live = live_[i + 1];
+    }
+    if (is_jump(insn.code)) {
+      live = static_cast<uint16_t>(live | live_[static_cast<size_t>(jump_target(insn, i))]);
+    }
+    return live;
+  }
+  void find_live() {
+    constexpr uint32_t kLargest = 100'000;  // larger programs do without
+    constexpr int kRounds = 12;
+    live_.assign(count_ + 1, 0);
+    bool changes = true;
+    for (int round = 0; changes && round < kRounds && count_ <= kLargest; ++round) {
+      changes = false;
+      for (uint32_t i = count_; i-- > 0;) {
+        uint16_t uses = 0;
+        uint16_t defines = 0;
+        uses_and_definitions(insns_[i], &uses, &defines);
+        const auto live = static_cast<uint16_t>(uses | (live_after(i) & ~defines));
+        if (live != live_[i]) {
+          live_[i] = live;
+          changes = true;
+        }
+      }
+    }
+    if (changes) {
+      live_.assign(count_ + 1, 0x7ff);
+    }
+  }
+  static void uses_and_definitions(const bpf_insn& insn, uint16_t* uses, uint16_t* defines) {
+    const auto dst = static_cast<uint16_t>(1U << insn.dst_reg);
+    const auto src = static_cast<uint16_t>(1U << insn.src_reg);
+    const bool has_reg = insn_has_reg(insn.code);
+    switch (insn_class(insn.code)) {
+      case BPF_ALU:
+      case BPF_ALU64:
+        *defines = dst;
+        if (insn_op(insn.code) == BPF_END || insn_op(insn.code) == BPF_NEG) {
+          *uses = dst;
+        } else {
+          *uses = static_cast<uint16_t>((insn_op(insn.code) == BPF_MOV ? 0 : dst) |
+                                        (has_reg ? src : 0));
+        }
+        break;
+      case BPF_LD:
+        *defines = insn.code == kOpLddw ? dst : 0;
+        break;
+      case BPF_LDX:
+        *uses = src;
+        *defines = dst;
+        break;
+      case BPF_ST:
+        *uses = dst;
+        break;
+      case BPF_STX:
+        *uses = dst | src;
+        if (insn_mode(insn.code) == BPF_ATOMIC) {
+          if (insn.imm == kLoadAcquire) {
+            *uses = src;
+            *defines = dst;
+          } else if (insn.imm == BPF_CMPXCHG) {
+            *uses = static_cast<uint16_t>(*uses | 1U);
+          }
+        }
+        break;
+      default:
+        if (insn.code == kOpExit) {
+          *uses = 1;
+        } else if (insn.code == kOpCall) {
+          *uses = 0x3e;
+          *defines = 0x3f;
+        } else if (!is_unconditional_jump(insn.code) && insn.code != kOpMayGoto) {
+          *uses = static_cast<uint16_t>(dst | (has_reg ? src : 0));
+        }
+        break;
+    }
+  }
+
+  // True when instructions i + 1 ... i + count - 1 are there and nothing jumps to them.
+  [[nodiscard]] bool melts_all(const Function& function, uint32_t i, uint32_t count) const {
+    if (function.end - i < count) {
+      return false;
+    }
+    for (uint32_t k = 1; k < count; ++k) {
+      if (is_target_[i + k] != 0) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  // mov t, s; shift t one way; [mov d, s;] shift d the other way; or d, t: a rotation, when t is
+  // not read any more. Returns how many instructions it took, 0 for none.
+  uint32_t emit_rotation(const Function& function, uint32_t i) {
+    const bpf_insn& first = insns_[i];
+    const uint8_t alu_class = insn_class(first.code);
+    const int32_t width = alu_class == BPF_ALU64 ? 64 : 32;
+    if (first.off != 0 || first.src_reg == first.dst_reg || !melts_all(function, i, 4)) {
+      return 0;
+    }
+    const bpf_insn* at = &insns_[i + 1];
+    const auto is_shift = [&](const bpf_insn& insn) {
+      return (insn.code == (alu_class | BPF_LSH | BPF_K) ||
+              insn.code == (alu_class | BPF_RSH | BPF_K)) &&
+             insn.imm > 0 && insn.imm < width;
+    };
+    if (!is_shift(at[0]) || at[0].dst_reg != first.dst_reg) {
+      return 0;
+    }
+    const bool has_copy = at[1].code == (alu_class | BPF_MOV | BPF_X);
+    if (has_copy &&
+        (at[1].off != 0 || at[1].src_reg != first.src_reg || at[1].dst_reg == first.dst_reg ||
+         at[1].dst_reg == first.src_reg || !melts_all(function, i, 5))) {
+      return 0;
+    }
+    const bpf_insn& other = has_copy ? at[2] : at[1];
+    const bpf_insn& join = has_copy ? at[3] : at[2];
+    const uint8_t second = has_copy ? at[1].dst_reg : first.src_reg;
+    if (!is_shift(other) || other.dst_reg != second || other.code == at[0].code ||
+        other.imm + at[0].imm != width || join.code != (alu_class | BPF_OR | BPF_X)) {
+      return 0;
+    }
+    const bool joins_second = join.dst_reg == second && join.src_reg == first.dst_reg;
+    const bool joins_first = join.dst_reg == first.dst_reg && join.src_reg == second;
+    if (!joins_second && !joins_first) {
+      return 0;
+    }
+    const uint32_t taken = has_copy ? 5 : 4;
+    if ((live_after(i + taken - 1) >> join.src_reg & 1) != 0) {
+      return 0;
+    }
+    const bool is64 = alu_class == BPF_ALU64;
+    if (join.dst_reg != first.src_reg) {
+      out_.mov(is64, reg(join.dst_reg), reg(first.src_reg));
+    }
+    const int32_t left = insn_op(at[0].code) == BPF_LSH ? at[0].imm : other.imm;
+    out_.shift_imm(is64, kRol, reg(join.dst_reg), static_cast<unsigned>(left));
+    return taken;
+  }
+
+  // Bytes loaded one by one and put together, lowest first: one load of 2 or 4 bytes, when the
+  // parts are not read any more.
+  uint32_t emit_joined_load(const Function& function, uint32_t i) {
+    constexpr uint8_t kByteLoad = BPF_LDX | BPF_MEM | BPF_B;
+    if (!melts_all(function, i, 4) || insns_[i + 1].code != kByteLoad) {
+      return 0;
+    }
+    const bpf_insn* at = &insns_[i];
+    const uint8_t base = at[0].src_reg;
+    if (at[1].src_reg != base || at[0].dst_reg == base || at[0].dst_reg == at[1].dst_reg) {
+      return 0;
+    }
+    const bool is_low_first = at[1].off == at[0].off + 1;
+    if (!is_low_first && at[0].off != at[1].off + 1) {
+      return 0;
+    }
+    const bpf_insn& low = is_low_first ? at[0] : at[1];
+    const uint8_t sum = (is_low_first ? at[1] : at[0]).dst_reg;
+    const auto joins = [&](const bpf_insn& shift, const bpf_insn& join, uint8_t part, int32_t bits,
+                           bool shifts_sum) {
+      return is_alu(shift, BPF_LSH | BPF_K) && shift.dst_reg == (shifts_sum ? sum : part) &&
+             shift.imm == bits && is_alu(join, BPF_OR | BPF_X) && join.dst_reg == sum &&
+             join.src_reg == part;
+    };
+    if (!joins(at[2], at[3], low.dst_reg, 8, true)) {
+      return 0;
+    }
+    uint32_t parts = 1U << low.dst_reg;
+    uint32_t wide_parts = parts;
+    bool is_wide = base != sum && base != low.dst_reg && melts_all(function, i, 10);
+    for (int k = 0; k < 2 && is_wide; ++k) {
+      const bpf_insn* next = &at[4 + 3 * k];
+      is_wide = next[0].code == kByteLoad && next[0].src_reg == base &&
+                next[0].off == low.off + 2 + k && next[0].dst_reg != sum &&
+                (k == 1 || next[0].dst_reg != base) &&
+                joins(next[1], next[2], next[0].dst_reg, 16 + 8 * k, false);
+      wide_parts |= 1U << next[0].dst_reg;
+    }
+    if (is_wide && (live_after(i + 9) & wide_parts) == 0) {
+      out_.op_rm(false, 0x8b, reg(sum), reg(base), low.off);
+      return 10;
+    }
+    if ((live_after(i + 3) & parts) != 0) {
+      return 0;
+    }
+    out_.op_rm(false, 0x0fb7, reg(sum), reg(base), low.off);
+    return 4;
+  }
+  static bool is_alu(const bpf_insn& insn, int op) {
+    return insn.code == (BPF_ALU | op) || insn.code == (BPF_ALU64 | op);
+  }
+
   // A move and what follows it on the same register, as one instruction where x86 has one.
   uint32_t emit_move(const Function& function, uint32_t i) {
     const bpf_insn& insn = insns_[i];
     const unsigned dst = reg(insn.dst_reg);
     const unsigned src = reg(insn.src_reg);
     const bool is64 = insn_class(insn.code) == BPF_ALU64;
+    if (const uint32_t taken = emit_rotation(function, i); taken != 0) {
+      return taken;
+    }
     if (is64 && melts(function, i + 1) && insns_[i + 1].dst_reg == insn.dst_reg &&
         insn.dst_reg != insn.src_reg) {
       const bpf_insn& next = insns_[i + 1];
@@ -1076,7 +1289,8 @@ class Compiler {
   std::vector<uint32_t> offset_of_;  // code of each instruction; [count_] = the fuel stub
   std::vector<Fixup> fixups_;        // forward jumps; target is an instruction
   std::vector<Fixup> call_fixups_, thunk_fixups_;  // target is a function
-  uint32_t old_offset_ = 0;  // where the instruction at hand lay in the round before
+  std::vector<uint16_t> live_;  // registers read at or after each instruction; empty until needed
+  uint32_t old_offset_ = 0;     // where the instruction at hand lay in the round before
   bool is_last_round_ = false;
   bool needs_hit_ = false;    // anything that reads the hit, or may fault
   bool counts_fuel_ = false;  // asked for, and there is a backward jump

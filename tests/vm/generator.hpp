@@ -243,7 +243,7 @@ class Generator {
     const uint8_t x = reg();
     constexpr int32_t kShifts[] = {8, 16, 24, 32, 48, 56};
     const int32_t k = kShifts[source_.below(6)];
-    switch (source_.below(8)) {
+    switch (source_.below(9)) {
       case 0:
         emit(mov_reg(d, s));
         emit(alu64_imm(BPF_ADD, d, imm()));
@@ -269,17 +269,84 @@ class Generator {
         emit(mov_reg(d, s));
         emit(alu64_imm(BPF_AND, d, source_.byte() % 2 == 0 ? 0xff : 0xffff));
         break;
-      case 6:  // rotate
-        emit(mov_reg(d, s));
-        emit(alu64_imm(BPF_LSH, d, k));
-        emit(alu64_imm(BPF_RSH, s, 64 - k));
-        emit(alu64_reg(BPF_OR, d, s));
+      case 6:
+        rotation(d, s, x);
+        break;
+      case 7:
+        joined_load();
         break;
       default:  // a choice
         emit(jump_reg(source_.byte() % 2 == 0 ? BPF_JMP : BPF_JMP32, BPF_JGT, x, s, 1));
         emit(mov_reg(d, s));
         break;
     }
+  }
+
+  // Rotations as compilers write them, and bytes put together; the parts are forgotten afterwards,
+  // or not.
+  void rotation(uint8_t d, uint8_t s, uint8_t t) {
+    const bool is64 = source_.byte() % 2 == 0;
+    const int32_t width = is64 ? 64 : 32;
+    const int32_t k = 1 + static_cast<int32_t>(source_.below(static_cast<uint32_t>(width) - 1));
+    const uint32_t kind = source_.byte();
+    const uint8_t one = (kind & 1) != 0 ? BPF_LSH : BPF_RSH;
+    const uint8_t two = (kind & 1) != 0 ? BPF_RSH : BPF_LSH;
+    const auto imm_form = [&](uint8_t op, uint8_t r, int32_t value) {
+      emit(is64 ? alu64_imm(op, r, value) : alu32_imm(op, r, value));
+    };
+    const auto reg_form = [&](uint8_t op, uint8_t r, uint8_t from) {
+      emit(is64 ? alu64_reg(op, r, from) : alu32_reg(op, r, from));
+    };
+    reg_form(BPF_MOV, t, s);
+    imm_form(one, t, k);
+    uint8_t second = s;
+    if ((kind & 2) != 0) {
+      reg_form(BPF_MOV, d, s);
+      second = d;
+    }
+    imm_form(two, second, (kind & 0x70) == 0 ? k : width - k);
+    const bool joins_first = (kind & 4) != 0;
+    reg_form(BPF_OR, joins_first ? t : second, joins_first ? second : t);
+    if ((kind & 8) != 0) {
+      scalar(joins_first ? second : t);
+    }
+  }
+  void joined_load() {
+    const uint8_t sum = reg();
+    const uint8_t part = reg();
+    const uint8_t part2 = reg();
+    const uint32_t kind = source_.byte();
+    with_base(options_.for_kernel ? 8 : 4, options_.for_kernel, 11, [&](uint8_t base, int16_t off) {
+      if (base != 10 && (base == sum || base == part || base == part2)) {
+        scalar(base);
+        return;
+      }
+      const auto next = [&](int32_t by) { return static_cast<int16_t>(off + by); };
+      if ((kind & 1) != 0) {
+        emit(load(BPF_B, part, base, off));
+        emit(load(BPF_B, sum, base, next(1)));
+      } else {
+        emit(load(BPF_B, sum, base, next(1)));
+        emit(load(BPF_B, part, base, off));
+      }
+      emit(alu64_imm(BPF_LSH, sum, (kind & 0xc0) == 0 ? 16 : 8));
+      emit(alu64_reg(BPF_OR, sum, part));
+      if ((kind & 2) != 0) {
+        emit(load(BPF_B, part2, base, next(2)));
+        emit(alu32_imm(BPF_LSH, part2, 16));
+        emit(alu64_reg(BPF_OR, sum, part2));
+        emit(load(BPF_B, part, base, next(3)));
+        emit(alu64_imm(BPF_LSH, part, 24));
+        emit(alu32_reg(BPF_OR, sum, part));
+      }
+      if ((kind & 4) != 0 && part != sum) {
+        scalar(part);
+      }
+      if ((kind & 8) != 0 && part2 != sum) {
+        scalar(part2);
+      }
+      forget(base, sum);
+    });
   }
 
   uint8_t random_size() { return static_cast<uint8_t>(source_.below(4) << 3); }

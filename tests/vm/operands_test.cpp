@@ -343,6 +343,41 @@ TEST(Operands, PairsThatMeltGiveWhatTheyGiveApart) {
       }
     }
   }
+  // Rotations in all their forms, with the part forgotten and not.
+  for (const bool is64 : {true, false}) {
+    const int32_t width = is64 ? 64 : 32;
+    const auto alu_reg = [&](uint8_t op, uint8_t dst, uint8_t src) {
+      return is64 ? alu64_reg(op, dst, src) : alu32_reg(op, dst, src);
+    };
+    const auto alu_imm = [&](uint8_t op, uint8_t dst, int32_t imm) {
+      return is64 ? alu64_imm(op, dst, imm) : alu32_imm(op, dst, imm);
+    };
+    for (const int32_t k : {1, 7, 16, 31}) {
+      for (uint8_t d = 0; d < 10; ++d) {
+        for (uint8_t s = 0; s < 10; ++s) {
+          const auto t = static_cast<uint8_t>((d + s + 1) % 10);
+          for (int form = 0; form < 16; ++form) {
+            const uint8_t one = (form & 1) != 0 ? BPF_LSH : BPF_RSH;
+            const uint8_t two = (form & 1) != 0 ? BPF_RSH : BPF_LSH;
+            std::vector<bpf_insn> insns = {alu_reg(BPF_MOV, t, s), alu_imm(one, t, k)};
+            uint8_t second = s;
+            if ((form & 2) != 0) {
+              insns.push_back(alu_reg(BPF_MOV, d, s));
+              second = d;
+            }
+            insns.push_back(alu_imm(two, second, width - k));
+            const uint8_t to = (form & 4) != 0 ? t : second;
+            const uint8_t part = (form & 4) != 0 ? second : t;
+            insns.push_back(alu_reg(BPF_OR, to, part));
+            if ((form & 8) != 0) {
+              insns.push_back(mov_imm(part, 5));
+            }
+            pairs.push_back(insns);
+          }
+        }
+      }
+    }
+  }
   for (const auto& pair : pairs) {
     const Loaded loaded(framed(pair));
     for (const uint64_t value : kValues) {
