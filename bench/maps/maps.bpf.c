@@ -29,7 +29,7 @@ static __u32 next(void) {
     __VA_ARGS__;                                        \
     return 0;                                           \
   }                                                     \
-  SEC("syscall") int name(void* context) {              \
+  SEC("tc") int name(struct __sk_buff* context) {       \
     bpf_loop(1000, step_##name, 0, 0);                  \
     return 0;                                           \
   }

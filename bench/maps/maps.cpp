@@ -71,7 +71,8 @@ struct Kernel {
       one.calls = kOperations;
       one.net_of = net;
       one.run = [fd] {
-        LIBBPF_OPTS(bpf_test_run_opts, opts);
+        static char packet[64];
+        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = sizeof packet);
         if (bpf_prog_test_run_opts(fd, &opts) != 0) {
           std::abort();
         }

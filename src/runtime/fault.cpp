@@ -24,39 +24,40 @@ bool is_in(const CodeRange* range, uint64_t ip) {
 
 // Where a running program's hit goes on.
 struct Resume {
-  uint64_t ip, rsp;  // rsp 0: as it is
+  uint64_t ip;
+  const uint64_t* registers;  // ProbeHit::leave; null: as they are
 };
 
 // The running program of `thread` faulted at `ip`: where to continue; ip 0 = no program did.
 Resume resume_of(uint64_t ip, const ThreadBlock* thread, const AgentState* state) {
   if (thread == nullptr || thread->hit == nullptr) {
-    return {0, 0};
+    return {0, nullptr};
   }
   const auto* const hit = static_cast<const ProbeHit*>(thread->hit);
   if (hit->ended == kHitFault) {
-    return {0, 0};  // on its way out already: a fault there must not go round for ever
+    return {0, nullptr};  // on its way out already: a fault there must not go round for ever
   }
   const CodeRange* const own = hit->attached == nullptr ? nullptr : hit->attached->code;
   if (is_in(own, ip)) {
-    return {own->resume, 0};
+    return {own->resume, nullptr};
   }
   const auto* const ranges = reinterpret_cast<const CodeRange*>(state->code_ranges);
   const uint64_t count =
       ranges == nullptr ? 0 : state->code_range_count.load(std::memory_order_acquire);
   for (uint64_t i = 0; i < count; i++) {
     if (is_in(&ranges[i], ip)) {
-      return {ranges[i].resume, 0};
+      return {ranges[i].resume, nullptr};
     }
   }
   // In a helper that the program gave a bad pointer to: past the program, to where run_list called
   // it. A bucket lock that was held is taken over and repaired by whoever wants it next: this
   // thread at once, since its hits do not nest, others when it ends.
   if (state->agent_bytes != 0 && ip - state->agent_base < state->agent_bytes &&
-      hit->leave_ip != 0 &&
+
       (hit->attached == nullptr || (hit->attached->flags & kAttachedInternal) == 0)) {
-    return {hit->leave_ip, hit->leave_rsp};
+    return {hit->leave[0], hit->leave};
   }
-  return {0, 0};
+  return {0, nullptr};
 }
 
 // The kernel's default, now: the fault fires again on return, a sent signal is sent again.
@@ -116,8 +117,12 @@ void handle_fault(int signo, void* info_bytes, void* ucontext, ThreadBlock* thre
       thread->hit->ended = kHitFault;
       registers[REG_RIP] = static_cast<greg_t>(resume.ip);
       registers[REG_RDI] = reinterpret_cast<greg_t>(thread->hit);
-      if (resume.rsp != 0) {
-        registers[REG_RSP] = static_cast<greg_t>(resume.rsp);
+      if (resume.registers != nullptr) {
+        constexpr int kOrder[] = {REG_RIP, REG_RSP, REG_RBX, REG_RBP,
+                                  REG_R12, REG_R13, REG_R14, REG_R15};
+        for (int i = 0; i < 8; i++) {
+          registers[kOrder[i]] = static_cast<greg_t>(resume.registers[i]);
+        }
       }
       return;
     }

@@ -27,25 +27,29 @@ namespace {
       "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
 #endif
 
-// Calls the program so that the fault handler can come back here from anywhere below: every
-// register counts as clobbered, so nothing is expected in one that a helper left in the middle
-// would have restored.
+// Calls the program so that the fault handler can come back here from anywhere below: the registers
+// that a callee keeps are written down first.
 inline __attribute__((always_inline)) void call_program(const Attached& item, void* regs,
                                                         ProbeHit& hit) {
   void* context = regs;
   Hit* engine_hit = &hit;
   auto function = item.program;
+  uint64_t* leave = hit.leave;
   __asm__ volatile(
       "leaq 1f(%%rip), %%rax\n\t"
-      "movq %%rax, %[ip]\n\t"
-      "movq %%rsp, %[sp]\n\t"
+      "movq %%rax, (%[leave])\n\t"
+      "movq %%rsp, 8(%[leave])\n\t"
+      "movq %%rbx, 16(%[leave])\n\t"
+      "movq %%rbp, 24(%[leave])\n\t"
+      "movq %%r12, 32(%[leave])\n\t"
+      "movq %%r13, 40(%[leave])\n\t"
+      "movq %%r14, 48(%[leave])\n\t"
+      "movq %%r15, 56(%[leave])\n\t"
       "call *%[function]\n"
       "1:"
-      : "+D"(context), "+S"(engine_hit), [function] "+c"(function), [ip] "=m"(hit.leave_ip),
-        [sp] "=m"(hit.leave_rsp)
+      : "+D"(context), "+S"(engine_hit), [function] "+c"(function), [leave] "+d"(leave)
       :
-      : "rax", "rdx", "r8", "r9", "r10", "r11", "rbx", "rbp", "r12", "r13", "r14", "r15", "memory",
-        "cc" BPFTIME_VECTOR_CLOBBERS);
+      : "rax", "r8", "r9", "r10", "r11", "memory", "cc" BPFTIME_VECTOR_CLOBBERS);
 }
 
 }  // namespace
@@ -56,19 +60,16 @@ void run_list(const AttachedList* list, void* regs, Site* site, ThreadBlock* thr
     return;
   }
   thread->hits++;
-  ProbeHit hit;
-  hit.reserved = 0;
-  hit.program_rsp = 0;
-  hit.leave_ip = 0;
-  hit.leave_rsp = 0;
+  ProbeHit hit;  // what a program or helper reads is set below
   hit.thread = thread;
   hit.regs = regs;
   hit.site = site;
   hit.function_ip = site == nullptr ? 0 : site->address;
   hit.cpu = kNoCpu;
   hit.process = &state->process;
-  for (uint32_t i = 0; i < list->count; i++) {
-    const Attached& item = list->items[i];
+  const Attached* const end = list->items + list->count;
+  for (const Attached* at = list->items; at != end; at++) {
+    const Attached& item = *at;
     if (item.counts != nullptr && item.counts->disarmed.load(std::memory_order_relaxed) != 0)
         [[unlikely]] {
       continue;
