@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -162,6 +163,9 @@ int serve(const Options& options, int ready) {
     return fail(&ready, "cannot start the broker", alive.error());
   }
   Session::Config config;
+  // An object takes three fds of ours at most; some stay free for connections and targets.
+  const uint64_t for_objects = files.rlim_cur > 1024 ? (files.rlim_cur - 512) / 3 : 128;
+  config.limits.references = std::min<uint64_t>(config.limits.references, for_objects);
   const long cpus = ::sysconf(_SC_NPROCESSORS_CONF);
   config.cpu_count = cpus > 0 ? static_cast<uint32_t>(cpus) : 1;
   config.uprobe_type = uprobe_type();

@@ -18,6 +18,7 @@ namespace {
 constexpr size_t kMaxAnnounced = 4096;
 constexpr int kMaxAncestors = 64;
 constexpr size_t kMaxUnanswered = 16;
+constexpr int kPauseMs = 100;
 
 // 0 = none, or not known.
 pid_t parent_of(pid_t pid) {
@@ -43,7 +44,7 @@ Server::Server(EventLoop* loop, Session* session, Config config)
 
 Server::~Server() {
   session_->on_change(nullptr);
-  if (listener_ >= 0) {
+  if (listener_ >= 0 && pause_timer_ == 0) {
     loop_->remove(listener_);
   }
   for (auto& [fd, connection] : connections_) {
@@ -52,8 +53,10 @@ Server::~Server() {
   for (auto& [pid, announced] : announced_) {
     loop_->remove(announced.pidfd.get());
   }
-  if (idle_timer_ != 0) {
-    loop_->cancel(idle_timer_);
+  for (const uint64_t timer : {idle_timer_, pause_timer_}) {
+    if (timer != 0) {
+      loop_->cancel(timer);
+    }
   }
 }
 
@@ -69,7 +72,19 @@ void Server::accept_all(int listener) {
     UniqueFd channel(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!channel) {
       if (errno == EMFILE || errno == ENFILE) {
+        // Whoever waits is still there later; until then the loop must not spin.
         session_->log("no fd left for a connection");
+        if (pause_timer_ == 0 && listener_ >= 0) {
+          loop_->remove(listener_);
+          pause_timer_ = loop_->after(kPauseMs, [this] {
+            pause_timer_ = 0;
+            auto again =
+                loop_->add(listener_, EPOLLIN, [this](uint32_t) { accept_all(listener_); });
+            if (!again) {
+              session_->log("no connections any more: epoll refuses");
+            }
+          });
+        }
       }
       return;
     }

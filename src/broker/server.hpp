@@ -68,7 +68,7 @@ class Server {
   std::map<pid_t, Announced> announced_;
   uint64_t next_key_ = 1;
   uint32_t next_owner_ = 1;  // of loaders; targets count from kFirstTargetOwner
-  uint64_t idle_timer_ = 0;
+  uint64_t idle_timer_ = 0, pause_timer_ = 0;
 };
 
 inline constexpr uint32_t kFirstTargetOwner = 1U << 30;

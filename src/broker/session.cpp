@@ -198,6 +198,9 @@ Result<Reply> Session::give(const Caller& caller, const std::shared_ptr<Object>&
   if (objects_.references_of(caller.key) >= config_.limits.references_of_one) {
     return make_error(EMFILE, "too many objects of one loader");
   }
+  if (objects_.reference_count() >= config_.limits.references) {
+    return make_error(ENFILE, "too many objects");
+  }
   Reply reply;
   reply.fd = TRY(objects_.give(object, caller.key));
   reply.object = object->kind;

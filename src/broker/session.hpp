@@ -47,6 +47,7 @@ class Session : public TargetHost {
     uint64_t total_bytes = 64ULL << 30;  // all regions, sparse
     uint64_t btf_bytes = 256ULL << 20;   // all BTF
     uint64_t code_bytes = 1ULL << 30;    // all compiled code
+    size_t references = 65'536;          // fds of all loaders; ENFILE beyond
     size_t references_of_one = 16'384;   // fds a connection may have asked for; EMFILE beyond
     size_t pending_of_one =
         8;  // PROG_LOADs of one connection that are being compiled; EAGAIN beyond

@@ -2,6 +2,7 @@
 // goes by itself.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -225,6 +226,19 @@ TEST(Cli, ShutdownWaitsForTheEnd) {
   const std::string after = contents(stat);  // whoever inherited it may not have waited for it yet
   EXPECT_TRUE(after.empty() || after.find(") Z ") != std::string::npos) << after;
   EXPECT_NE(::access((user.directory() + "/broker.sock").c_str(), F_OK), 0);
+}
+
+TEST(Cli, TheBrokerLeavesCleanlyAtSigterm) {
+  const User user;
+  ASSERT_EQ(user.run({"load", "true"}).status, 0);
+  const pid_t broker = user.broker();
+  const int life = static_cast<int>(::syscall(SYS_pidfd_open, broker, 0));
+  ASSERT_EQ(::kill(broker, SIGTERM), 0);
+  pollfd polled{life, POLLIN, 0};
+  EXPECT_EQ(::poll(&polled, 1, 10'000), 1);
+  ::close(life);
+  EXPECT_NE(::access((user.directory() + "/broker.sock").c_str(), F_OK), 0);
+  EXPECT_NE(::access((user.directory() + "/lock").c_str(), F_OK), 0);
 }
 
 TEST(Cli, DoctorNamesWhatItSees) {

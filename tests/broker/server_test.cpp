@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -267,6 +268,74 @@ TEST(Server, StaysForAnAnnouncedProcess) {
   EXPECT_EQ(broker.wait(), 0);
   ::close(done[0]);
   ::close(done[1]);
+}
+
+// How many targets there are after a loader, whose parent announced `options`, armed a probe of
+// itself.
+int64_t targets_after_a_probe(uint64_t options) {
+  Directory directory;
+  ForkedBroker broker(directory.path);
+  const pid_t tool = ::fork();
+  if (tool == 0) {
+    Request announce;
+    announce.kind = MessageKind::kOptions;
+    announce.args[0] = static_cast<int64_t>(options);
+    if (Loader(directory.path, Role::kCommand).ask(std::move(announce)).value != 0) {
+      ::_exit(100);
+    }
+    const pid_t loader = ::fork();  // a shell's child, say
+    if (loader == 0) {
+      Loader self(directory.path);
+      const Reply program = self.ask(requests::prog_load(BPF_PROG_TYPE_KPROBE, return_zero()));
+      const Reply event = self.ask(requests::perf_open("/bin/sh", 64, ::getpid(), false));
+      if (!program.fd || !event.fd ||
+          self.ask(requests::perf_ioctl(PERF_EVENT_IOC_SET_BPF, event.fd.get(), program.fd.get()))
+                  .value != 0) {
+        ::_exit(101);
+      }
+      Request detach;
+      detach.kind = MessageKind::kDetach;
+      ::_exit(static_cast<int>(self.ask(std::move(detach)).value));
+    }
+    int status = 0;
+    ::waitpid(loader, &status, 0);
+    ::_exit(WEXITSTATUS(status));
+  }
+  int status = 0;
+  ::waitpid(tool, &status, 0);
+  return WEXITSTATUS(status);
+}
+
+TEST(Server, OptionsHoldForAProcessAndItsChildren) {
+  EXPECT_EQ(targets_after_a_probe(0), 1);
+  EXPECT_EQ(targets_after_a_probe(kOptionNoAttach), 0);
+}
+
+TEST(Server, OutOfFdsIsAnErrnoForALoaderAndNothingElse) {
+  Directory directory;
+  rlimit before{};
+  ::getrlimit(RLIMIT_NOFILE, &before);
+  rlimit small = before;
+  small.rlim_cur = 64;
+  ::setrlimit(RLIMIT_NOFILE, &small);
+  ForkedBroker broker(directory.path);
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  ASSERT_TRUE(broker.started());
+  Loader loader(directory.path);
+  std::vector<Reply> maps;
+  int64_t value = 0;
+  while (value == 0 && maps.size() < 100) {
+    maps.push_back(loader.ask(requests::map_create(BPF_MAP_TYPE_ARRAY, 4, 8, 1)));
+    value = maps.back().value;
+  }
+  EXPECT_EQ(value, -EMFILE);
+  auto waiting = connect_to(directory.path + "/" + kSocketName);
+  ASSERT_TRUE(waiting.has_value());
+  maps.clear();
+  Request hello;
+  hello.args[0] = static_cast<int64_t>(Role::kCommand);
+  auto greeted = call(waiting->get(), hello, 10'000);
+  EXPECT_TRUE(greeted.has_value());  // once there was room again
 }
 
 TEST(Server, ShutdownEndsIt) {
