@@ -152,6 +152,11 @@ struct AgentDescriptor {
   const void* helpers;           // HelperEntry[*helper_count]
   const uint32_t* helper_count;
   ThreadBlock* nobody;  // the shared block whose owner never matches
+  // The same four for processes where gs is not ours (AgentState::use_gs == 0): those above read %gs.
+  void (*entry_thunk_hashed)();
+  void (*return_thunk_hashed)();
+  void (*return_point_hashed)();
+  void (*inside_thunk_hashed)();
 };
 struct HelperEntry {
   uint64_t id;

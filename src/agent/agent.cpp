@@ -85,4 +85,8 @@ extern "C" __attribute__((visibility("default"))) constinit const bpftime::Agent
         .helpers = bpftime::kHelpers,
         .helper_count = &bpftime::kHelperCount,
         .nobody = &bpftime_nobody,
+        .entry_thunk_hashed = bpftime_entry_thunk_hashed,
+        .return_thunk_hashed = bpftime_return_thunk_hashed,
+        .return_point_hashed = bpftime_return_point_hashed,
+        .inside_thunk_hashed = bpftime_inside_thunk_hashed,
 };

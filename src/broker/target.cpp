@@ -58,7 +58,8 @@ uint64_t page_up(uint64_t n) { return (n + 4095) & ~4095ULL; }
 // The agent's descriptor, as offsets from its image's base: read from our own copy of the file.
 struct AgentFile {
   std::vector<std::byte> bytes;
-  uint64_t state, entry_thunk, return_thunk, return_point, inside_thunk, fault_handler,
+  uint64_t state, entry_thunk, return_thunk, return_point, inside_thunk, entry_thunk_hashed,
+      return_thunk_hashed, inside_thunk_hashed, fault_handler,
       signal_restorer, on_libraries, nobody;
   std::unordered_map<uint32_t, uint64_t> helpers;  // id -> offset
 
@@ -89,6 +90,9 @@ Result<AgentFile> AgentFile::parse(std::vector<std::byte> file_bytes) {
   file.return_thunk = field(offsetof(AgentDescriptor, return_thunk));
   file.return_point = field(offsetof(AgentDescriptor, return_point));
   file.inside_thunk = field(offsetof(AgentDescriptor, inside_thunk));
+  file.entry_thunk_hashed = field(offsetof(AgentDescriptor, entry_thunk_hashed));
+  file.return_thunk_hashed = field(offsetof(AgentDescriptor, return_thunk_hashed));
+  file.inside_thunk_hashed = field(offsetof(AgentDescriptor, inside_thunk_hashed));
   file.fault_handler = field(offsetof(AgentDescriptor, fault_handler));
   file.signal_restorer = field(offsetof(AgentDescriptor, signal_restorer));
   file.on_libraries = field(offsetof(AgentDescriptor, on_libraries));
@@ -174,6 +178,7 @@ struct TargetProcess {
   AgentImage image{};
   bool unwinder_knows_image = false;
   uint64_t arena = 0, table = 0, alive = 0;
+  bool is_hashed = false;  // gs is not ours: thunks that do not read it
   int remote_channel_fd = -1;
   uint64_t remote_channel_inode = 0;
   RemoteHeap heap;
@@ -586,9 +591,10 @@ Result<Plan> Targets::Impl::plan_site(TargetProcess* t, std::vector<Mapping>* ma
   input.room = RemoteAddr{slot};
   input.site_record = RemoteAddr{t->table + index * sizeof(Site)};
   const uint64_t base = raw(t->image.base);
-  input.entry_thunk = RemoteAddr{base + agent.entry_thunk};
-  input.inside_thunk = RemoteAddr{base + agent.inside_thunk};
-  input.return_thunk = RemoteAddr{base + agent.return_thunk};
+  const bool hashed = t->is_hashed;
+  input.entry_thunk = RemoteAddr{base + (hashed ? agent.entry_thunk_hashed : agent.entry_thunk)};
+  input.inside_thunk = RemoteAddr{base + (hashed ? agent.inside_thunk_hashed : agent.inside_thunk)};
+  input.return_thunk = RemoteAddr{base + (hashed ? agent.return_thunk_hashed : agent.return_thunk)};
   input.site_index = index;
   auto plan = plan_patch(input);
   if (!plan && plan.error().code == EOPNOTSUPP) {
@@ -923,6 +929,7 @@ Result<void> Targets::Impl::discover_threads(TargetProcess* t, StoppedProcess& p
   TRY(put(offsetof(AgentState, tcb_tid_offset), tid_offset));
   TRY(put(offsetof(AgentState, fs_self_pointer), self_pointer ? 1 : 0));
   TRY(put(offsetof(AgentState, use_gs), gs_is_free ? 1 : 0));
+  t->is_hashed = !gs_is_free;
   TRY(put(offsetof(AgentState, no_fsgsbase), has_fsgsbase ? 0 : 1));
   TRY(put(offsetof(AgentState, gs_was_set), gs_is_free ? 1 : 0));
   if (gs_is_free) {
@@ -1444,6 +1451,7 @@ void Targets::Impl::child_forked(TargetProcess* parent, const AgentMessage& mess
   t->unwinder_knows_image = parent->unwinder_knows_image;
   t->arena = parent->arena;
   t->table = parent->table;
+  t->is_hashed = parent->is_hashed;
   t->alive = parent->alive;
   t->remote_channel_fd = parent->remote_channel_fd;
   t->heap = parent->heap;
