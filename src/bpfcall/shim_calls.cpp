@@ -89,6 +89,10 @@ long map_element(uint32_t command, uint64_t attr, uint32_t attr_bytes) {
   return found ? answer(*found) : -found.error().code;
 }
 
+constexpr uint64_t whole_pages(uint64_t bytes) {
+  return (bytes + kPageBytes - 1) & ~(kPageBytes - 1);
+}
+
 // mmap of a map: Linux 6.18 kernel/bpf/syscall.c bpf_map_mmap, arraymap.c array_map_mmap.
 long mmap_map(const MapUse& use, uint64_t address, uint64_t length, uint64_t protection,
               uint64_t flags, uint64_t offset) {
@@ -115,9 +119,8 @@ long mmap_map(const MapUse& use, uint64_t address, uint64_t length, uint64_t pro
   }
   const MapView& view = use->map.view;
   const uint64_t bytes = static_cast<uint64_t>(view.value_stride) * view.element_count;
-  const uint64_t room = (bytes + kPageBytes - 1) & ~(kPageBytes - 1);
-  if (length > room || offset > room ||
-      ((length + kPageBytes - 1) & ~(kPageBytes - 1)) > room - offset) {
+  const uint64_t room = whole_pages(bytes);
+  if (length > room || offset > room || whole_pages(length) > room - offset) {
     return -EINVAL;
   }
   auto region = ask_for_region(ObjectRef{-1, 0, use->device, use->inode});
@@ -130,8 +133,17 @@ long mmap_map(const MapUse& use, uint64_t address, uint64_t length, uint64_t pro
     file = reader_of(std::move(file));
   }
   const auto values = static_cast<uint64_t>(view.values - view.base);
-  return raw_syscall(SYS_mmap, address, length, protection, flags,
-                     static_cast<uint64_t>(file.get()), values + offset);
+  const long result = raw_syscall(SYS_mmap, address, length, protection, flags,
+                                  static_cast<uint64_t>(file.get()), values + offset);
+  if (!is_syscall_error(result)) {
+    if ((flags & MAP_FIXED) != 0) {
+      forget_mappings(static_cast<uint64_t>(result), whole_pages(length));
+    }
+    if (is_write) {
+      note_mapping(use->map_id, static_cast<uint64_t>(result), whole_pages(length));
+    }
+  }
+  return result;
 }
 
 bool is_socket(int fd) {
@@ -161,8 +173,11 @@ long bpf_call(uint64_t command, uint64_t attr, uint64_t attr_bytes) {
     const auto fd_bytes = std::as_writable_bytes(std::span(&map_fd, 1));
     if (size >= fd_bytes.size() && memory.read(memory.self, attr, fd_bytes)) {
       const auto use = find_map(map_fd);
-      if (use && (*use)->frozen.load() != 0) {
+      if (use && ((*use)->frozen.load() != 0 || !(*use)->map.may_write)) {
         return -EPERM;
+      }
+      if (use && is_mapped_writable((*use)->map_id)) {
+        return -EBUSY;
       }
     }
   }
@@ -219,6 +234,9 @@ long mmap_call(uint64_t address, uint64_t length, uint64_t protection, uint64_t 
   }
   if (!answered) {
     result = raw_syscall(SYS_mmap, address, length, protection, flags, fd, offset);
+    if ((flags & MAP_FIXED) != 0 && !is_syscall_error(result)) {
+      forget_mappings(address, whole_pages(length));
+    }
   }
   if ((flags & MAP_FIXED) != 0) {
     forget_pages();
@@ -229,6 +247,9 @@ long mmap_call(uint64_t address, uint64_t length, uint64_t protection, uint64_t 
 long munmap_call(uint64_t address, uint64_t length) {
   const long result = raw_syscall(SYS_munmap, address, length);
   forget_pages();
+  if (result == 0) {
+    forget_mappings(address, whole_pages(length));
+  }
   return result;
 }
 
@@ -247,6 +268,18 @@ long mremap_call(uint64_t address, uint64_t length, uint64_t new_length, uint64_
 
 // ---- fd numbers ------------------------------------------------------------------------------------------
 
+namespace {
+
+// After an end was closed that may have kept something armed.
+void settle_detaching() {
+  Request request;
+  request.kind = MessageKind::kPerfIoctl;
+  request.command = kSettle;
+  (void)ask(&request).has_value();
+}
+
+}  // namespace
+
 Closing before_close(int fd) {
   const Closing closing{!is_channel(fd), is_attachment(fd)};
   if (closing.allowed) {
@@ -258,15 +291,7 @@ Closing before_close(int fd) {
 void after_close(int fd, const Closing& closing) {
   forget_fd(fd);
   if (closing.is_attachment) {
-    // The broker's loop sees the closed end in the round of the first question at the latest, changes the targets
-    // at the end of that round, and answers the second one after it. Any question will do.
-    for (int i = 0; i < 2; i++) {
-      Request request;
-      request.kind = MessageKind::kBpf;
-      request.command = BPF_LINK_GET_NEXT_ID;
-      request.attr.resize(kAttrBytes);
-      (void)ask(&request).has_value();
-    }
+    settle_detaching();
   }
 }
 
@@ -293,9 +318,13 @@ long dup3_call(long number, uint64_t from, uint64_t to, uint64_t flags) {
   if (is_channel(target)) {
     move_channel_away_from(target);
   }
+  const bool was_attachment = from != to && is_attachment(target);
   const long result = raw_syscall(number, from, to, flags);
   if (result >= 0 && from != to) {
     note_copy(from, result);
+    if (was_attachment) {
+      settle_detaching();
+    }
   }
   return result;
 }

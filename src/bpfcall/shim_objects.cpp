@@ -302,6 +302,67 @@ void forget_fds(uint32_t first, uint32_t last) {
   reclaim(objects);
 }
 
+void note_mapping(uint32_t map_id, uint64_t begin, uint64_t bytes) {
+  void* memory = ::malloc(sizeof(Mapping));
+  if (memory == nullptr) {
+    return;
+  }
+  const Lock lock;
+  ObjectState* objects = object_state();
+  objects->mappings.store(::new (memory) Mapping{begin, begin + bytes, map_id, objects->mappings.load()});
+}
+
+void forget_mappings(uint64_t begin, uint64_t bytes) {
+  if (!is_active() || object_state()->mappings.load(std::memory_order_relaxed) == nullptr) {
+    return;
+  }
+  const uint64_t end = begin + bytes;
+  void* spare = ::malloc(sizeof(Mapping));  // before the Lock: should one have to be cut in two
+  Mapping* gone = nullptr;
+  {
+    const Lock lock;
+    ObjectState* objects = object_state();
+    Mapping* kept = nullptr;
+    Mapping* next = nullptr;
+    for (Mapping* m = objects->mappings.load(); m != nullptr; m = next) {
+      next = m->next;
+      Mapping* right = nullptr;
+      if (begin < m->end && m->begin < end) {
+        if (m->begin < begin && end < m->end && spare != nullptr) {
+          right = ::new (std::exchange(spare, nullptr)) Mapping{end, m->end, m->map_id, nullptr};
+        }
+        if (m->begin >= begin) {
+          m->begin = std::min(end, m->end);
+        } else {
+          m->end = begin;
+        }
+      }
+      Mapping** list = m->begin < m->end ? &kept : &gone;
+      m->next = *list;
+      *list = m;
+      if (right != nullptr) {
+        right->next = kept;
+        kept = right;
+      }
+    }
+    objects->mappings.store(kept);
+  }
+  while (gone != nullptr) {
+    ::free(std::exchange(gone, gone->next));
+  }
+  ::free(spare);
+}
+
+bool is_mapped_writable(uint32_t map_id) {
+  const Lock lock;
+  for (const Mapping* m = object_state()->mappings.load(); m != nullptr; m = m->next) {
+    if (m->map_id == map_id) {
+      return true;
+    }
+  }
+  return false;
+}
+
 void mark_frozen(int fd) {
   auto use = find_map(fd);
   if (!use) {

@@ -29,6 +29,13 @@ struct MapObject {
   MapObject* next;               // in live, leaving or free
 };
 
+// A writable mapping that a map's mmap gave to the loader: while there is one the map cannot be frozen.
+struct Mapping {
+  uint64_t begin, end;
+  uint32_t map_id;
+  Mapping* next;
+};
+
 struct ObjectState {
   std::atomic<std::atomic<MapObject*>*> table;
   uint64_t table_fds;
@@ -36,6 +43,7 @@ struct ObjectState {
   MapObject* live;
   MapObject* leaving;  // closed, but somebody may still be reading
   MapObject* free;
+  std::atomic<Mapping*> mappings;
 };
 
 // Preconditions: the Lock is held.
@@ -93,6 +101,10 @@ bool is_attachment(int fd);
 // The fd's number will stand for something else, or nothing. Cheap when it is no map's.
 void forget_fd(int fd);
 void forget_fds(uint32_t first, uint32_t last);
+
+void note_mapping(uint32_t map_id, uint64_t begin, uint64_t bytes);
+void forget_mappings(uint64_t begin, uint64_t bytes);  // cheap when there are none
+bool is_mapped_writable(uint32_t map_id);
 
 // The map that fd names was frozen: every view of it in this process.
 void mark_frozen(int fd);

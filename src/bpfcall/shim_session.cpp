@@ -170,11 +170,21 @@ void futex(std::atomic<uint32_t>* word, int operation, uint32_t value) {
 
 }  // namespace
 
+namespace {
+// How often this thread holds the lock: an allocator of the loader's may unmap memory, through us, while we allocate.
+__attribute__((tls_model("initial-exec"))) thread_local constinit uint32_t t_held = 0;
+}  // namespace
+
 Lock::Lock() {
+  if (t_held != 0) {
+    t_held++;  // signals are blocked already: nothing can run on top of this thread
+    return;
+  }
   ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &saved_cancel_);
   const uint64_t all = ~0ULL;
   raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<uint64_t>(&all),
               reinterpret_cast<uint64_t>(&saved_signals_), sizeof(all));
+  t_held = 1;
   State* s = state();
   if (s == nullptr) {
     return;
@@ -189,6 +199,9 @@ Lock::Lock() {
 }
 
 Lock::~Lock() {
+  if (--t_held != 0) {
+    return;
+  }
   State* s = state();
   if (s != nullptr && s->lock.exchange(0, std::memory_order_release) == 2) {
     futex(&s->lock, FUTEX_WAKE, 1);

@@ -27,7 +27,7 @@ const Welcome& welcome();
 // One round trip. Errors: ENOSYS no broker, EIO the broker went away meanwhile, ETIMEDOUT.
 Result<Reply> ask(Request* request);
 
-// Held while the state (objects, channel) changes. Nests not.
+// Held while the state (objects, channel) changes. Nests within one thread.
 class Lock {
  public:
   Lock();

@@ -111,6 +111,12 @@ Result<void> Session::set_program(const Caller& caller,
 Result<Reply> Session::perf_ioctl(const Caller& caller, const Request& request) {
   objects_.collect_ended();
   if (request.refs.empty()) {
+    if (request.command == kSettle) {  // the caller closed an fd: what it kept armed is to be gone
+      if (targets_ != nullptr) {
+        TRY(targets_->sync(nullptr));
+      }
+      return Reply{};
+    }
     return make_error(EBADF, "no event named");
   }
   const auto event = TRY(object_of<PerfEventObject>(request.refs[0], ENOTTY));
