@@ -123,7 +123,8 @@ int64_t format_trace(ThreadBlock* thread, char* out_text, uint64_t out_bytes, co
   uint32_t used = 0;
   // format[i + 1] may be read while format[i] is not the NUL.
   for (uint64_t i = 0; i < size; i++) {
-    if (!is_print(format[i]) && !is_space(format[i])) {
+    // Bytes from 0x80 on are text (UTF-8), since 6.17.
+    if (!is_print(format[i]) && !is_space(format[i]) && static_cast<signed char>(format[i]) >= 0) {
       return -EINVAL;
     }
     if (format[i] != '%') {
@@ -171,7 +172,14 @@ int64_t format_trace(ThreadBlock* thread, char* out_text, uint64_t out_bytes, co
       } else if (ends_word(kind)) {
         put_pointer(out, field, arg);
         continue;
-      } else if (kind == 'K' || kind == 'x' || kind == 's' || kind == 'S' || kind == 'B') {
+      } else if (kind == 's' || kind == 'S' ||
+                 kind == 'B') {  // a symbol; without one the kernel prints 0x...
+        out.put('0');
+        out.put('x');
+        put_number(out, Field(), arg, 0, 16, false);
+        i++;
+        continue;
+      } else if (kind == 'K' || kind == 'x') {
         put_pointer(out, field, arg);
         i++;
         continue;

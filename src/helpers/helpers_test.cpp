@@ -245,7 +245,7 @@ TEST(Process, ClocksAreTheKernels) {
   for (const bool vdso : {false, true}) {
     t.process.vdso_clock_gettime =
         vdso ? +[](int clock,
-                  void* time) { return ::clock_gettime(clock, static_cast<timespec*>(time)); }
+                   void* time) { return ::clock_gettime(clock, static_cast<timespec*>(time)); }
              : nullptr;
     for (const auto& [id, clock] : {std::pair<uint32_t, int>{5, CLOCK_MONOTONIC},
                                     {125, CLOCK_BOOTTIME},
@@ -328,6 +328,8 @@ TEST(TracePrintk, FormatsWhatTheKernelFormats) {
       {"%p", {0xabcd}, "000000000000abcd"},
       {"%px.", {0xabcd}, "000000000000abcd."},
       {"%pK", {0xabcd}, "000000000000abcd"},
+      {"%pS %ps %pB", {0xabcd, 0, 1}, "0xabcd 0x0 0x1"},
+      {"caf\xc3\xa9", {}, "caf\xc3\xa9"},
   };
   for (const auto& one : cases) {
     EXPECT_EQ(print(t, one.format, one.args[0], one.args[1], one.args[2]),
@@ -345,7 +347,7 @@ TEST(TracePrintk, RefusesWhatTheKernelRefuses) {
   TestHit t;
   for (const char* format :
        {"%", "%y", "%f", "%hd", "%n", "%lld %lld %lld %lld", "%ls", "%sx", "%5", "%l", "%pZ",
-        "%pI5", "%pk", "caf\xc3\xa9", "%lc", "%#x", "%.3d", "%zu"}) {
+        "%pI5", "%pk", "\x01", "%lc", "%#x", "%.3d", "%zu"}) {
     EXPECT_EQ(print(t, format), -EINVAL) << format;
     EXPECT_EQ(printed(), "(nothing)");
   }
