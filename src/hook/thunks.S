@@ -84,13 +84,13 @@
   .cfi_same_value %r12
 .endm
 
-// OF, SF, ZF, AF, PF, CF from the flags word at \memory; clobbers rax. popfq would cost 8 ns (facts: limits §6).
+// OF, SF, ZF, AF, PF, CF from the flags word at \memory; clobbers rax. popfq would cost 8 ns.
 // AL = 8 + 0x78 overflows when OF was set, 0 + 0x78 does not; sahf leaves OF alone.
-.macro RESTORE_FLAGS high, low
-  movb \high, %al
+.macro RESTORE_FLAGS memory
+  mov \memory, %eax
+  rolw $8, %ax
   andb $8, %al
   addb $0x78, %al
-  movb \low, %ah
   sahf
 .endm
 
@@ -230,7 +230,7 @@
   .endif
   RESTORE_REGISTERS
   .if !\inside
-  RESTORE_FLAGS 17(%rsp), 16(%rsp)
+  RESTORE_FLAGS 16(%rsp)
   .endif
   mov 8(%rsp), %rax
   movq $0, BLOCK_GUARD(%rcx)
@@ -271,7 +271,7 @@
   popfq
   .cfi_adjust_cfa_offset -8
   .else
-  RESTORE_FLAGS 9(%rsp), 8(%rsp)
+  RESTORE_FLAGS 8(%rsp)
   pop %rax
   .cfi_adjust_cfa_offset -8
   lea 8(%rsp), %rsp
@@ -391,7 +391,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   lea \point(%rip), %rax
   mov %rax, 32(%rsp)                   // S: what the call will put there; says that the entry lives
   movq $0, BLOCK_GUARD(%rcx)
-  RESTORE_FLAGS 9(%rsp), 8(%rsp)
+  RESTORE_FLAGS 8(%rsp)
   mov (%rsp), %rax
   mov 16(%rsp), %rcx
   mov 24(%rsp), %r11
@@ -476,7 +476,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   mov R_R13(%r12), %r13
   .cfi_same_value %r13
   RESTORE_REGISTERS
-  RESTORE_FLAGS 17(%rsp), 16(%rsp)
+  RESTORE_FLAGS 16(%rsp)
   mov 8(%rsp), %rax
   movq $0, BLOCK_GUARD(%rcx)
   mov 24(%rsp), %rcx
@@ -549,7 +549,9 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   cmp %r12, ENTRY_HOME(%rbx)
   jne .Lrp_freed_\name
   mov BLOCK_FREE_ENTRIES(%r12), %rdx
-  mov %rdx, ENTRY_NEXT(%rbx)
+  cmp %rdx, ENTRY_NEXT(%rbx)           // as a rule it is: no store, so that the next take need not wait for it
+  jne .Lrp_relink_\name
+.Lrp_relinked_\name:
   mov %rbx, BLOCK_FREE_ENTRIES(%r12)
 .Lrp_freed_\name:
   mov %rax, 32(%rsp)                   // S
@@ -562,7 +564,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   jnz .Lrp_df_back_\name
 .Lrp_flags_\name:
   RESTORE_REGISTERS
-  RESTORE_FLAGS 17(%rsp), 16(%rsp)
+  RESTORE_FLAGS 16(%rsp)
   mov %r14, %rax
   mov R_R14(%rcx), %r14
   .cfi_same_value %r14
@@ -606,7 +608,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   mov %rcx, %rbx
   .cfi_same_value %rbx
   mov %rax, %r11
-  RESTORE_FLAGS 9(%rsp), 8(%rsp)
+  RESTORE_FLAGS 8(%rsp)
   mov %r11, %rax
   pop %r11
   .cfi_adjust_cfa_offset -8
@@ -624,6 +626,9 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
 .Lrp_df_\name:
   cld
   jmp .Lrp_stack_\name
+.Lrp_relink_\name:
+  mov %rdx, ENTRY_NEXT(%rbx)
+  jmp .Lrp_relinked_\name
 .Lrp_query_\name:
   QUERY_STACK .Lrp_chosen_\name, .Lrp_noroom_\name
 .Lrp_noroom_\name:
@@ -653,7 +658,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   jz .Lrt_go_\name
   incq BLOCK_MISSED(%rcx)
 .Lrt_pass_\name:
-  RESTORE_FLAGS 9(%rsp), 8(%rsp)
+  RESTORE_FLAGS 8(%rsp)
   lea 32(%r11), %rcx
   mov %rcx, 8(%rsp)                    // S - 24
   mov (%rsp), %rax
@@ -713,7 +718,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   std
 .Lrt_no_std_\name:
   .cfi_def_cfa_register %rsp
-  RESTORE_FLAGS 17(%rsp), 16(%rsp)
+  RESTORE_FLAGS 16(%rsp)
   lea 32(%r13), %rax
   mov %rax, 16(%rsp)                   // S - 24
   mov R_R13(%r12), %r13

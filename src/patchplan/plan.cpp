@@ -264,6 +264,11 @@ Result<void> copy_call(const Instruction& i, Emitter& out) {
 }
 
 Result<void> copy_instruction(const Instruction& i, Emitter& out) {
+  // Intel ignores the prefix here, AMD takes a 16-bit offset (AMD64 APM vol. 3, jmp near).
+  if (is_relative_branch(i) && (i.insn.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) != 0 &&
+      i.insn.raw.rex.W == 0 && i.insn.raw.imm[0].size > 8) {
+    return make_error(EOPNOTSUPP, "a branch that processors read differently");
+  }
   if (i.insn.meta.category == ZYDIS_CATEGORY_CALL) {
     return copy_call(i, out);
   }

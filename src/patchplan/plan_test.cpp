@@ -240,6 +240,12 @@ TEST(Plan, ReturnProbeOfAFunctionThatTakesRbxIsRefused) {
   EXPECT_TRUE(plan({.code = code, .function_bytes = 7}));
 }
 
+TEST(Plan, BranchThatProcessorsReadDifferentlyIsRefused) {
+  EXPECT_FALSE(plan({.code = {0x66, 0xe9, 0, 1, 0, 0, 0x90, 0x90}, .function_bytes = 8}));
+  // data16 data16 rex.W call, as for __tls_get_addr, is the same everywhere
+  EXPECT_TRUE(plan({.code = {0x66, 0x66, 0x48, 0xe8, 0, 1, 0, 0, 0xc3}, .function_bytes = 9}));
+}
+
 TEST(Plan, ReturnsTwiceByName) {
   for (const char* name : {"vfork", "setjmp", "_setjmp", "__sigsetjmp", "getcontext", "swapcontext",
                            "vfork@@GLIBC_2.2.5"}) {
