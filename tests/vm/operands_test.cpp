@@ -352,9 +352,9 @@ TEST(Operands, PairsThatMeltGiveWhatTheyGiveApart) {
     const auto alu_imm = [&](uint8_t op, uint8_t dst, int32_t imm) {
       return is64 ? alu64_imm(op, dst, imm) : alu32_imm(op, dst, imm);
     };
-    for (const int32_t k : {1, 7, 16, 31}) {
+    for (const int32_t k : {1, 16}) {
       for (uint8_t d = 0; d < 10; ++d) {
-        for (uint8_t s = 0; s < 10; ++s) {
+        for (uint8_t s = d % 3; s < 10; s = static_cast<uint8_t>(s + 3)) {
           const auto t = static_cast<uint8_t>((d + s + 1) % 10);
           for (int form = 0; form < 16; ++form) {
             const uint8_t one = (form & 1) != 0 ? BPF_LSH : BPF_RSH;
