@@ -266,6 +266,22 @@ TEST(Unwind, BacktraceFromAHandlerOnTopOfAHitReachesMain) {
 
 // pthread_cancel, pthread_exit: forced unwinding through probed frames.
 static sem_t ready;
+static std::atomic<long> cancelled_tid;
+// Until the thread waits in pause(2): an asynchronous cancellation between two calls of a C++
+// function terminates, probes or not (its call-site table has no entry there).
+static void await_pause(long tid) {
+  const std::string path = "/proc/self/task/" + std::to_string(tid) + "/syscall";
+  for (;;) {
+    char text[32] = {};
+    FILE* f = std::fopen(path.c_str(), "r");
+    (void)!std::fread(text, 1, sizeof text - 1, f);
+    std::fclose(f);
+    if (std::strncmp(text, "34 ", 3) == 0) {
+      return;
+    }
+    sched_yield();
+  }
+}
 BODY long cancelled_body(long n) {
   Destroyed d;
   if (n > 0) {
@@ -273,6 +289,7 @@ BODY long cancelled_body(long n) {
     __asm__ volatile("" : "+r"(r));
     return r;
   }
+  cancelled_tid = syscall(SYS_gettid);
   sem_post(&ready);
   for (;;) {
     pause();
@@ -303,6 +320,7 @@ TEST(Unwind, PthreadCancelAndExitRunDestructors) {
         },
         reinterpret_cast<void*>(static_cast<long>(kind)));
     sem_wait(&ready);
+    await_pause(cancelled_tid);
     pthread_cancel(thread);
     void* result = nullptr;
     pthread_join(thread, &result);
@@ -343,9 +361,10 @@ TEST(Unwind, AsyncCancelOnTopOfAHitRunsDestructors) {
   for (Probe probe : {Probe::kEntry, Probe::kReturn}) {
     Hooks hooks({address(&spun)}, probe);
     (probe == Probe::kEntry ? seen.on_entry : seen.on_return) = [](pt_regs*, Site*) {
+      cancelled_tid = syscall(SYS_gettid);
       sem_post(&ready);
       for (;;) {
-        syscall(SYS_sched_yield);
+        syscall(SYS_pause);
       }
     };
     destroyed = 0;
@@ -360,6 +379,7 @@ TEST(Unwind, AsyncCancelOnTopOfAHitRunsDestructors) {
         },
         nullptr);
     sem_wait(&ready);
+    await_pause(cancelled_tid);
     pthread_cancel(thread);
     void* result = nullptr;
     pthread_join(thread, &result);
