@@ -1,24 +1,23 @@
-// The format of a trampoline: what patchplan writes and the thunks rely on. Home: pure *, constants,
-// shared by hook (injected *) and patchplan (broker).
+// The format of a trampoline: what patchplan writes and the thunks rely on. Home: pure *,
+// constants, shared by hook (injected *) and patchplan (broker).
 //
-// A trampoline begins at a 16-byte aligned address `room`, in two shapes. The patched site jumps to
+// A trampoline begins at a 16-byte aligned address `room`. The patched site jumps to
 // room + kTrampolineEntry; `copy` are the displaced instructions, relocated, then a jump back.
+// Every one: +0 Site*, +8 the thunk's address (used when rel32 does not reach it). Then
 //
-//   entry-only, at a function's first instruction      a site with a return probe (first
-//   instruction only)
-//     +0  Site*                                          +0  Site*
-//     +8  address of the thunk (used when far)           +8  address of return_thunk (used when
-//     far) +16 nop; call entry_thunk      (6 bytes)           +16 push %r11 +22 copy +18 lea
-//     room(%rip), %r11
-//   inside a function (not the first instruction)        +25 jmp return_thunk      (5 or 6 bytes)
-//     +16 lea -128(%rsp), %rsp       (5 bytes)           +32 copy
-//     +21 nop; call inside_thunk     (6 bytes)
-//     +27 lea 128(%rsp), %rsp        (8 bytes)
+// at a function's first instruction, no return probe (found from the thunk's return address)
+//     +16 nop; call entry_thunk      6 bytes
+//     +22 copy
+// at a function's first instruction, with a return probe (found from r11)
+//     +16 push %r11
+//     +18 lea room(%rip), %r11
+//     +25 nop; jmp return_thunk      6 bytes
+//     +32 copy
+// inside a function (found from the thunk's return address)
+//     +16 lea -128(%rsp), %rsp       5 bytes
+//     +21 nop; call inside_thunk     6 bytes
+//     +27 lea 128(%rsp), %rsp        8 bytes
 //     +35 copy
-//
-// A thunk that is further than rel32 reaches is called through +8 (`call *disp(%rip)` is 6 bytes as
-// well). entry_thunk and inside_thunk find the Site from their return address, return_thunk from
-// r11.
 #pragma once
 #include <cstdint>
 

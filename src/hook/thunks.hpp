@@ -4,11 +4,12 @@
 // What a hit keeps as it was: every general register (also those that a call may clobber), the
 // arithmetic flags (all flags inside a function), DF, vector registers and x87 (never touched),
 // errno, the red zone. Of the target's own stack a hit uses 40 bytes below rsp at the probed
-// instruction (8 while the callbacks run; a further 400 at a thread's first hit); inside a function
-// these begin below the red zone. The callbacks run on the thread's hit stack of 64 KB, or on the
+// instruction, 200 more at a thread's first hit and where a hit is nested; inside a function these
+// begin below the red zone. The callbacks run on the thread's hit stack of 64 KB, or on the
 // alternate signal stack where the hit is in a handler that runs there (else the kernel would begin
-// a further handler at its top). A hit while another runs on the same thread, in a signal handler
-// of the target, is counted in ThreadBlock::missed and passes through.
+// a further handler at its top; with less than 4 KB left there the hit is missed). A hit while
+// another runs on the same thread, in a signal handler of the target, is counted in
+// ThreadBlock::missed and passes through; so is a return that finds no free ReturnEntry.
 //
 // A site with null `on_entry` and `on_return` passes through at once. When the site table was wiped
 // by a fork (its first word is not kTableGuard) bpftime_cold_hit is called before that, and the
@@ -16,7 +17,9 @@
 //
 // Return probes (docs/hooking.md; DESIGN D6): the body is called with rbx naming a ReturnEntry. rbx
 // is call-saved in the System V ABI; functions of other conventions (Go) must not get return
-// probes.
+// probes. The CFI of the call is understood by libgcc, LLVM's libunwind, glibc's backtrace and gdb;
+// nongnu libunwind (libunwind.so.8) takes every CFA for the caller's rsp and cannot walk past it,
+// so a process that unwinds with it must not get return probes either.
 #pragma once
 #include <asm/ptrace.h>
 
