@@ -154,7 +154,7 @@ TEST(Shim, LookupCostsLessThanTheKernels) {
   const Outcome outcome = run_under_shim(broker.directory(), {CLIENT_PATH, "speed"});
   ASSERT_EQ(outcome.status, 0) << outcome.output;
   RecordProperty("nanoseconds", outcome.output);
-  EXPECT_LT(std::atof(outcome.output.c_str()), 250.0 * SLOWDOWN);
+  EXPECT_LT(std::atof(outcome.output.c_str()), 250.0);
 }
 
 }  // namespace
