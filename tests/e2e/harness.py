@@ -185,7 +185,7 @@ class Session:
         self.tree = BUILD
         if AS_ROOT and not reachable_by_nobody(BUILD / "bin"):
             self.tree = self.base / "tree"
-            for part in ("bin", "lib", "targets", "parity"):
+            for part in ("bin", "lib", "targets"):
                 shutil.copytree(BUILD / part, self.tree / part)
         self.env = {"PATH": f"{self.tree}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
                     "XDG_RUNTIME_DIR": str(self.runtime), "HOME": str(self.base), "LC_ALL": "C"}

@@ -12,12 +12,12 @@ class Parity(EndToEnd):
 
 
 def programs():
-    return sorted(p.name for p in (harness.BUILD / "parity").glob("*") if os.access(p, os.X_OK) and p.is_file())
+    return sorted(p.name for p in (harness.BUILD / "bin").glob("parity_*") if os.access(p, os.X_OK) and p.is_file())
 
 
 def make(name):
     def test(self):
-        process = self.session.start([self.session.bin("bpftime"), "load", str(self.session.tree / "parity" / name)])
+        process = self.session.start([self.session.bin("bpftime"), "load", self.session.bin(name)])
         status, output = process.finish(60)
         self.assertEqual(status, 0, output + process.stderr())
         self.assertIn("ok ", output)
@@ -27,7 +27,7 @@ def make(name):
 
 
 for program in programs():
-    setattr(Parity, f"test_{program}", make(program))
+    setattr(Parity, f"test_{program.removeprefix('parity_')}", make(program))
 
 
 class Complete(unittest.TestCase):
