@@ -84,7 +84,7 @@ TEST(RemoteThread, NoQueuedSignalIsLost) {
   long sent = 0;
   std::atomic<bool> enough{false};
   std::thread sender([&] {
-    while (!enough) {
+    while (!enough && sent < 4000) {
       union sigval value;
       value.sival_int = 4711;
       sent += sigqueue(target.pid(), SIGRTMIN + static_cast<int>(sent % 20), value) == 0;
