@@ -291,16 +291,43 @@ Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
   }
 }
 
-std::vector<pid_t> processes_with_arena() {
-  std::vector<pid_t> found;
+Result<ArenaOwner> owner_of_arena(pid_t pid, uint64_t arena) {
+  struct {
+    uint32_t magic, version;
+  } head{};
+  uint32_t expected = 0, word = 0;
+  const auto read_at = [&](uint64_t at, auto* to) {
+    return read_memory(pid, RemoteAddr{at}, std::as_writable_bytes(std::span(to, 1)));
+  };
+  TRY(read_at(arena, &head));
+  if (head.magic != kAgentMagic || head.version != kAgentVersion) {
+    return make_error(EPROTO, "the arena is of another version");
+  }
+  TRY(read_at(arena + offsetof(AgentState, alive_expected), &expected));
+  const std::vector<Mapping> maps = TRY(read_maps(pid));
+  const std::vector<Mapping> pages = mappings_of_memfd(maps, kAliveName);
+  if (pages.empty()) {
+    return ArenaOwner{0, false};
+  }
+  TRY(read_at(pages[0].begin, &word));
+  return ArenaOwner{pages[0].inode, word == expected && expected != 0};
+}
+
+std::vector<ProcessWithArena> processes_with_arena() {
+  std::vector<ProcessWithArena> found;
   DIR* const dir = ::opendir("/proc");
   if (dir == nullptr) {
     return found;
   }
   while (const dirent* entry = ::readdir(dir)) {  // NOLINT(concurrency-mt-unsafe): own DIR
     const pid_t pid = std::atoi(entry->d_name);
-    if (pid > 0 && pid != ::getpid() && find_arena(pid)) {
-      found.push_back(pid);
+    if (pid <= 0 || pid == ::getpid()) {
+      continue;
+    }
+    if (const auto arena = find_arena(pid)) {
+      if (const auto owner = owner_of_arena(pid, *arena)) {
+        found.push_back({pid, *arena, *owner});
+      }
     }
   }
   ::closedir(dir);

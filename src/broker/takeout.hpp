@@ -33,7 +33,20 @@ enum class TakenOut : uint32_t {
 // Restores, then unmaps if it can within the deadline.
 Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns);
 
-// Live processes of ours to ptrace that have an arena.
-std::vector<pid_t> processes_with_arena();
+// Whose agent it is, by the alive page that is mapped there (abi/agent.hpp).
+struct ArenaOwner {
+  uint64_t alive_inode;  // of the alive page's file: one a broker
+  bool is_alive;         // that broker lives
+};
+// Errors: ESRCH, EPROTO (not an arena of this version).
+Result<ArenaOwner> owner_of_arena(pid_t pid, uint64_t arena);
+
+struct ProcessWithArena {
+  pid_t pid;
+  uint64_t arena;
+  ArenaOwner owner;
+};
+// Live processes that have an arena and that we may look at.
+std::vector<ProcessWithArena> processes_with_arena();
 
 }  // namespace bpftime

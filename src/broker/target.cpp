@@ -218,6 +218,10 @@ class Targets::Impl {
       agent_error = parsed.error();
     }
     next_owner = config.first_owner;
+    struct stat st {};
+    if (::fstat(config.alive_fd, &st) == 0) {
+      alive_inode = st.st_ino;
+    }
   }
 
   EventLoop* loop;
@@ -228,6 +232,7 @@ class Targets::Impl {
   Error agent_error{};
   Modules modules;
   uint32_t next_owner = 0;
+  uint64_t alive_inode = 0;  // of our alive page: how our agents are told from another session's
   std::map<pid_t, std::unique_ptr<TargetProcess>> targets;
   std::map<pid_t, std::unique_ptr<HeldProcess>> starting;
 
@@ -305,7 +310,11 @@ Result<void> Targets::Impl::attach(pid_t pid) {
   if (auto exe = read_executable(pid)) {
     t->exe = *exe;
   }
-  if (find_arena(pid)) {
+  if (const auto arena = find_arena(pid)) {
+    const auto other = owner_of_arena(pid, *arena);
+    if (other && other->is_alive && other->alive_inode != alive_inode) {
+      return make_error(EBUSY, "another session has its agent in this process");
+    }
     // Left by an earlier broker, or a child that forked before its parent was let go.
     (void)take_out(pid, deadline());
   }
@@ -1287,10 +1296,10 @@ Result<void> Targets::Impl::detach(pid_t pid) {
   }
   host->target_gone(OwnerId{t->owner}, pid);
   // Children that forked and never hit a probe still have our bytes.
-  for (const pid_t child : processes_with_arena()) {
-    if (!targets.contains(child) && find_arena(child) == std::optional<uint64_t>(t->arena) &&
-        child != pid) {
-      (void)take_out(child, deadline());
+  for (const auto& child : processes_with_arena()) {
+    if (!targets.contains(child.pid) && child.owner.alive_inode == alive_inode &&
+        child.arena == t->arena && child.pid != pid) {
+      (void)take_out(child.pid, deadline());
     }
   }
   if (!out) {
@@ -1404,7 +1413,8 @@ void Targets::Impl::channel_ready(pid_t pid, uint32_t events) {
       return;
     }
     if (!find_arena(pid)) {
-      forget(pid, "runs another program now");
+      const auto status = read_status(pid);
+      forget(pid, status && !status->is_zombie() ? "runs another program now" : "ended");
       return;
     }
     // It closed our descriptor, but the agent is there: the broker needs no channel to work on it.
@@ -1707,9 +1717,9 @@ std::vector<TargetStatus> Targets::status() {
 
 uint32_t Targets::recover_orphans() {
   uint32_t recovered = 0;
-  for (const pid_t pid : processes_with_arena()) {
-    if (!impl_->targets.contains(pid) && take_out(pid, Impl::deadline())) {
-      impl_->host->log("process " + std::to_string(pid) +
+  for (const auto& orphan : processes_with_arena()) {
+    if (!orphan.owner.is_alive && take_out(orphan.pid, Impl::deadline())) {
+      impl_->host->log("process " + std::to_string(orphan.pid) +
                        ": code restored after an earlier broker");
       recovered++;
     }
