@@ -60,8 +60,8 @@ Result<std::vector<MappedRange>> our_ranges(StoppedProcess& process, uint64_t ar
 
 // The fields of a thread block that we need; the rest of it is not read.
 struct BlockHead {
-  uint64_t at;
-  uint32_t tid, depth, block_bytes;
+  uint64_t at, guard;
+  uint32_t tid, block_bytes;
 };
 Result<std::vector<BlockHead>> thread_blocks(StoppedProcess& process, const AgentState& state) {
   std::vector<BlockHead> blocks;
@@ -70,7 +70,7 @@ Result<std::vector<BlockHead>> thread_blocks(StoppedProcess& process, const Agen
     alignas(ThreadBlock) std::byte raw_block[sizeof(ThreadBlock)];
     TRY(process.read(RemoteAddr{at}, raw_block));
     const auto* block = reinterpret_cast<const ThreadBlock*>(raw_block);
-    blocks.push_back({at, block->tid, block->depth, block->block_bytes});
+    blocks.push_back({at, block->guard, block->tid, block->block_bytes});
     at = address(block->next_block);
   }
   return blocks;
@@ -152,7 +152,7 @@ Result<uint32_t> restore_code(StoppedProcess& process, uint64_t arena) {
   return restored;
 }
 
-Result<bool> is_quiescent(StoppedProcess& process, uint64_t arena, bool hits_only) {
+Result<const char*> who_is_inside(StoppedProcess& process, uint64_t arena, bool hits_only) {
   auto state = std::make_unique<AgentState>();
   TRY(read_state(process, arena, state.get()));
   const auto ranges = TRY(our_ranges(process, arena, *state));
@@ -165,9 +165,11 @@ Result<bool> is_quiescent(StoppedProcess& process, uint64_t arena, bool hits_onl
   for (const pid_t tid : process.threads()) {
     live.insert(static_cast<uint32_t>(tid));
     const Registers regs = TRY(process.registers(tid));
-    if (contains(by_begin, regs.rip) ||
-        TRY(interrupted_inside(process, by_begin, regs.rsp))) {
-      return false;
+    if (contains(by_begin, regs.rip)) {
+      return "a thread runs in the agent";
+    }
+    if (TRY(interrupted_inside(process, by_begin, regs.rsp))) {
+      return "a thread is in a signal handler that interrupted the agent";
     }
   }
   // In another pid namespace tids are numbered otherwise: every block then counts as live.
@@ -177,8 +179,8 @@ Result<bool> is_quiescent(StoppedProcess& process, uint64_t arena, bool hits_onl
     if (same_numbers && !live.contains(block.tid)) {
       continue;
     }
-    if (block.depth != 0) {
-      return false;
+    if (block.guard != 0) {
+      return "a thread is inside a hit";
     }
     if (hits_only) {
       continue;
@@ -193,11 +195,11 @@ Result<bool> is_quiescent(StoppedProcess& process, uint64_t arena, bool hits_onl
       }
       const auto word = process.read_value<uint64_t>(RemoteAddr{e.slot});
       if (word && *word >= state->agent_base && *word < state->agent_base + state->agent_bytes) {
-        return false;  // a hooked function will return into the agent
+        return "a thread is inside a probed function and will return through the agent";
       }
     }
   }
-  return true;
+  return nullptr;
 }
 
 namespace {
@@ -274,10 +276,10 @@ Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
         TRY(restore_code(process, *arena));
         restored = true;
       }
-      if (!TRY(is_quiescent(process, *arena, false))) {
+      if (const char* const why = TRY(who_is_inside(process, *arena, false)); why != nullptr) {
         process.release();
         if (monotonic_ns() + static_cast<uint64_t>(pause_ms) * 1000000 > deadline_ns) {
-          return TakenOut::kCodeRestored;
+          return TakenOut{why};
         }
         ::poll(nullptr, 0, pause_ms);
         continue;
@@ -287,7 +289,7 @@ Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
       TRY(unmap_all(process, *arena, deadline_ns));
     }
     const auto unloaded = unload_agent(pid, image, deadline_ns);
-    return unloaded ? TakenOut::kAll : TakenOut::kCodeRestored;
+    return TakenOut{unloaded ? nullptr : "no thread waits where the loader may be called"};
   }
 }
 

@@ -22,13 +22,13 @@ std::optional<uint64_t> find_arena(pid_t pid);
 // Writes back every overwritten byte that is still as we left it. Returns how many places.
 Result<uint32_t> restore_code(StoppedProcess& process, uint64_t arena);
 
-// True when no thread runs in, or will return into, anything of ours. All threads must be stopped.
-// `hits_only`: open return probes do not count (for re-using trampolines and lists, not for unmapping).
-Result<bool> is_quiescent(StoppedProcess& process, uint64_t arena, bool hits_only);
+// Null when no thread runs in, or will return into, anything of ours; else what one is doing there. All threads must be
+// stopped. `hits_only`: open return probes do not count (for re-using trampolines and lists, not for unmapping).
+Result<const char*> who_is_inside(StoppedProcess& process, uint64_t arena, bool hits_only);
 
-enum class TakenOut : uint32_t {
-  kAll,           // nothing left mapped
-  kCodeRestored,  // bytes are back, but a thread is inside a probed function: the agent stays mapped, asleep
+struct TakenOut {
+  // Null: nothing is left mapped. Else the bytes are back, but the agent stays mapped, asleep, because of this.
+  const char* why_mapped;
 };
 // Restores, then unmaps if it can within the deadline.
 Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns);

@@ -236,6 +236,11 @@ class Targets::Impl {
   std::map<pid_t, std::unique_ptr<TargetProcess>> targets;
   std::map<pid_t, std::unique_ptr<HeldProcess>> starting;
 
+  // Processes whose code is restored and whose agent could not be unmapped yet; looked at again and again.
+  std::vector<ProcessIdentity> asleep;
+  bool is_waking = false;
+  void wake_up_later();
+
   static uint64_t deadline() { return deadline_in_ms(kTargetDeadlineMs); }
 
   Result<void> attach(pid_t pid);
@@ -1249,8 +1254,8 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held,
     t->armed = true;
   }
   if (t->retired.size() > kRetiredAtOnce) {
-    const auto quiet = is_quiescent(all, t->arena, true);
-    if (quiet && *quiet) {
+    const auto inside = who_is_inside(all, t->arena, true);
+    if (inside && *inside == nullptr) {
       for (const Retired& r : t->retired) {
         if (r.kind == Retired::kHeap) {
           t->heap.release(r.at, r.bytes);
@@ -1289,10 +1294,11 @@ Result<void> Targets::Impl::detach(pid_t pid) {
   const auto out = take_out(pid, deadline_in_ms(kTakeOutMs));
   if (!out) {
     host->log("process " + std::to_string(pid) + ": not taken out: " + out.error().why);
-  } else if (*out == TakenOut::kCodeRestored) {
-    host->log("process " + std::to_string(pid) +
-              ": code restored; the agent stays mapped, asleep, since a thread is inside a probed "
-              "function");
+  } else if (out->why_mapped != nullptr) {
+    host->log("process " + std::to_string(pid) + ": code restored; the agent stays mapped, asleep: " +
+              out->why_mapped);
+    asleep.push_back(t->identity);
+    wake_up_later();
   }
   host->target_gone(OwnerId{t->owner}, pid);
   // Children that forked and never hit a probe still have our bytes.
@@ -1306,6 +1312,30 @@ Result<void> Targets::Impl::detach(pid_t pid) {
     return out.error();
   }
   return {};
+}
+
+void Targets::Impl::wake_up_later() {
+  if (is_waking) {
+    return;
+  }
+  is_waking = true;
+  loop->after(500, [this] {
+    is_waking = false;
+    std::erase_if(asleep, [this](const ProcessIdentity& who) {
+      const auto now = identify(who.pid);
+      if (!now || *now != who || targets.contains(who.pid)) {
+        return true;
+      }
+      const auto out = take_out(who.pid, deadline_in_ms(50));
+      if (out && out->why_mapped == nullptr) {
+        host->log("process " + std::to_string(who.pid) + ": the agent is unmapped now");
+      }
+      return !out || out->why_mapped == nullptr;
+    });
+    if (!asleep.empty()) {
+      wake_up_later();
+    }
+  });
 }
 
 void Targets::Impl::forget(pid_t pid, const char* how) {

@@ -120,8 +120,11 @@ class Sweep(EndToEnd):
         hits = int(tool.ask("", r"^hits (\d+)").group(1))
         self.assertGreater(hits, 5000)
         tool.finish(120)
-        self.session.bpftime("shutdown", deadline=60)
         until("code restored", lambda: harness.changed_code(program.pid) == [])
+        # Its main thread was inside read() when the probes went, and returned through the agent just now.
+        self.assertEqual(program.ask("go", r"^did (\w+)$").group(1), plain)
+        until("the agent is unmapped", lambda: harness.our_mappings(program.pid) == [])
+        self.session.bpftime("shutdown", deadline=60)
         self.assertEqual(program.ask("go", r"^did (\w+)$").group(1), plain)
         self.assert_untouched(program)
         self.assertTrue(status)
