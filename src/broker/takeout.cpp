@@ -119,6 +119,22 @@ Result<bool> interrupted_inside(StoppedProcess& process, const Ranges& ranges, u
 
 }  // namespace
 
+Result<StoppedProcess> borrow_any(pid_t pid, uint64_t deadline_ns) {
+  Error error = make_error(ESRCH, "no thread of the process can be held");
+  const std::vector<pid_t> threads = TRY(read_threads(pid));
+  for (const pid_t tid : threads) {
+    auto process = StoppedProcess::borrow(pid, tid, deadline_ns);
+    if (process) {
+      return std::move(*process);
+    }
+    error = process.error();
+    if (error.code != ESRCH) {
+      break;
+    }
+  }
+  return error;
+}
+
 std::optional<uint64_t> find_arena(pid_t pid) {
   const auto maps = read_maps(pid);
   if (!maps) {
@@ -204,14 +220,15 @@ Result<const char*> who_is_inside(StoppedProcess& process, uint64_t arena, bool 
 
 namespace {
 
-// The remote half of take_out: all threads are stopped and none is inside.
-Result<void> unmap_all(StoppedProcess& process, uint64_t arena, uint64_t deadline_ns) {
-  auto state = std::make_unique<AgentState>();
-  TRY(read_state(process, arena, state.get()));
-  const auto ranges = TRY(read_array<MappedRange>(process, arena + kMappingsOffset,
-                                                  state->mapping_count.load(), kMaxMappings));
-  const auto blocks = TRY(thread_blocks(process, *state));
-  if (state->gs_was_set != 0) {
+AgentImage image_of(const AgentState& state) {
+  return AgentImage{RemoteAddr{state.agent_base}, state.agent_bytes,
+                    static_cast<AgentWay>(state.image_way), state.image_handle, 0};
+}
+
+// Nothing in the process points into the agent any more. All threads are stopped and none is inside.
+Result<void> let_go_of_agent(StoppedProcess& process, uint64_t arena, const AgentState& state,
+                             uint64_t deadline_ns) {
+  if (state.gs_was_set != 0) {
     for (const pid_t tid : process.threads()) {
       Registers regs = TRY(process.registers(tid));
       if (regs.gs_base != 0) {
@@ -220,18 +237,32 @@ Result<void> unmap_all(StoppedProcess& process, uint64_t arena, uint64_t deadlin
       }
     }
   }
+  if (state.signals_owned == 0) {
+    return {};
+  }
   RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline_ns));
   for (int signal = 1; signal <= 31; signal++) {
-    if ((state->signals_owned >> signal & 1) != 0) {
+    if ((state.signals_owned >> signal & 1) != 0) {
       const auto now = TRY(remote_sigaction(thread, signal, nullptr));
-      if (now.handler >= state->agent_base &&
-          now.handler < state->agent_base + state->agent_bytes) {
-        const KernelSigaction old{state->old_actions[signal][0], state->old_actions[signal][1],
-                                  state->old_actions[signal][2], state->old_actions[signal][3]};
+      if (now.handler >= state.agent_base && now.handler < state.agent_base + state.agent_bytes) {
+        const KernelSigaction old{state.old_actions[signal][0], state.old_actions[signal][1],
+                                  state.old_actions[signal][2], state.old_actions[signal][3]};
         TRY(remote_sigaction(thread, signal, &old));
       }
     }
   }
+  TRY(thread.finish());
+  return process.write_value(RemoteAddr{arena + offsetof(AgentState, signals_owned)}, 0U);
+}
+
+// Channel, blocks, mappings and in the end the arena itself. One thread is held.
+Result<void> unmap_rest(StoppedProcess& process, uint64_t arena, uint64_t deadline_ns) {
+  auto state = std::make_unique<AgentState>();
+  TRY(read_state(process, arena, state.get()));
+  const auto ranges = TRY(read_array<MappedRange>(process, arena + kMappingsOffset,
+                                                  state->mapping_count.load(), kMaxMappings));
+  const auto blocks = TRY(thread_blocks(process, *state));
+  RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline_ns));
   if (state->channel >= 0) {
     struct stat st {};
     const std::string path = "/proc/" + std::to_string(process.pid()) + "/fd/" +
@@ -262,13 +293,13 @@ Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
   if (!arena) {
     return make_error(ENOENT, "this process has no agent");
   }
+  auto state = std::make_unique<AgentState>();
   bool restored = false;
   // A thread that is inside needs a CPU to get out: looked for again at growing intervals, since each look stops all.
   for (int pause_ms = 1;; pause_ms = std::min(pause_ms * 2, 100)) {
-    AgentImage image{};
+    const char* why = nullptr;
     {
       StoppedProcess process = TRY(StoppedProcess::stop(pid, deadline_ns));
-      auto state = std::make_unique<AgentState>();
       TRY(read_state(process, *arena, state.get()));
       if (!restored) {
         // Hits pass through from here on, also in a thread that is about to enter a trampoline.
@@ -276,20 +307,29 @@ Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
         TRY(restore_code(process, *arena));
         restored = true;
       }
-      if (const char* const why = TRY(who_is_inside(process, *arena, false)); why != nullptr) {
-        process.release();
-        if (monotonic_ns() + static_cast<uint64_t>(pause_ms) * 1000000 > deadline_ns) {
-          return TakenOut{why};
-        }
-        ::poll(nullptr, 0, pause_ms);
-        continue;
+      why = TRY(who_is_inside(process, *arena, false));
+      if (why == nullptr) {
+        TRY(let_go_of_agent(process, *arena, *state, deadline_ns));
       }
-      image = AgentImage{RemoteAddr{state->agent_base}, state->agent_bytes,
-                         static_cast<AgentWay>(state->image_way), state->image_handle, 0};
-      TRY(unmap_all(process, *arena, deadline_ns));
     }
-    const auto unloaded = unload_agent(pid, image, deadline_ns);
-    return TakenOut{unloaded ? nullptr : "no thread waits where the loader may be called"};
+    // The loader is called by one waiting thread while the others run: one of them may hold its lock.
+    if (why == nullptr && state->agent_bytes != 0) {
+      if (unload_agent(pid, image_of(*state), deadline_ns)) {
+        state->agent_bytes = 0;
+      } else {
+        why = "no thread waits where the loader may be called";
+      }
+    }
+    if (why == nullptr) {
+      StoppedProcess process = TRY(borrow_any(pid, deadline_ns));
+      TRY(process.write_value(RemoteAddr{*arena + offsetof(AgentState, agent_bytes)}, uint64_t{0}));
+      TRY(unmap_rest(process, *arena, deadline_ns));
+      return TakenOut{nullptr};
+    }
+    if (monotonic_ns() + static_cast<uint64_t>(pause_ms) * 1000000 > deadline_ns) {
+      return TakenOut{why};
+    }
+    ::poll(nullptr, 0, pause_ms);
   }
 }
 

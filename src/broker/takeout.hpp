@@ -16,6 +16,9 @@
 
 namespace bpftime {
 
+// Holds one thread of the process, the main one where it still runs.
+Result<StoppedProcess> borrow_any(pid_t pid, uint64_t deadline_ns);
+
 // Where a process's arena lies; nothing when it has none.
 std::optional<uint64_t> find_arena(pid_t pid);
 

@@ -281,24 +281,6 @@ class Targets::Impl {
   Result<void> unregister(TargetProcess* t);
 };
 
-namespace {
-// Holds one thread, the main one where it still runs.
-Result<StoppedProcess> borrow_any(pid_t pid) {
-  Error error = make_error(ESRCH, "no thread of the process can be held");
-  for (const pid_t tid : TRY(read_threads(pid))) {
-    auto process = StoppedProcess::borrow(pid, tid, deadline_in_ms(kTargetDeadlineMs));
-    if (process) {
-      return std::move(*process);
-    }
-    error = process.error();
-    if (error.code != ESRCH) {
-      break;
-    }
-  }
-  return error;
-}
-}  // namespace
-
 // ---- Bringing the agent in -------------------------------------------------------------------------------------
 
 Result<void> Targets::Impl::attach(pid_t pid) {
@@ -326,7 +308,7 @@ Result<void> Targets::Impl::attach(pid_t pid) {
   t->image = TRY(bring_agent(pid, agent.bytes, AgentWish::kAny, deadline()));
   {
     const StopWatch process_stopped;
-    StoppedProcess process = TRY(borrow_any(pid));
+    StoppedProcess process = TRY(borrow_any(pid, deadline()));
     TRY(set_up(t.get(), process));
     t->stopped_ns = std::max(t->image.stopped_ns, process_stopped.elapsed());
   }
@@ -1124,7 +1106,7 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held,
     {
       std::optional<StoppedProcess> borrowed;
       if (held == nullptr) {
-        borrowed.emplace(TRY(borrow_any(t->pid)));
+        borrowed.emplace(TRY(borrow_any(t->pid, deadline())));
       }
       TRY(bring_mappings(t, &maps, programs, new_rooms, held != nullptr ? *held : *borrowed));
     }
