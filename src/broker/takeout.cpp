@@ -313,11 +313,15 @@ Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
       }
     }
     // The loader is called by one waiting thread while the others run: one of them may hold its lock.
-    if (why == nullptr && state->agent_bytes != 0) {
-      if (unload_agent(pid, image_of(*state), deadline_ns)) {
+    // None can come in any more, so nothing is stopped again until one waits.
+    while (why == nullptr && state->agent_bytes != 0) {
+      const auto unloaded = unload_agent(pid, image_of(*state), deadline_ns);
+      if (unloaded) {
         state->agent_bytes = 0;
-      } else {
-        why = "no thread waits where the loader may be called";
+      } else if (unloaded.error().code == ESRCH) {
+        return unloaded.error();
+      } else if (monotonic_ns() > deadline_ns) {
+        return TakenOut{"no thread waits where the loader may be called"};
       }
     }
     if (why == nullptr) {

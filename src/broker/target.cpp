@@ -20,6 +20,7 @@
 #include <optional>
 #include <set>
 #include <unordered_map>
+#include <utility>
 
 #include "broker/arena.hpp"
 #include "broker/module.hpp"
@@ -1597,6 +1598,16 @@ Result<void> Targets::detach(pid_t pid) { return impl_->detach(pid); }
 void Targets::detach_all() {
   while (!impl_->targets.empty()) {
     (void)impl_->detach(impl_->targets.begin()->first);
+  }
+  // Whoever is left asleep now stays so until another broker comes: one more try for each.
+  for (const ProcessIdentity& who : std::exchange(impl_->asleep, {})) {
+    const auto now = identify(who.pid);
+    if (now && *now == who) {
+      const auto out = take_out(who.pid, deadline_in_ms(kTakeOutMs));
+      if (!out || out->why_mapped != nullptr) {
+        impl_->asleep.push_back(who);
+      }
+    }
   }
 }
 
