@@ -1,7 +1,7 @@
 #include "inject/remote_call.hpp"
 
 #include <elf.h>
-#include <sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -72,6 +73,18 @@ bpftime_mailbox_code:
     call *%r12
 5:  movq %rax, 80(%rbx)
     movl %ebp, 4(%rbx)
+    mfence                    # done; then whether somebody sleeps for it
+    cmpl $0, 128(%rbx)
+    je 1b
+    movl $0, 128(%rbx)
+    movl 88(%rbx), %edi
+    leaq 96(%rbx), %rsi
+    movl $1, %edx
+    movl $0x4040, %r10d       # MSG_NOSIGNAL | MSG_DONTWAIT
+    xorl %r8d, %r8d
+    xorl %r9d, %r9d
+    movl $44, %eax            # sendto
+    syscall
     jmp 1b
 bpftime_mailbox_code_end:
   .popsection
@@ -91,6 +104,8 @@ constexpr uint64_t kPage = 4096;
 constexpr uint64_t kScratchAt = kPage, kMailboxAt = 2 * kPage, kFrameAt = kMailboxAt + 1024;
 constexpr uint64_t kXstateAt = 3 * kPage;
 constexpr uint64_t kRegionBytes = kXstateAt + kXstateBytes + kPage + kStackBytes;
+constexpr unsigned kSpins = 24;     // looks at the mailbox before we sleep
+constexpr int kLookAgainMs = 2;     // whether the thread has stopped instead
 constexpr uint32_t kDrivenAtMost = 2;  // then the mailbox pays (about four driven calls to set up)
 
 struct Mailbox {
@@ -99,11 +114,12 @@ struct Mailbox {
   int32_t lifeline;
   uint32_t sleeping;
   char wake_bytes[32];
+  uint32_t is_waited_for;  // we sleep until a byte comes from the lifeline
 };
 static_assert(offsetof(Mailbox, args) == 16 && offsetof(Mailbox, function) == 64 &&
               offsetof(Mailbox, frame) == 72 && offsetof(Mailbox, result) == 80 &&
               offsetof(Mailbox, lifeline) == 88 && offsetof(Mailbox, sleeping) == 92 &&
-              offsetof(Mailbox, wake_bytes) == 96 && sizeof(Mailbox) == 128);
+              offsetof(Mailbox, wake_bytes) == 96 && offsetof(Mailbox, is_waited_for) == 128);
 
 // What rt_sigreturn reads. Kernel v6.12 arch/x86/include/uapi/asm/{ucontext,sigcontext}.h.
 struct Frame {
@@ -514,7 +530,7 @@ Result<uint64_t> RemoteThread::post(uint64_t function, uint64_t number, const ui
     has_mailbox_ = false;
     return forget(make_error(ESRCH, "the process has ended")).error();
   }
-  bool is_woken = false;
+  bool is_woken = false, is_announced = false;
   for (unsigned round = 0;; ++round) {
     Mailbox now;
     const iovec here = {&now, sizeof now};
@@ -531,7 +547,7 @@ Result<uint64_t> RemoteThread::post(uint64_t function, uint64_t number, const ui
       is_woken = true;  // (awake already? then its next read returns early, once)
       (void)send(our_lifeline_.get(), "w", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
-    if (!is_there || round % 16 == 15) {
+    if (!is_there || round >= kSpins || round % 16 == 15) {
       int status = 0;
       const pid_t got = waitpid(tid_, &status, __WALL | WNOHANG);
       if (got == tid_) {
@@ -549,17 +565,39 @@ Result<uint64_t> RemoteThread::post(uint64_t function, uint64_t number, const ui
         return make_error(ETIMEDOUT, "a call in the target does not return in time");
       }
     }
-    if (round > 8) {
-      sched_yield();
+    if (round < kSpins) {
+      continue;
+    }
+    // It needs a CPU, perhaps ours: we sleep until it says that it is done.
+    const timespec pause = {0, 20000};
+    if (!our_lifeline_ || lifeline_ < 0) {
+      nanosleep(&pause, nullptr);
+      continue;
+    }
+    if (!is_announced) {
+      is_announced = true;
+      const uint32_t yes = 1;
+      (void)process_->write_value(RemoteAddr{at + offsetof(Mailbox, is_waited_for)}, yes);
+      continue;  // done meanwhile?
+    }
+    pollfd lifeline = {our_lifeline_.get(), POLLIN, 0};
+    char bytes[64];
+    if (poll(&lifeline, 1, kLookAgainMs) > 0) {
+      const ssize_t got = recv(our_lifeline_.get(), bytes, sizeof bytes, MSG_DONTWAIT);
+      is_announced = got <= 0;
+      if (got == 0) {  // somebody has closed the target's end
+        nanosleep(&pause, nullptr);
+      }
     }
   }
 }
 
 // The thread stops again, so that it can be driven.
 Result<void> RemoteThread::stop_mailbox() {
-  if (lifeline_ >= 0 && set_lifeline(-1)) {  // first: the number may soon be another file's
-    if (post(0, SYS_close, {static_cast<uint64_t>(lifeline_), 0, 0, 0, 0, 0})) {
-      lifeline_ = -1;
+  const int fd = std::exchange(lifeline_, -1);
+  if (fd >= 0 && set_lifeline(-1)) {  // first: the number may soon be another file's
+    if (!post(0, SYS_close, {static_cast<uint64_t>(fd), 0, 0, 0, 0, 0})) {
+      lifeline_ = fd;
     }
   }
   if (!has_mailbox_) {

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 
 #include "inject/stopped_state.hpp"
 
@@ -148,6 +149,7 @@ std::vector<pid_t>& late_threads() {
   static thread_local std::vector<pid_t> tids;
   return tids;
 }
+constexpr uint64_t kWaitForLateMs = 500;
 
 }  // namespace
 
@@ -156,7 +158,35 @@ size_t let_late_threads_go() {
   return late_threads().size();
 }
 
+// SIGCHLD, blocked while this lives: a stop of a tracee is then something that can be waited for.
+namespace {
+class BlockedChildSignal {
+ public:
+  BlockedChildSignal() {
+    sigemptyset(&child_);
+    sigaddset(&child_, SIGCHLD);
+    pthread_sigmask(SIG_BLOCK, &child_, &before_);
+  }
+  ~BlockedChildSignal() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  BlockedChildSignal(const BlockedChildSignal&) = delete;
+  BlockedChildSignal& operator=(const BlockedChildSignal&) = delete;
+  // One that came before is enough. It may also be about something else: the caller looks again.
+  void wait(long at_most_ns) const {
+    const timespec limit = {0, at_most_ns};
+    sigtimedwait(&child_, nullptr, &limit);
+  }
+
+ private:
+  sigset_t child_, before_;
+};
+}  // namespace
+
 Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns) {
+  // Most stops come within microseconds, when the other CPU is free. Then we sleep: whoever stops needs our CPU, and a
+  // thread that yields again and again on a busy machine waits for everybody else's time slice each time.
+  constexpr unsigned kSpins = 40;
+  constexpr long kLookAgainNs = 2000000;  // the signal may have gone to another thread of ours
+  std::optional<BlockedChildSignal> signal;
   for (unsigned round = 0;; ++round) {
     int status = 0;
     const pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
@@ -166,21 +196,24 @@ Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns) {
     if (got < 0 && errno != EINTR) {
       return make_error(ESRCH, "the thread has ended");
     }
-    if (round % 16 == 15 && monotonic_ns() > deadline_ns) {
+    if ((round == 0 || round >= kSpins) && monotonic_ns() > deadline_ns) {
       return make_error(ETIMEDOUT, "a thread does not stop in time (uninterruptible sleep)");
     }
-    if (round < 64) {
-      sched_yield();
+    if (round < kSpins) {
+      __builtin_ia32_pause();
       continue;
     }
-    if (round % 64 == 0) {
+    if (!signal) {
+      signal.emplace();
+      continue;  // once more: what came before it was blocked is gone
+    }
+    if (round % 8 == 0) {
       const auto process = read_status(tid);
       if (process && process->is_zombie()) {
         return make_error(EAGAIN, "a main thread that ended before the others");
       }
     }
-    const timespec pause = {0, round < 256 ? 20000 : 500000};
-    nanosleep(&pause, nullptr);
+    signal->wait(kLookAgainNs);
   }
 }
 
@@ -196,6 +229,17 @@ Result<void> seize_thread(pid_t pid, pid_t tid, long options) {
     const auto status = read_thread_status(pid, tid);
     if (!status || status->is_zombie()) {
       return make_error(ESRCH, "the thread has ended");
+    }
+    if (std::erase(late_threads(), tid) != 0) {
+      // Ours, from an earlier try that it did not stop for in time.
+      if (!let_go_when_stopped(tid, deadline_in_ms(kWaitForLateMs))) {
+        late_threads().push_back(tid);
+        return make_error(ETIMEDOUT, "a thread does not stop in time (uninterruptible sleep)");
+      }
+      if (ptrace(PTRACE_SEIZE, tid, nullptr, options) == 0) {
+        return {};
+      }
+      return make_error(errno == EPERM ? ESRCH : errno, "PTRACE_SEIZE");
     }
     return why_not_permitted(pid);
   }
@@ -359,6 +403,7 @@ Result<StoppedProcess> StoppedProcess::stop(pid_t pid, uint64_t deadline_ns) {
 }
 
 Result<StoppedProcess> StoppedProcess::borrow(pid_t pid, pid_t tid, uint64_t deadline_ns) {
+  let_late_threads_go();
   auto state = std::make_unique<State>();
   state->pid = pid;
   TRY(seize_thread(pid, tid, kBaseOptions));

@@ -36,8 +36,8 @@ struct StoppedProcess::State {
 // us as a zombie.
 inline constexpr long kBaseOptions = PTRACE_O_TRACEEXIT;
 
-// A wait status of `tid`, by polling: no signal handler and no SIGCHLD of the caller's process is
-// touched. ESRCH: not our tracee any more. ETIMEDOUT.
+// A wait status of `tid`: looked for during some microseconds, then slept for. No signal handler is touched; a pending
+// SIGCHLD may be consumed. ESRCH: not our tracee any more. ETIMEDOUT.
 Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns);
 
 // Seizes one thread; the errors of StoppedProcess::stop.
