@@ -194,8 +194,13 @@ struct TargetProcess {
   std::vector<MappedRange> mappings;
   uint64_t journal_count = 0, code_range_count = 0, generation = 0;
   std::map<std::pair<uint64_t, std::array<uint8_t, 16>>, uint64_t> journal;  // (address, after) -> index
-  bool armed = false;
+  bool armed = false, owns_signals = false;
   uint64_t stopped_ns = 0;  // longest so far
+  // Read before anything is stopped.
+  ProcessStatus status{};
+  bool has_fsgsbase = false;
+  uint64_t vdso_clock_gettime = 0;
+  std::optional<int64_t> rseq_offset;
   struct WhyNot {
     int code;  // 0: not an error (its file is not mapped)
     const char* why;
@@ -215,6 +220,9 @@ class Targets::Impl {
     auto parsed = AgentFile::parse(std::move(config.agent_file));
     if (parsed) {
       agent = std::move(*parsed);
+      if (auto shared = share_agent(agent.bytes)) {
+        agent_fd = std::move(*shared);
+      }
     } else {
       agent_error = parsed.error();
     }
@@ -228,7 +236,7 @@ class Targets::Impl {
   EventLoop* loop;
   TargetHost* host;
   Config config;
-  UniqueFd arena_file;
+  UniqueFd arena_file, agent_fd;
   AgentFile agent;
   Error agent_error{};
   Modules modules;
@@ -245,6 +253,7 @@ class Targets::Impl {
   static uint64_t deadline() { return deadline_in_ms(kTargetDeadlineMs); }
 
   Result<void> attach(pid_t pid);
+  Result<void> look_at(TargetProcess* t);
   Result<void> set_up(TargetProcess* t, StoppedProcess& process);
   // `held`: all threads of the process, when somebody has stopped it already; else sync() stops it itself.
   Result<void> adopt(std::unique_ptr<TargetProcess> t, StoppedProcess* held);
@@ -278,9 +287,24 @@ class Targets::Impl {
                             StoppedProcess& process);
   Result<uint64_t> journal_entry(TargetProcess* t, const Patch& patch, StoppedProcess& process);
   Result<void> discover_threads(TargetProcess* t, StoppedProcess& process);
-  Result<void> own_signals(TargetProcess* t, StoppedProcess& process);
+  Result<void> own_signals(TargetProcess* t, RemoteThread& thread);
   Result<void> unregister(TargetProcess* t);
 };
+
+namespace {
+// A hole, which `maps` then shows as taken.
+Result<uint64_t> reserve(std::vector<Mapping>* maps, uint64_t near, uint64_t bytes,
+                         uint64_t reach = ~0ULL >> 2) {
+  Mapping m{};
+  m.begin = TRY(find_hole(*maps, near, bytes, reach));
+  m.end = m.begin + bytes;
+  maps->insert(std::upper_bound(maps->begin(), maps->end(), m,
+                                [](const Mapping& a, const Mapping& b) { return a.begin < b.begin; }),
+               m);
+  return m.begin;
+}
+
+}  // namespace
 
 // ---- Bringing the agent in -------------------------------------------------------------------------------------
 
@@ -306,7 +330,8 @@ Result<void> Targets::Impl::attach(pid_t pid) {
     // Left by an earlier broker, or a child that forked before its parent was let go.
     (void)take_out(pid, deadline());
   }
-  t->image = TRY(bring_agent(pid, agent.bytes, AgentWish::kAny, deadline()));
+  TRY(look_at(t.get()));
+  t->image = TRY(bring_agent(pid, {agent.bytes, agent_fd.get()}, AgentWish::kAny, deadline()));
   {
     const StopWatch process_stopped;
     StoppedProcess process = TRY(borrow_any(pid, deadline()));
@@ -320,23 +345,73 @@ Result<void> Targets::Impl::attach(pid_t pid) {
   return adopted;
 }
 
+// What must be known of a process, read while it runs.
+Result<void> Targets::Impl::look_at(TargetProcess* t) {
+  t->status = TRY(read_status(t->pid));
+  if (const auto auxv = read_auxv(t->pid)) {
+    for (const auto& [key, value] : *auxv) {
+      t->has_fsgsbase = t->has_fsgsbase || (key == AT_HWCAP2 && (value & kHwcap2Fsgsbase) != 0);
+    }
+  }
+  // __vdso_clock_gettime and struct rseq are found by their symbols; without them helpers ask the kernel.
+  const std::vector<Mapping> maps = TRY(read_maps(t->pid));
+  for (const Mapping& m : maps) {
+    if (m.path == "[vdso]") {
+      std::vector<std::byte> bytes(m.end - m.begin);
+      if (read_memory(t->pid, RemoteAddr{m.begin}, bytes)) {
+        if (const auto image = ElfImage::parse(bytes)) {
+          if (const auto symbol = image->find_symbol("__vdso_clock_gettime")) {
+            t->vdso_clock_gettime = m.begin + symbol->address;
+          }
+        }
+      }
+    }
+    if (m.offset == 0 && m.path.find("ld-linux-x86-64") != std::string::npos) {
+      if (const auto module = modules.of_mapping(t->pid, m)) {
+        const auto offset = (*module)->image.find_symbol("__rseq_offset");
+        const auto size = (*module)->image.find_symbol("__rseq_size");
+        const auto bias = (*module)->bias(m);
+        int64_t rseq_offset = 0;
+        uint32_t rseq_size = 0;
+        if (offset && size && bias &&
+            read_memory(t->pid, RemoteAddr{*bias + offset->address},
+                        std::as_writable_bytes(std::span(&rseq_offset, 1))) &&
+            read_memory(t->pid, RemoteAddr{*bias + size->address},
+                        std::as_writable_bytes(std::span(&rseq_size, 1))) &&
+            rseq_size != 0) {
+          t->rseq_offset = rseq_offset;
+        }
+      }
+    }
+  }
+  // What will be probed is parsed before anything stops, too.
+  for (const WantedLink& link : host->wanted_links()) {
+    for (const Mapping& m : maps) {
+      if ((m.prot & PROT_EXEC) != 0 && m.inode == link.inode && m.device == link.device) {
+        (void)modules.of_mapping(t->pid, m);
+        break;
+      }
+    }
+  }
+  return {};
+}
+
 // Channel, arena, table, alive page: everything but sites. One thread is held.
 Result<void> Targets::Impl::set_up(TargetProcess* t, StoppedProcess& process) {
   t->unwinder_knows_image = t->image.way == AgentWay::kDlopen;
   RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline()));
   RemoteChannel channel = TRY(remote_channel(thread));
-  std::vector<Mapping> maps = TRY(read_maps(t->pid));
-  const uint64_t near = raw(t->image.base);
   const auto fds =
       TRY(send_fds(thread, channel, std::array<int, 2>{arena_file.get(), config.alive_fd}));
-  t->arena = TRY(find_hole(maps, near, kArenaBytes, ~0ULL >> 2));
+  // The thread's scratch memory is among the mappings by now.
+  std::vector<Mapping> maps = TRY(read_maps(t->pid));
+  const uint64_t near = raw(t->image.base);
+  t->arena = TRY(reserve(&maps, near, kArenaBytes));
+  t->alive = TRY(reserve(&maps, near, 4096));
+  t->table = TRY(reserve(&maps, near, kTableBytes));
   TRY(remote_map_fd(thread, RemoteAddr{t->arena}, kArenaBytes, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_NORESERVE, fds[0], 0));
-  maps = TRY(read_maps(t->pid));
-  t->alive = TRY(find_hole(maps, near, 4096, ~0ULL >> 2));
   TRY(remote_map_fd(thread, RemoteAddr{t->alive}, 4096, PROT_READ, MAP_SHARED, fds[1], 0));
-  maps = TRY(read_maps(t->pid));
-  t->table = TRY(find_hole(maps, near, kTableBytes, ~0ULL >> 2));
   TRY(remote_map_anonymous(thread, RemoteAddr{t->table}, kTableBytes, PROT_READ | PROT_WRITE,
                            MAP_NORESERVE));
   TRY(remote_madvise(thread, RemoteAddr{t->table}, kTableBytes, MADV_WIPEONFORK));
@@ -349,7 +424,6 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, StoppedProcess& process) {
   t->remote_channel_fd = channel.remote_fd;
   t->remote_channel_inode = channel.remote_inode;
   t->owner = next_owner++;
-  const ProcessStatus status = TRY(read_status(t->pid));
 
   auto state = std::make_unique<AgentState>();
   std::memset(static_cast<void*>(state.get()), 0, sizeof(AgentState));
@@ -361,7 +435,7 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, StoppedProcess& process) {
   state->table = reinterpret_cast<Site*>(t->table);
   state->table_sites = kMaxSites;
   state->alive_expected = config.alive_expected;
-  state->tgid = static_cast<uint32_t>(status.inner_tgid);
+  state->tgid = static_cast<uint32_t>(t->status.inner_tgid);
   state->owner = t->owner;
   state->channel = channel.remote_fd;
   state->channel_inode = channel.remote_inode;
@@ -371,36 +445,13 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, StoppedProcess& process) {
   state->journal = t->arena + kJournalOffset;
   state->code_ranges = t->arena + kCodeRangesOffset;
   state->process.owner = t->owner;
-  state->process.tgid = static_cast<uint32_t>(status.inner_tgid);
+  state->process.tgid = static_cast<uint32_t>(t->status.inner_tgid);
   state->process.cpu_count = static_cast<uint32_t>(::sysconf(_SC_NPROCESSORS_CONF));
-  // __vdso_clock_gettime and struct rseq are found by their symbols; without them helpers ask the kernel.
-  for (const Mapping& m : maps) {
-    if (m.path == "[vdso]") {
-      std::vector<std::byte> bytes(m.end - m.begin);
-      if (process.read(RemoteAddr{m.begin}, bytes)) {
-        if (const auto image = ElfImage::parse(bytes)) {
-          if (const auto symbol = image->find_symbol("__vdso_clock_gettime")) {
-            state->process.vdso_clock_gettime =
-                reinterpret_cast<int (*)(int, void*)>(m.begin + symbol->address);
-          }
-        }
-      }
-    }
-    if (m.offset == 0 && m.path.find("ld-linux-x86-64") != std::string::npos) {
-      if (const auto module = modules.of_mapping(t->pid, m)) {
-        const auto offset = (*module)->image.find_symbol("__rseq_offset");
-        const auto size = (*module)->image.find_symbol("__rseq_size");
-        const auto bias = (*module)->bias(m);
-        if (offset && size && bias) {
-          const auto rseq_offset = process.read_value<int64_t>(RemoteAddr{*bias + offset->address});
-          const auto rseq_size = process.read_value<uint32_t>(RemoteAddr{*bias + size->address});
-          if (rseq_offset && rseq_size && *rseq_size != 0) {
-            state->process.rseq_offset = state->rseq_offset = *rseq_offset;
-            state->process.rseq_offset_valid = state->rseq_offset_valid = 1;
-          }
-        }
-      }
-    }
+  state->process.vdso_clock_gettime =
+      reinterpret_cast<int (*)(int, void*)>(t->vdso_clock_gettime);
+  if (t->rseq_offset) {
+    state->process.rseq_offset = state->rseq_offset = *t->rseq_offset;
+    state->process.rseq_offset_valid = state->rseq_offset_valid = 1;
   }
   TRY(process.write(RemoteAddr{t->arena},
                     {reinterpret_cast<const std::byte*>(state.get()), sizeof(AgentState)}));
@@ -547,14 +598,7 @@ Result<uint64_t> Targets::Impl::take_slot(TargetProcess* t, std::vector<Mapping>
       return at;
     }
   }
-  const uint64_t base = TRY(find_hole(*maps, near, kRoomBytes));
-  Mapping placed{};
-  placed.begin = base;
-  placed.end = base + kRoomBytes;
-  placed.prot = PROT_READ | PROT_EXEC;
-  maps->insert(std::upper_bound(maps->begin(), maps->end(), placed,
-                                [](const Mapping& a, const Mapping& b) { return a.begin < b.begin; }),
-               placed);
+  const uint64_t base = TRY(reserve(maps, near, kRoomBytes, kReachBytes));
   t->rooms.push_back(Room{base, kSlotBytes, {}, false});
   new_rooms->push_back(base);
   return base;
@@ -655,7 +699,7 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
   const bool any_missing = std::any_of(programs.begin(), programs.end(), [&](uint32_t id) {
     return !t->programs.contains(id);
   });
-  if (!any_missing && new_rooms.empty()) {
+  if (!any_missing && new_rooms.empty() && t->owns_signals) {
     return {};
   }
   RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline()));
@@ -670,16 +714,6 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
   (void)TRY(thread.scratch());
   *maps = TRY(read_maps(t->pid));
   const uint64_t near = raw(t->image.base);
-  const auto reserve = [&](uint64_t bytes) -> Result<uint64_t> {
-    const uint64_t at = TRY(find_hole(*maps, near, bytes, ~0ULL >> 2));
-    Mapping m{};
-    m.begin = at;
-    m.end = at + bytes;
-    maps->insert(std::upper_bound(maps->begin(), maps->end(), m,
-                                  [](const Mapping& a, const Mapping& b) { return a.begin < b.begin; }),
-                 m);
-    return at;
-  };
   struct NewProgram {
     uint32_t id;
     ProgramForTarget program;
@@ -693,7 +727,7 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     }
     const ProgramForTarget program = TRY(host->program_for_target(ProgId{id}));
     const uint64_t bytes = page_up(program.compiled->code.size());
-    const uint64_t at = TRY(reserve(bytes));
+    const uint64_t at = TRY(reserve(maps, near, bytes));
     regions.push_back({program.code_fd, bytes, at, PROT_READ | PROT_EXEC});
     new_programs.push_back({id, program, at});
     for (const Slot& slot : program.compiled->slots) {
@@ -704,7 +738,7 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
         continue;
       }
       const MapForTarget map = TRY(host->map_for_target(MapId{slot.id}));
-      const uint64_t map_at = TRY(reserve(page_up(map.region_bytes)));
+      const uint64_t map_at = TRY(reserve(maps, near, page_up(map.region_bytes)));
       regions.push_back({map.region_fd, page_up(map.region_bytes), map_at,
                          map.read_only ? PROT_READ : PROT_READ | PROT_WRITE});
       new_maps.emplace_back(map, map_at);
@@ -727,6 +761,9 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
       TRY(remote_close(thread, remote[i - begin]));
       TRY(note_mapping(t, regions[i].at, regions[i].bytes, process));
     }
+  }
+  if (!t->owns_signals) {
+    TRY(own_signals(t, thread));
   }
   TRY(thread.finish());
 
@@ -881,13 +918,7 @@ Result<uint64_t> Targets::Impl::journal_entry(TargetProcess* t, const Patch& pat
 
 // First arming, all threads stopped: how a thread is known, and its gs base.
 Result<void> Targets::Impl::discover_threads(TargetProcess* t, StoppedProcess& process) {
-  bool gs_is_free = true, has_fsgsbase = false;
-  if (const auto auxv = read_auxv(t->pid)) {
-    for (const auto& [key, value] : *auxv) {
-      has_fsgsbase = has_fsgsbase || (key == AT_HWCAP2 && (value & kHwcap2Fsgsbase) != 0);
-    }
-  }
-  const ProcessStatus status = TRY(read_status(t->pid));
+  bool gs_is_free = true;
   bool self_pointer = true;
   std::set<uint32_t> tid_offsets;
   bool first = true;
@@ -919,7 +950,7 @@ Result<void> Targets::Impl::discover_threads(TargetProcess* t, StoppedProcess& p
   }
   gs_is_free = gs_is_free && self_pointer;
   const uint32_t tid_offset =
-      status.inner_tgid == t->pid && self_pointer && !tid_offsets.empty() ? *tid_offsets.begin() : 0;
+      t->status.inner_tgid == t->pid && self_pointer && !tid_offsets.empty() ? *tid_offsets.begin() : 0;
   const auto put = [&](size_t offset, uint32_t value) {
     return process.write_value(RemoteAddr{t->arena + offset}, value);
   };
@@ -927,7 +958,7 @@ Result<void> Targets::Impl::discover_threads(TargetProcess* t, StoppedProcess& p
   TRY(put(offsetof(AgentState, fs_self_pointer), self_pointer ? 1 : 0));
   TRY(put(offsetof(AgentState, use_gs), gs_is_free ? 1 : 0));
   t->is_hashed = !gs_is_free;
-  TRY(put(offsetof(AgentState, no_fsgsbase), has_fsgsbase ? 0 : 1));
+  TRY(put(offsetof(AgentState, no_fsgsbase), t->has_fsgsbase ? 0 : 1));
   TRY(put(offsetof(AgentState, gs_was_set), gs_is_free ? 1 : 0));
   if (gs_is_free) {
     for (auto& [tid, regs] : threads) {
@@ -939,25 +970,33 @@ Result<void> Targets::Impl::discover_threads(TargetProcess* t, StoppedProcess& p
 }
 
 // Faults in programs and in checked reads come to the agent; everything else goes on to the target's own actions.
-Result<void> Targets::Impl::own_signals(TargetProcess* t, StoppedProcess& process) {
-  RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline()));
+// Other threads run meanwhile: the action that ours replaced is what counts, should it be another than the one seen.
+Result<void> Targets::Impl::own_signals(TargetProcess* t, RemoteThread& thread) {
+  StoppedProcess& process = thread.process();
+  constexpr uint64_t kRestorer = 0x04000000;  // SA_RESTORER, asm/signal.h
+  KernelSigaction ours{};
+  ours.handler = raw(t->image.base) + agent.fault_handler;
+  ours.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | kRestorer;
+  ours.restorer = raw(t->image.base) + agent.signal_restorer;
   uint32_t owned = 0;
   for (const int signal : {SIGSEGV, SIGBUS}) {
-    const KernelSigaction old = TRY(remote_sigaction(thread, signal, nullptr));
-    const uint64_t words[4] = {old.handler, old.flags, old.restorer, old.mask};
-    TRY(process.write(
-        RemoteAddr{t->arena + offsetof(AgentState, old_actions) + signal * sizeof(words)},
-        std::as_bytes(std::span(words))));
+    const auto note = [&](const KernelSigaction& old) {
+      const uint64_t words[4] = {old.handler, old.flags, old.restorer, old.mask};
+      return process.write(
+          RemoteAddr{t->arena + offsetof(AgentState, old_actions) + signal * sizeof(words)},
+          std::as_bytes(std::span(words)));
+    };
+    const KernelSigaction seen = TRY(remote_sigaction(thread, signal, nullptr));
+    TRY(note(seen));
     owned |= 1U << signal;
     TRY(process.write_value(RemoteAddr{t->arena + offsetof(AgentState, signals_owned)}, owned));
-    constexpr uint64_t kRestorer = 0x04000000;  // SA_RESTORER, asm/signal.h
-    KernelSigaction ours{};
-    ours.handler = raw(t->image.base) + agent.fault_handler;
-    ours.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | kRestorer;
-    ours.restorer = raw(t->image.base) + agent.signal_restorer;
-    TRY(remote_sigaction(thread, signal, &ours));
+    const KernelSigaction old = TRY(remote_sigaction(thread, signal, &ours));
+    if (old.handler != ours.handler && std::memcmp(&old, &seen, sizeof(old)) != 0) {
+      TRY(note(old));
+    }
   }
-  return thread.finish();
+  t->owns_signals = true;
+  return {};
 }
 
 // ---- Making it so ----------------------------------------------------------------------------------------------------
@@ -1099,7 +1138,7 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held,
 
   // Mappings, if any are missing, by one held thread while the others run.
   const bool brings_mappings =
-      !new_rooms.empty() || std::any_of(programs.begin(), programs.end(), [&](uint32_t id) {
+      !t->owns_signals || !new_rooms.empty() || std::any_of(programs.begin(), programs.end(), [&](uint32_t id) {
         return !t->programs.contains(id);
       });
   if (brings_mappings) {
@@ -1136,7 +1175,6 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held,
   }
   if (!t->armed) {
     TRY(discover_threads(t, all));
-    TRY(own_signals(t, all));
   }
   const auto site_at = [&](uint32_t index) { return t->table + index * sizeof(Site); };
   const auto restore = [&](const SiteHere& site) {
@@ -1491,6 +1529,8 @@ void Targets::Impl::child_forked(TargetProcess* parent, const AgentMessage& mess
   t->generation = parent->generation;
   t->journal = parent->journal;
   t->armed = parent->armed;
+  t->owns_signals = parent->owns_signals;
+  t->has_fsgsbase = parent->has_fsgsbase;
   // Its table is empty: every list is made anew, with counts of its own.
   t->places = parent->places;
   for (auto& [address, site] : t->sites) {
@@ -1501,6 +1541,9 @@ void Targets::Impl::child_forked(TargetProcess* parent, const AgentMessage& mess
   const int channel = t->channel.get();
   TargetProcess* const raw_target = t.get();
   const auto status = read_status(child);
+  if (status) {
+    t->status = *status;
+  }
   {
     auto process = StoppedProcess::stop(child, deadline());
     if (process) {
@@ -1562,8 +1605,10 @@ void Targets::Impl::wait_for_entry(pid_t pid, uint64_t give_up_ns) {
     if (auto exe = read_executable(pid)) {
       t->exe = *exe;
     }
+    TRY(look_at(t.get()));
     StoppedProcess process = TRY(it->second->take(deadline()));
-    t->image = TRY(bring_agent(process, agent.bytes, AgentWish::kAny, true, deadline()));
+    t->image = TRY(bring_agent(process, {agent.bytes, agent_fd.get()}, AgentWish::kAny, true,
+                               deadline()));
     TRY(set_up(t.get(), process));
     return adopt(std::move(t), &process);
   }();

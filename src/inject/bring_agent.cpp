@@ -116,10 +116,37 @@ bool stands_in_wait(const StoppedProcess& process, pid_t tid) {
          (is_receive_syscall(number) && waits_for_somebody(process.pid(), registers->rdi));
 }
 
-// A memfd of the target holding `file`; its number there.
-Result<int> put_file(RemoteThread& thread, std::span<const std::byte> file) {
+// The path under which the target sees our file, or "": another pid namespace, no /proc in its root.
+std::string shared_path(pid_t pid, int fd) {
+  struct stat ours{}, theirs{};
+  if (fd < 0 || ::fstat(fd, &ours) != 0) {
+    return "";
+  }
+  const std::string path = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(fd);
+  const std::string seen = "/proc/" + std::to_string(pid) + "/root" + path;
+  const bool is_there = ::stat(seen.c_str(), &theirs) == 0 && theirs.st_ino == ours.st_ino &&
+                        theirs.st_dev == ours.st_dev;
+  const auto maps = read_maps(pid);
+  // The loader knows a file by its inode: an image left behind by an earlier attach would be taken for the new one.
+  const bool is_loaded = !maps || std::any_of(maps->begin(), maps->end(), [&](const Mapping& m) {
+    return m.inode == ours.st_ino && m.device == ours.st_dev;
+  });
+  return is_there && !is_loaded ? path : "";
+}
+
+// A file descriptor of the target for our file, or for a memfd of its own holding the same; its number there.
+Result<int> put_file(RemoteThread& thread, const AgentSource& source, const std::string& path) {
   StoppedProcess& process = thread.process();
+  const std::span<const std::byte> file = source.bytes;
   const RemoteAddr name = TRY(thread.scratch());
+  if (!path.empty()) {
+    TRY(process.write(name, std::as_bytes(std::span(path.c_str(), path.size() + 1))));
+    const auto opened = thread.syscall(SYS_openat, static_cast<uint64_t>(AT_FDCWD), raw(name),
+                                       O_RDONLY | O_CLOEXEC);
+    if (opened) {
+      return static_cast<int>(*opened);
+    }
+  }
   TRY(process.write(name, std::as_bytes(std::span(kAgentName))));
   // facts: MFD_NOEXEC_SEAL is allowed under every vm.memfd_noexec and maps executable all the same.
   auto fd = thread.syscall(SYS_memfd_create, raw(name), MFD_CLOEXEC | kNoexecSeal);
@@ -131,9 +158,9 @@ Result<int> put_file(RemoteThread& thread, std::span<const std::byte> file) {
   if (auto taken = take_fd(process.pid(), remote_fd)) {
     ours = std::move(*taken);
   } else {
-    char path[64];
-    std::snprintf(path, sizeof path, "/proc/%d/fd/%d", process.pid(), remote_fd);
-    ours.reset(open(path, O_RDWR | O_CLOEXEC));
+    char fd_path[64];
+    std::snprintf(fd_path, sizeof fd_path, "/proc/%d/fd/%d", process.pid(), remote_fd);
+    ours.reset(open(fd_path, O_RDWR | O_CLOEXEC));
   }
   size_t done = 0;
   while (ours && done < file.size()) {
@@ -248,10 +275,10 @@ Result<AgentImage> bring_by_mapping(RemoteThread& thread, int remote_fd, const E
 
 // Both ways' common part: the file comes in, one way is gone, the fd goes.
 Result<AgentImage> bring(StoppedProcess& process, pid_t tid, const Loader* loader, bool may_map,
-                         const ElfImage& image, std::span<const std::byte> file,
+                         const ElfImage& image, const AgentSource& file, const std::string& path,
                          uint64_t deadline_ns) {
   RemoteThread thread = TRY(RemoteThread::begin(process, tid, deadline_ns));
-  const int remote_fd = TRY(put_file(thread, file));
+  const int remote_fd = TRY(put_file(thread, file, path));
   Result<AgentImage> brought = make_error(ENOENT, "no loader");
   if (loader != nullptr) {
     brought = bring_by_dlopen(thread, *loader, remote_fd, image);
@@ -347,9 +374,29 @@ bool is_wait_syscall(long number) {
   }
 }
 
-Result<AgentImage> bring_agent(StoppedProcess& process, std::span<const std::byte> file,
+Result<UniqueFd> share_agent(std::span<const std::byte> file) {
+  UniqueFd fd(::memfd_create(kAgentName, MFD_CLOEXEC | MFD_ALLOW_SEALING | kNoexecSeal));
+  if (!fd) {
+    fd.reset(::memfd_create(kAgentName, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  }
+  size_t done = 0;
+  while (fd && done < file.size()) {
+    const ssize_t put = ::write(fd.get(), file.data() + done, file.size() - done);
+    if (put <= 0) {
+      break;
+    }
+    done += static_cast<size_t>(put);
+  }
+  if (!fd || done != file.size() ||
+      ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) != 0) {
+    return make_error(errno != 0 ? errno : EIO, "cannot make a file of the agent");
+  }
+  return fd;
+}
+
+Result<AgentImage> bring_agent(StoppedProcess& process, const AgentSource& file,
                                AgentWish wish, bool is_fresh, uint64_t deadline_ns) {
-  const ElfImage image = TRY(check_agent(file));
+  const ElfImage image = TRY(check_agent(file.bytes));
   const uint64_t begun = monotonic_ns();
   const std::vector<pid_t> threads = process.threads();
   pid_t tid = 0;
@@ -377,14 +424,16 @@ Result<AgentImage> bring_agent(StoppedProcess& process, std::span<const std::byt
     }
   }
   AgentImage agent =
-      TRY(bring(process, tid, use, wish != AgentWish::kDlopenOnly, image, file, deadline_ns));
+      TRY(bring(process, tid, use, wish != AgentWish::kDlopenOnly, image, file,
+                               shared_path(process.pid(), file.fd), deadline_ns));
   agent.stopped_ns = monotonic_ns() - begun;
   return agent;
 }
 
-Result<AgentImage> bring_agent(pid_t pid, std::span<const std::byte> file, AgentWish wish,
+Result<AgentImage> bring_agent(pid_t pid, const AgentSource& file, AgentWish wish,
                                uint64_t deadline_ns) {
-  const ElfImage image = TRY(check_agent(file));
+  const ElfImage image = TRY(check_agent(file.bytes));
+  const std::string path = shared_path(pid, file.fd);
   if (wish != AgentWish::kMappedOnly) {
     auto loader = find_loader(pid);
     if (!loader && (wish == AgentWish::kDlopenOnly || loader.error().code == ESRCH)) {
@@ -396,7 +445,7 @@ Result<AgentImage> bring_agent(pid_t pid, std::span<const std::byte> file, Agent
       if (process) {
         const uint64_t begun = monotonic_ns();
         AgentImage agent = TRY(bring(*process, tid, &*loader, wish != AgentWish::kDlopenOnly, image,
-                                     file, deadline_ns));
+                                     file, path, deadline_ns));
         process->release();
         agent.stopped_ns = monotonic_ns() - begun;
         return agent;
@@ -418,7 +467,7 @@ Result<AgentImage> bring_agent(pid_t pid, std::span<const std::byte> file, Agent
       return last;
     }
     const uint64_t begun = monotonic_ns();
-    AgentImage agent = TRY(bring(*process, tid, nullptr, true, image, file, deadline_ns));
+    AgentImage agent = TRY(bring(*process, tid, nullptr, true, image, file, path, deadline_ns));
     process->release();
     agent.stopped_ns = monotonic_ns() - begun;
     return agent;

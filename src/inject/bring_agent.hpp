@@ -3,8 +3,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "base/result.hpp"
+#include "base/unique_fd.hpp"
 #include "inject/stopped_process.hpp"
 
 namespace bpftime {
@@ -25,15 +27,28 @@ enum class AgentWish : uint32_t {
   kDlopenOnly,  // EAGAIN: no thread at a wait point; ENOENT: no loader
 };
 
+// The agent's ELF, and an open file of ours with the same bytes that targets may map as well (a sealed memfd): where a
+// target sees it in /proc it opens it there, and its pages are shared; elsewhere the bytes are written into the target.
+struct AgentSource {
+  AgentSource(std::span<const std::byte> file_bytes, int shared_fd = -1)  // NOLINT(google-explicit-constructor)
+      : bytes(file_bytes), fd(shared_fd) {}
+  AgentSource(const std::vector<std::byte>& file_bytes)  // NOLINT(google-explicit-constructor)
+      : bytes(file_bytes) {}
+  std::span<const std::byte> bytes;
+  int fd = -1;
+};
+// A sealed memfd for AgentSource::fd.
+Result<UniqueFd> share_agent(std::span<const std::byte> file);
+
 // `file`: the broker's own copy of the agent's ELF (freestanding, relative relocations only:
 // EOPNOTSUPP). Of a running process: looks for a thread in a wait-type system call (bounded: 20
 // looks in 100 ms), holds only the thread it works with. Errors: as StoppedProcess::stop and
 // RemoteThread::begin, ENOMEM.
-Result<AgentImage> bring_agent(pid_t pid, std::span<const std::byte> file, AgentWish wish,
+Result<AgentImage> bring_agent(pid_t pid, const AgentSource& file, AgentWish wish,
                                uint64_t deadline_ns);
 // Into a process already held. `is_fresh`: at the entry point of a new program (inject/hold.hpp),
 // where any thread may call dlopen.
-Result<AgentImage> bring_agent(StoppedProcess& process, std::span<const std::byte> file,
+Result<AgentImage> bring_agent(StoppedProcess& process, const AgentSource& file,
                                AgentWish wish, bool is_fresh, uint64_t deadline_ns);
 
 // Takes it out again: nothing of it is left mapped. The caller has made sure that no thread runs in

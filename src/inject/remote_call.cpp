@@ -2,6 +2,7 @@
 
 #include <elf.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -269,6 +270,7 @@ Result<RemoteThread> RemoteThread::begin(StoppedProcess& process, pid_t tid, uin
   remote.syscall_ip_ = state.syscall_ip;
   remote.saved_mask_ = mask;
   remote.saved_ = thread->registers;
+  remote.shorten_slice();
   // From here ~RemoteThread puts everything back. No handler of the target runs while its thread
   // works for us.
   TRY(process.set_signal_mask(tid, ~uint64_t{0}));
@@ -311,9 +313,47 @@ RemoteThread::RemoteThread(RemoteThread&& other) noexcept
       is_lost_(other.is_lost_),
       has_mailbox_(other.has_mailbox_),
       tried_mailbox_(other.tried_mailbox_),
-      has_called_(other.has_called_) {}
+      has_called_(other.has_called_),
+      slice_ns_(std::exchange(other.slice_ns_, 0)) {}
 
 RemoteThread::~RemoteThread() { (void)finish(); }
+
+namespace {
+// struct sched_attr of sched_setattr(2), its first version.
+struct SchedulingAttributes {
+  uint32_t size, policy;
+  uint64_t flags;
+  int32_t nice;
+  uint32_t priority;
+  uint64_t runtime, deadline, period;
+};
+constexpr uint64_t kShortSliceNs = 100000;
+}  // namespace
+
+// While it works for us it is to run soon after it wakes, even where all CPUs are busy (Linux 6.12: sched_runtime of
+// SCHED_OTHER is the time slice). Its share of the CPU stays what it is.
+void RemoteThread::shorten_slice() {
+  SchedulingAttributes now{};
+  if (::syscall(SYS_sched_getattr, tid_, &now, sizeof now, 0) == 0 && now.policy == SCHED_OTHER &&
+      now.runtime > kShortSliceNs) {
+    slice_ns_ = std::exchange(now.runtime, kShortSliceNs);
+    now.size = sizeof now;
+    if (::syscall(SYS_sched_setattr, tid_, &now, 0) != 0) {
+      slice_ns_ = 0;
+    }
+  }
+}
+
+void RemoteThread::restore_slice() {
+  SchedulingAttributes now{};
+  if (slice_ns_ != 0 && ::syscall(SYS_sched_getattr, tid_, &now, sizeof now, 0) == 0 &&
+      now.policy == SCHED_OTHER) {
+    now.runtime = slice_ns_;
+    now.size = sizeof now;
+    ::syscall(SYS_sched_setattr, tid_, &now, 0);
+  }
+  slice_ns_ = 0;
+}
 
 // The thread is ending, or does not answer: it is not put back.
 Result<void> RemoteThread::forget(Error why) {
@@ -722,6 +762,7 @@ Result<void> RemoteThread::finish() {
     }
   }
   StoppedProcess& process = *std::exchange(process_, nullptr);
+  restore_slice();
   if (is_lost_) {
     return make_error(ESRCH, "the thread has ended");
   }

@@ -58,6 +58,8 @@ class RemoteThread {
   // Resumes to the next system call stop; returns its registers.
   Result<Registers> run_to_syscall_stop();
   Result<void> forget(Error why);
+  void shorten_slice();
+  void restore_slice();
   StoppedProcess* process_ = nullptr;
   pid_t tid_ = 0;
   uint64_t deadline_ns_ = 0, syscall_ip_ = 0, saved_mask_ = 0;
@@ -70,6 +72,7 @@ class RemoteThread {
   Registers saved_{};
   bool has_run_ = false, is_lost_ = false, has_mailbox_ = false, tried_mailbox_ = false;
   bool has_called_ = false;
+  uint64_t slice_ns_ = 0;  // its time slice before; 0: not changed
 };
 
 }  // namespace bpftime
