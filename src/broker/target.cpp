@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -44,6 +45,9 @@ namespace {
 constexpr uint64_t kRoomBytes = 64 << 10;
 constexpr uint64_t kSlotBytes = kMaxTrampolineBytes;
 constexpr uint64_t kTakeOutMs = 4000;  // until every thread has left what is to be unmapped
+constexpr uint64_t kStartMs = 10000;   // from `bpftime start` to the program's entry point
+constexpr int kLookAtStartingMs = 5;
+constexpr int kLookAtLateMs = 20;
 constexpr size_t kRetiredAtOnce = 64;  // looking whether they can be used again costs a walk of all stacks
 constexpr uint64_t kTableBytes = uint64_t{kMaxSites} * sizeof(Site);
 constexpr uint64_t kHwcap2Fsgsbase = 2;  // AT_HWCAP2 bit, asm/hwcap2.h
@@ -243,7 +247,12 @@ class Targets::Impl {
   uint32_t next_owner = 0;
   uint64_t alive_inode = 0;  // of our alive page: how our agents are told from another session's
   std::map<pid_t, std::unique_ptr<TargetProcess>> targets;
-  std::map<pid_t, std::unique_ptr<HeldProcess>> starting;
+  struct Starting {
+    HeldProcess held;
+    uint64_t give_up_ns;
+  };
+  std::map<pid_t, Starting> starting;
+  UniqueFd child_signals;  // SIGCHLD: something that we follow has stopped
 
   // Processes whose code is restored and whose agent could not be unmapped yet; looked at again and again.
   std::vector<ProcessIdentity> asleep;
@@ -251,6 +260,17 @@ class Targets::Impl {
   void wake_up_later();
 
   static uint64_t deadline() { return deadline_in_ms(kTargetDeadlineMs); }
+  // After an error: threads that did not stop in time are let go as soon as they do.
+  void watch_late() {
+    if (!watches_late && let_late_threads_go() != 0) {
+      watches_late = true;
+      loop->after(kLookAtLateMs, [this] {
+        watches_late = false;
+        watch_late();
+      });
+    }
+  }
+  bool watches_late = false;
 
   Result<void> attach(pid_t pid);
   Result<void> look_at(TargetProcess* t);
@@ -264,7 +284,9 @@ class Targets::Impl {
   void forget(pid_t pid, const char* how);
   void channel_ready(pid_t pid, uint32_t events);
   void child_forked(TargetProcess* parent, const AgentMessage& message, pid_t child, UniqueFd fd);
-  void wait_for_entry(pid_t pid, uint64_t give_up_ns);
+  Result<void> attach_at_exec(pid_t pid);
+  void step_starting(pid_t pid);
+  void look_at_starting();
 
  private:
   void want(TargetProcess* t, const WantedLink& link, const std::vector<Mapping>& maps,
@@ -341,6 +363,7 @@ Result<void> Targets::Impl::attach(pid_t pid) {
   const auto adopted = adopt(std::move(t), nullptr);
   if (!adopted) {
     (void)detach(pid);
+    watch_late();
   }
   return adopted;
 }
@@ -1005,6 +1028,9 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held, const L
   for (int tries = 0;; tries++) {
     auto synced = sync_once(t, held, only);
     std::erase_if(t->rooms, [](const Room& room) { return !room.is_mapped; });
+    if (!synced) {
+      watch_late();
+    }
     // EEXIST: the target mapped something itself where we had seen a hole.
     if (synced || synced.error().code != EEXIST || tries == 4) {
       return synced;
@@ -1314,6 +1340,7 @@ Result<void> Targets::Impl::detach(pid_t pid) {
   (void)unregister(t.get());
   const auto out = take_out(pid, deadline_in_ms(kTakeOutMs));
   if (!out) {
+    watch_late();
     host->log("process " + std::to_string(pid) + ": not taken out: " + out.error().why);
   } else if (out->why_mapped != nullptr) {
     host->log("process " + std::to_string(pid) + ": code restored; the agent stays mapped, asleep: " +
@@ -1580,21 +1607,68 @@ void Targets::Impl::child_forked(TargetProcess* parent, const AgentMessage& mess
 
 // ---- start -------------------------------------------------------------------------------------------------------------
 
-void Targets::Impl::wait_for_entry(pid_t pid, uint64_t give_up_ns) {
+Result<void> Targets::Impl::attach_at_exec(pid_t pid) {
+  if (agent_error.code != 0) {
+    return agent_error;
+  }
+  if (!child_signals) {
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    ::pthread_sigmask(SIG_BLOCK, &child, nullptr);
+    child_signals.reset(::signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
+    TRY(loop->add(child_signals.get(), EPOLLIN, [this](uint32_t) {
+      signalfd_siginfo info{};
+      while (::read(child_signals.get(), &info, sizeof(info)) == sizeof(info)) {
+      }
+      std::vector<pid_t> pids;
+      for (const auto& [started, _] : starting) {
+        pids.push_back(started);
+      }
+      for (const pid_t started : pids) {
+        step_starting(started);
+      }
+    }));
+  }
+  auto held = TRY(HeldProcess::seize(pid, deadline()));
+  const bool is_first = starting.empty();
+  starting.insert_or_assign(pid, Starting{std::move(held), deadline_in_ms(kStartMs)});
+  if (is_first) {
+    look_at_starting();
+  }
+  return {};
+}
+
+// SIGCHLD may have been consumed by work on another target.
+void Targets::Impl::look_at_starting() {
+  loop->after(kLookAtStartingMs, [this] {
+    std::vector<pid_t> pids;
+    for (const auto& [pid, _] : starting) {
+      pids.push_back(pid);
+    }
+    for (const pid_t pid : pids) {
+      step_starting(pid);
+    }
+    if (!starting.empty()) {
+      look_at_starting();
+    }
+  });
+}
+
+void Targets::Impl::step_starting(pid_t pid) {
   const auto it = starting.find(pid);
   if (it == starting.end()) {
     return;
   }
-  const auto state = it->second->step();
+  const auto state = it->second.held.step();
   if (!state || *state == HeldState::kGone || *state == HeldState::kNotFollowed ||
-      monotonic_ns() > give_up_ns) {
+      monotonic_ns() > it->second.give_up_ns) {
     host->log("process " + std::to_string(pid) + " was not followed into its program" +
               (state ? "" : std::string(": ") + state.error().why));
     starting.erase(it);
     return;
   }
   if (*state != HeldState::kAtEntry) {
-    loop->after(1, [this, pid, give_up_ns] { wait_for_entry(pid, give_up_ns); });
     return;
   }
   const auto attached = [&]() -> Result<void> {
@@ -1606,7 +1680,7 @@ void Targets::Impl::wait_for_entry(pid_t pid, uint64_t give_up_ns) {
       t->exe = *exe;
     }
     TRY(look_at(t.get()));
-    StoppedProcess process = TRY(it->second->take(deadline()));
+    StoppedProcess process = TRY(it->second.held.take(deadline()));
     t->image = TRY(bring_agent(process, {agent.bytes, agent_fd.get()}, AgentWish::kAny, true,
                                deadline()));
     TRY(set_up(t.get(), process));
@@ -1614,6 +1688,7 @@ void Targets::Impl::wait_for_entry(pid_t pid, uint64_t give_up_ns) {
   }();
   starting.erase(pid);
   if (!attached) {
+    watch_late();
     host->log("process " + std::to_string(pid) + ": agent not brought in: " + attached.error().why);
   }
 }
@@ -1624,19 +1699,15 @@ Targets::Targets(EventLoop* loop, TargetHost* host, Config config)
     : impl_(std::make_unique<Impl>(loop, host, std::move(config))) {}
 Targets::~Targets() { detach_all(); }
 
-Result<void> Targets::attach(pid_t pid) { return impl_->attach(pid); }
-
-Result<void> Targets::attach_at_exec(pid_t pid) {
-  if (impl_->agent_error.code != 0) {
-    return impl_->agent_error;
+Result<void> Targets::attach(pid_t pid) {
+  auto attached = impl_->attach(pid);
+  if (!attached) {
+    impl_->watch_late();
   }
-  auto seized = TRY(HeldProcess::seize(pid, Impl::deadline()));
-  impl_->starting[pid] = std::make_unique<HeldProcess>(std::move(seized));
-  const uint64_t give_up = deadline_in_ms(10000);
-  Impl* const impl = impl_.get();
-  impl->loop->after(0, [impl, pid, give_up] { impl->wait_for_entry(pid, give_up); });
-  return {};
+  return attached;
 }
+
+Result<void> Targets::attach_at_exec(pid_t pid) { return impl_->attach_at_exec(pid); }
 
 Result<void> Targets::detach(pid_t pid) { return impl_->detach(pid); }
 
