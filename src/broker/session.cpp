@@ -68,13 +68,27 @@ Result<ProgramForTarget> Session::program_for_target(ProgId id) {
   return ProgramForTarget{id, &program->compiled, program->code.get()};
 }
 
+namespace {
+WantedLink wanted(const PerfEventObject& event) {
+  return WantedLink{event.attachment,  ProgId{event.program->id}, event.device, event.inode,
+                    event.file_offset, event.is_return,           event.pid,    event.cookie};
+}
+}  // namespace
+
+std::optional<WantedLink> Session::wanted_link(LinkId id) {
+  for (const auto& event : objects_.all<PerfEventObject>()) {
+    if (event->attachment == id && event->is_armed() && !shutting_down_) {
+      return wanted(*event);
+    }
+  }
+  return std::nullopt;
+}
+
 std::vector<WantedLink> Session::wanted_links() {
   std::map<LinkId, WantedLink> in_order;  // of attaching
   for (const auto& event : objects_.all<PerfEventObject>()) {
     if (event->is_armed() && !shutting_down_) {
-      in_order[event->attachment] =
-          WantedLink{event->attachment,  ProgId{event->program->id}, event->device, event->inode,
-                     event->file_offset, event->is_return,           event->pid,    event->cookie};
+      in_order[event->attachment] = wanted(*event);
     }
   }
   std::vector<WantedLink> wanted;

@@ -17,6 +17,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -82,6 +83,7 @@ class Session : public TargetHost {
   Result<MapForTarget> map_for_target(MapId id) override;
   Result<ProgramForTarget> program_for_target(ProgId id) override;
   std::vector<WantedLink> wanted_links() override;
+  std::optional<WantedLink> wanted_link(LinkId id) override;
   void target_said_printk(pid_t pid, const AgentMessage& message) override;
   void link_disarmed(LinkId id, pid_t pid, HitEnd why) override;
   void target_gone(OwnerId owner, pid_t pid) override;
