@@ -47,7 +47,7 @@ struct HitCounts {
 static_assert(sizeof(HitCounts) == 40);
 
 inline constexpr uint32_t kAttachedInternal =
-    1;  // `program` is an agent function: uint64_t (void* regs, Hit*)
+    1;  // `program` is an agent function: uint64_t (void* regs, Hit*); it sets ProbeHit::answer
 inline constexpr uint32_t kAttachedCounted = 2;   // count each run in counts->run: a locked add, 5 ns
 
 struct Attached {
@@ -131,6 +131,7 @@ struct AgentState {
   ProcessInfo process;                     // what helpers ask for
   uint32_t no_fsgsbase;  // 1: rdfsbase faults (kernel before 5.9): arch_prctl instead
   uint32_t reserved_word;
+  uint64_t libc_restorer;  // what the target's libc gives the kernel as sa_restorer; 0 = not known
   std::atomic<ThreadBlock*> block_hash[1024];  // by fs base, open addressing
 };
 
@@ -148,7 +149,7 @@ struct AgentDescriptor {
   void (*fault_handler)(int, void*, void*);  // SIGSEGV, SIGBUS action
   void (*signal_restorer)();
   uint64_t (*on_libraries)(void* regs, struct Hit* hit);  // internal program for _dl_debug_state
-  uint64_t (*on_sigaction)(void* regs, struct Hit* hit);  // internal program for sigaction
+  uint64_t (*on_sigaction)(void* regs, struct Hit* hit);  // internal program for libc's sigaction
   const void* helpers;           // HelperEntry[*helper_count]
   const uint32_t* helper_count;
   ThreadBlock* nobody;  // the shared block whose owner never matches

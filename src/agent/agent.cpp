@@ -4,6 +4,7 @@
 #include "abi/agent.hpp"
 
 #include "agent/say.hpp"
+#include "agent/shadow_signals.hpp"
 #include "helpers/helpers.hpp"
 #include "hook/thread_state.hpp"
 #include "hook/thunks.hpp"
@@ -16,9 +17,8 @@ using bpftime::ThreadBlock;
 extern "C" {
 
 BPFTIME_HIDDEN uint64_t bpftime_on_entry(pt_regs* regs, Site* site, ThreadBlock* block) {
-  bpftime::run_list(site->on_entry.load(std::memory_order_acquire), regs, site, block,
-                    bpftime_agent_state);
-  return 0;
+  return bpftime::run_list(site->on_entry.load(std::memory_order_acquire), regs, site, block,
+                           bpftime_agent_state);
 }
 
 BPFTIME_HIDDEN void bpftime_on_return(pt_regs* regs, Site* site, ThreadBlock* block) {
@@ -62,8 +62,19 @@ __attribute__((naked)) void signal_restorer() {
 }
 
 // Internal program at ld.so's _dl_debug_state.
-uint64_t on_libraries(void*, bpftime::Hit*) {
+uint64_t on_libraries(void*, bpftime::Hit* hit) {
+  static_cast<bpftime::ProbeHit*>(hit)->answer = 0;
   bpftime::say_libraries_and_wait(bpftime_agent_state);
+  return 0;
+}
+
+// Internal program at libc's sigaction.
+uint64_t on_sigaction(void* regs, bpftime::Hit* hit) {
+  auto* const probe_hit = static_cast<bpftime::ProbeHit*>(hit);
+  probe_hit->answer = bpftime::answer_sigaction(static_cast<pt_regs*>(regs), probe_hit->thread,
+                                                bpftime_agent_state)
+                          ? 1
+                          : 0;
   return 0;
 }
 
@@ -81,7 +92,7 @@ extern "C" __attribute__((visibility("default"))) constinit const bpftime::Agent
         .fault_handler = on_fault,
         .signal_restorer = signal_restorer,
         .on_libraries = on_libraries,
-        .on_sigaction = nullptr,
+        .on_sigaction = on_sigaction,
         .helpers = bpftime::kHelpers,
         .helper_count = &bpftime::kHelperCount,
         .nobody = &bpftime_nobody,

@@ -16,6 +16,7 @@ struct ProbeHit : Hit {
   uint64_t function_ip;  // get_func_ip: address of the probed instruction
   uint32_t cpu;          // lane of this hit; kNoCpu = not asked yet
   const ProcessInfo* process;
+  uint64_t answer;  // of internal programs only: 1 = return to the caller with regs->rax instead of running the function
   // Where run_list goes on, and with which registers, when the program is left in the middle of a
   // helper that faulted: rip, rsp, rbx, rbp, r12, r13, r14, r15.
   uint64_t leave[8];

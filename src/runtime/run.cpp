@@ -54,10 +54,10 @@ inline __attribute__((always_inline)) void call_program(const Attached& item, vo
 
 }  // namespace
 
-void run_list(const AttachedList* list, void* regs, Site* site, ThreadBlock* thread,
+uint64_t run_list(const AttachedList* list, void* regs, Site* site, ThreadBlock* thread,
               AgentState* state) {
   if (list == nullptr || list->count == 0 || !is_armed(state)) {
-    return;
+    return 0;
   }
   thread->hits++;
   ProbeHit hit;  // what a program or helper reads is set below
@@ -67,6 +67,7 @@ void run_list(const AttachedList* list, void* regs, Site* site, ThreadBlock* thr
   hit.function_ip = site == nullptr ? 0 : site->address;
   hit.cpu = kNoCpu;
   hit.process = &state->process;
+  uint64_t answer = 0;
   const Attached* const end = list->items + list->count;
   for (const Attached* at = list->items; at != end; at++) {
     const Attached& item = *at;
@@ -84,10 +85,16 @@ void run_list(const AttachedList* list, void* regs, Site* site, ThreadBlock* thr
     if (hit.ended != kHitNormal) [[unlikely]] {
       disarm(item, hit, state);
     }
-    if ((item.flags & kAttachedCounted) != 0 && item.counts != nullptr) {
-      item.counts->run.fetch_add(1, std::memory_order_relaxed);
+    if (item.flags != 0) [[unlikely]] {
+      if ((item.flags & kAttachedCounted) != 0 && item.counts != nullptr) {
+        item.counts->run.fetch_add(1, std::memory_order_relaxed);
+      }
+      if ((item.flags & kAttachedInternal) != 0) {
+        answer |= hit.answer;
+      }
     }
   }
+  return answer;
 }
 
 }  // namespace bpftime

@@ -11,8 +11,9 @@ namespace bpftime {
 
 // `list` may be null (a fork's wiped table, nothing attached). Passes through when the broker is
 // dead. A program that ends otherwise than normally is disarmed (counts->disarmed) and said
-// (bpftime_say_disarmed).
-void run_list(const AttachedList* list, void* regs, Site* site, ThreadBlock* thread,
+// (bpftime_say_disarmed). 1 when an internal program has done what the probed function would: see
+// ProbeHit::answer.
+uint64_t run_list(const AttachedList* list, void* regs, Site* site, ThreadBlock* thread,
               AgentState* state);
 
 // True while the broker lives and this process's hits may run programs.

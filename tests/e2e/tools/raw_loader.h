@@ -14,7 +14,7 @@ static long sys_bpf(int command, union bpf_attr* attr, unsigned size) {
 }
 
 // r0 = 0; map value += 1
-static int load_program(int map, const char* name) {
+static inline int load_program(int map, const char* name) {
   struct bpf_insn code[] = {
       {.code = BPF_LD | BPF_DW | BPF_IMM, .dst_reg = 1, .src_reg = BPF_PSEUDO_MAP_VALUE, .imm = map},
       {0},

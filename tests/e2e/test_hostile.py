@@ -1,0 +1,345 @@
+"""Targets and programs that do what no decent ones do: what is hit is theirs alone, and everybody else goes on."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import unittest
+
+import harness
+from harness import EndToEnd, until
+from test_first_whole import counts
+from test_torture import offset_of
+
+
+class Hostile(EndToEnd):
+    def hostile(self, *arguments):
+        target = self.session.start([self.session.bin("hostile"), *arguments])
+        target.expect("^ready")
+        return target
+
+    def traced(self, target, *arguments):
+        tool = self.session.load("calls", "-i", *arguments, "-p", target.pid, self.session.bin("hostile"), "traced")
+        tool.expect("^attached$")
+        return tool
+
+    def wild(self, target, what):
+        path = self.session.bin("hostile")
+        tool = self.session.load("wild", target.pid, path, offset_of(path, "traced"), what)
+        tool.expect("^attached$")
+        return tool
+
+    def call(self, target, n):
+        target.ask(f"call {n}", rf"^called {n} sum {n * (n + 1) // 2}$")
+
+    def status(self):
+        return json.loads(self.session.bpftime("status", "--json")[0])
+
+    def ends_well(self, tools, targets):
+        for tool in tools:
+            self.assertEqual(tool.finish()[0], 0, tool.stderr())
+        for target in targets:
+            until("code restored", lambda: harness.changed_code(target.pid) == [])
+            self.call(target, 3)
+        self.session.bpftime("shutdown")
+        self.assert_untouched(*targets)
+        for target in targets:
+            target.say("quit")
+            self.assertEqual(target.finish()[0], 0)
+        self.assert_nothing_left()
+
+
+class Programs(Hostile):
+    """Programs that no verifier would let pass: the hit ends, the link is disarmed and said so, the target goes on."""
+
+    def is_disarmed(self, what, how):
+        target = self.hostile()
+        tool = self.wild(target, what)
+        good = self.traced(target)
+        self.call(target, 100)
+        until("status says so", lambda: self.status()["probes"][0]["disarmed"])
+        self.assertEqual(tool.ask("", r"^hits (\d+)").group(1), "1")
+        self.assertEqual(counts(good)[:2], (100, 100))  # the other program at the place goes on
+        self.assertIn("disarmed", self.session.bpftime("status")[0])
+        log = next(self.session.runtime.rglob("broker.log")).read_text()
+        self.assertIn(how, log)
+        self.call(target, 100)
+        self.assertEqual(counts(good)[:2], (200, 200))
+        self.ends_well([tool, good], [target])
+
+    def test_a_program_that_goes_round_for_ever(self):
+        self.is_disarmed("loop", "used up its budget")
+
+    def test_a_wild_read(self):
+        self.is_disarmed("read", "faulted")
+
+    def test_a_wild_write(self):
+        self.is_disarmed("write", "faulted")
+
+    def test_a_read_far_behind_the_context(self):
+        self.is_disarmed("jump", "faulted")
+
+    def test_a_bad_key_for_a_helper(self):
+        self.is_disarmed("key", "faulted")
+
+    def test_a_bad_value_for_a_helper_that_holds_a_lock(self):
+        self.is_disarmed("update", "faulted")
+
+    def test_a_write_far_below_its_stack(self):
+        self.is_disarmed("deep", "faulted")
+
+    def test_a_checked_read_of_a_bad_address_is_no_fault(self):
+        target = self.hostile()
+        tool = self.wild(target, "string")
+        self.call(target, 100)
+        self.assertEqual(tool.ask("", r"^hits (\d+)").group(1), "100")
+        self.ends_well([tool], [target])
+
+    def test_a_wild_program_in_a_target_that_blocks_every_signal(self):
+        """Nothing can catch that fault (signal(7)): the target must not be armed for it, or must outlive it."""
+        target = self.hostile()
+        target.ask("block", "^blocked$")
+        tool = self.wild(target, "string")
+        self.call(target, 100)
+        self.assertEqual(tool.ask("", r"^hits (\d+)").group(1), "100")
+        self.ends_well([tool], [target])
+
+
+class Signals(Hostile):
+    def test_the_targets_own_fault_handler_from_before(self):
+        target = self.hostile("early")
+        tool = self.traced(target)
+        for _ in range(3):
+            target.ask("fault", "^faulted 1$")
+            self.call(target, 10)
+        self.assertEqual(counts(tool)[:2], (30, 30))
+        self.ends_well([tool], [target])
+        # and it is its own again afterwards
+
+    def test_the_targets_own_fault_handler_is_back_afterwards(self):
+        target = self.hostile("early")
+        tool = self.traced(target)
+        self.call(target, 10)
+        tool.finish()
+        self.session.bpftime("shutdown")
+        target.ask("action", "^action is ours$")
+        target.ask("fault", "^faulted 1$")
+        self.assert_untouched(target)
+
+    def test_a_fault_handler_that_comes_later_is_the_targets_and_programs_faults_stay_ours(self):
+        target = self.hostile()
+        tool = self.wild(target, "read")
+        target.ask("action", "^action is default$")
+        target.ask("handler", "^handler set$")
+        target.ask("action", "^action is ours$")
+        self.call(target, 10)
+        target.ask("fault", "^faulted 1$")
+        until("the link is disarmed", lambda: self.status()["probes"][0]["disarmed"])
+        tool.finish()
+        self.session.bpftime("shutdown")
+        target.ask("action", "^action is ours$")
+        target.ask("fault", "^faulted 1$")
+        self.assert_untouched(target)
+
+    def test_a_default_action_that_comes_later_kills_as_it_should(self):
+        target = self.hostile("early")
+        tool = self.traced(target)
+        target.ask("default", "^default set$")
+        target.say("fault")
+        self.assertEqual(target.finish()[0], -signal.SIGSEGV)
+        tool.finish()
+        self.session.bpftime("shutdown")
+        self.assert_nothing_left()
+
+    def test_blocked_signals(self):
+        target = self.hostile()
+        target.ask("block", "^blocked$")
+        tool = self.traced(target)
+        self.call(target, 1000)
+        self.assertEqual(counts(tool)[:2], (1000, 1000))
+        self.ends_well([tool], [target])
+
+    def test_an_alternate_stack(self):
+        target = self.hostile()
+        tool = self.traced(target)
+        target.ask("onstack 100 32768", "^onstack 0 sum 5050$")
+        self.assertEqual(counts(tool)[:2], (100, 100))
+        self.ends_well([tool], [target])
+
+    def test_an_alternate_stack_without_room_for_a_hit_is_not_overrun_and_the_hits_count_as_missed(self):
+        target = self.hostile()
+        tool = self.traced(target)
+        target.ask("onstack 100 6144", "^onstack 0 sum 5050$")
+        self.assertEqual(counts(tool)[:2], (0, 0))
+        self.assertGreaterEqual(self.status()["targets"][0]["missed"], 100)
+        self.call(target, 10)
+        self.assertEqual(counts(tool)[:2], (10, 10))
+        self.ends_well([tool], [target])
+
+    def test_jumps_out_of_probed_functions_from_a_handler(self):
+        target = self.hostile()
+        tool = self.traced(target)
+        target.ask("jump 3000", "^jumped 3000$")
+        self.call(target, 100)
+        before = counts(tool)[0]
+        self.call(target, 100)
+        self.assertEqual(counts(tool)[0], before + 100)
+        self.ends_well([tool], [target])
+
+
+class Targets(Hostile):
+    def test_a_target_that_closes_every_descriptor(self):
+        target = self.hostile()
+        tool = self.traced(target)
+        self.call(target, 10)
+        target.ask("closeall", "^closed 0$")
+        self.call(target, 10)
+        self.assertEqual(counts(tool)[:2], (20, 20))
+        self.ends_well([tool], [target])
+
+    def test_a_target_that_closed_every_descriptor_can_be_probed_anew(self):
+        target = self.hostile()
+        first = self.traced(target)
+        target.ask("closeall", "^closed 0$")
+        second = self.traced(target)
+        self.call(target, 10)
+        self.assertEqual(counts(first)[:2], (10, 10))
+        self.assertEqual(counts(second)[:2], (10, 10))
+        self.ends_well([first, second], [target])
+
+    def test_a_target_that_sends_nonsense(self):
+        target, other = self.hostile(), self.hostile()
+        tool = self.traced(target)
+        second = self.traced(other)
+        broker, = self.session.brokers()
+        before = len(os.listdir(f"/proc/{broker}/fd"))
+        self.assertGreater(int(target.ask("garbage 500", r"^sent (\d+)").group(1)), 100)
+        self.call(other, 10)
+        self.assertEqual(counts(second)[:2], (10, 10))
+        self.assertEqual(self.session.brokers(), [broker])
+        self.assertLess(len(os.listdir(f"/proc/{broker}/fd")), before + 8)
+        tool.finish()
+        self.ends_well([second], [other])
+
+    def scribbled(self, what):
+        target, other = self.hostile(), self.hostile()
+        tool = self.traced(target)
+        second = self.traced(other)
+        self.call(target, 10)
+        broker, = self.session.brokers()
+        self.assertGreater(int(target.ask(f"scribble {what}", r"^scribbled (\d+)").group(1)), 0)
+        self.status()
+        self.call(other, 10)
+        self.assertEqual(counts(second)[:2], (10, 10))
+        tool.kill()
+        tool.wait()
+        self.call(other, 10)
+        self.assertEqual(counts(second)[:2], (20, 20))
+        self.assertEqual(self.session.brokers(), [broker])
+        target.kill()
+        target.wait()
+        self.ends_well([second], [other])
+
+    def test_a_target_that_scribbles_over_a_map(self):
+        self.scribbled("memfd:bpftime-map")
+
+    def test_a_target_that_scribbles_over_its_arena(self):
+        self.scribbled("memfd:bpftime-arena")
+
+    def test_a_target_that_execs(self):
+        target = self.hostile()
+        tool = self.traced(target)
+        self.call(target, 10)
+        target.ask("exec", "^ready")
+        self.call(target, 10)
+        self.assert_untouched(target)
+        self.assertEqual(counts(tool)[:2], (10, 10))
+        self.ends_well([tool], [target])
+
+    def test_unshare_of_the_user_namespace_works_in_a_target(self):
+        plain = self.hostile()
+        want = plain.ask("unshare", "^unshare (.*)$").group(1)
+        target = self.hostile()
+        tool = self.traced(target)
+        self.call(target, 5)
+        self.assertEqual(target.ask("unshare", "^unshare (.*)$").group(1), want)
+        self.call(target, 5)
+        self.assertEqual(counts(tool)[:2], (10, 10))
+        tool.kill()
+
+    def test_vfork_and_spawn(self):
+        target = self.hostile()
+        tool = self.traced(target)
+        target.ask("vfork 50", "^children 50$")
+        target.ask("spawn 50", "^children 50$")
+        self.call(target, 10)
+        self.ends_well([tool], [target])
+
+    def test_a_thousand_threads(self):
+        target = self.hostile()
+        tool = self.traced(target)
+        target.ask("threads 1000", "^threads 1000 sum 5050000$")
+        self.assertEqual(counts(tool)[:2], (100000, 100000))
+        self.ends_well([tool], [target])
+
+    def test_a_target_that_ends_while_it_is_attached_to(self):
+        for n in range(20):
+            target = self.hostile()
+            tool = self.session.load("calls", "-i", "-p", target.pid, self.session.bin("hostile"), "traced")
+            if n % 2:
+                target.say("quit")
+            else:
+                target.kill()
+            status, _ = tool.finish()
+            self.assertIn(status, (0, 1))
+            target.wait()
+        other = self.hostile()
+        tool = self.traced(other)
+        self.call(other, 10)
+        self.assertEqual(counts(tool)[:2], (10, 10))
+        self.ends_well([tool], [other])
+
+    def one_line(self, target):
+        output, errors = self.session.bpftime("attach", str(target.pid), status=None)
+        self.assertEqual(output, "")
+        self.assertEqual(len(errors.strip().splitlines()), 1, errors)
+        self.assertTrue(errors.startswith("bpftime: "), errors)
+        return errors
+
+    def test_a_target_under_a_tracer_is_one_line(self):
+        target = self.hostile()
+        tracer = self.session.start(["strace", "-f", "-o", "/dev/null", "-p", target.pid])
+        until("traced", lambda: f"TracerPid:\t0" not in pathlib.Path(f"/proc/{target.pid}/status").read_text())
+        self.assertIn("traced by another", self.one_line(target))
+        self.call(target, 10)
+        tracer.kill(signal.SIGINT)
+        tracer.finish()
+        tool = self.traced(target)
+        self.call(target, 10)
+        self.ends_well([tool], [target])
+
+    def test_a_target_that_may_not_be_traced_is_one_line(self):
+        target = self.hostile()
+        target.ask("undumpable", "^undumpable 0$")
+        self.assertRegex(self.one_line(target), "not dumpable|cannot read /proc/PID/maps")
+        self.call(target, 10)
+
+    def test_a_target_that_becomes_undumpable_later(self):
+        target, other = self.hostile(), self.hostile()
+        tool = self.traced(target)
+        second = self.traced(other)
+        target.ask("undumpable", "^undumpable 0$")
+        self.call(target, 10)
+        self.assertEqual(counts(tool)[:2], (10, 10))
+        tool.finish()
+        self.call(other, 10)
+        self.assertEqual(counts(second)[:2], (10, 10))
+        target.ask("dumpable", "^dumpable 0$")
+        self.call(target, 10)
+        target.kill()
+        target.wait()
+        self.ends_well([second], [other])
+
+
+if __name__ == "__main__":
+    harness.main()
