@@ -12,7 +12,8 @@ class Parity(EndToEnd):
 
 
 def programs():
-    return sorted(p.name for p in (harness.BUILD / "bin").glob("parity_*") if os.access(p, os.X_OK) and p.is_file())
+    return sorted(p.name for p in (harness.BUILD / "bin").glob("parity_*")
+                  if os.access(p, os.X_OK) and p.is_file() and p.name != "parity_helpers")
 
 
 def make(name):
@@ -28,6 +29,28 @@ def make(name):
 
 for program in programs():
     setattr(Parity, f"test_{program.removeprefix('parity_')}", make(program))
+
+
+class Helpers(EndToEnd):
+    def test_every_helper_gives_what_it_gives_on_the_kernel(self):
+        ours = self.session.start([self.session.bin("bpftime"), "load", self.session.bin("parity_helpers")])
+        status, output = ours.finish(60)
+        self.assertEqual(status, 0, output + ours.stderr())
+        self.assertNotIn("WRONG", output)
+        self.session.bpftime("shutdown")
+        self.assert_nothing_left()
+        trace = [line for line in output.splitlines() if line.startswith("trace ")]
+        self.assertEqual(trace, ["trace bpf_trace_printk: helpers: -5 hello, world abcdef",
+                                 "trace bpf_trace_printk: helpers: plain",
+                                 "trace bpf_trace_printk: helpers: 1 ff -3 c    42 %",
+                                 "trace lines 3"])
+        if not harness.AS_ROOT:
+            return  # kernel_helpers needs root
+        kernel = self.session.start([self.session.bin("parity_helpers")], as_root=True)
+        status, theirs = kernel.finish(60)
+        self.assertEqual(status, 0, theirs + kernel.stderr())
+        self.assertEqual([line for line in theirs.splitlines() if not line.startswith("trace ")],
+                         [line for line in output.splitlines() if not line.startswith("trace ")])
 
 
 class Complete(unittest.TestCase):
