@@ -45,6 +45,7 @@ namespace {
 
 constexpr uint64_t kRoomBytes = 64 << 10;
 constexpr uint64_t kSlotBytes = kMaxTrampolineBytes;
+constexpr int kPlanAnew = ERESTART;     // of sync_once
 constexpr uint64_t kTakeOutMs = 4000;  // until every thread has left what is to be unmapped
 constexpr uint64_t kStartMs = 10000;   // from `bpftime start` to the program's entry point
 constexpr int kLookAtStartingMs = 5;
@@ -1083,7 +1084,7 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held, const L
       watch_late();
     }
     // EEXIST: the target mapped something itself where we had seen a hole.
-    if (synced || synced.error().code != EEXIST || tries == 4) {
+    if (synced || (synced.error().code != EEXIST && synced.error().code != kPlanAnew) || tries == 4) {
       return synced;
     }
   }
@@ -1254,7 +1255,18 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held,
                       TRY(make_list(t, w.on_return, Internal::kNone, all))};
   }
   if (!t->armed) {
+    const bool assumed = t->is_hashed;
     TRY(discover_threads(t, all));
+    if (t->is_hashed != assumed) {
+      // The trampolines lead to thunks that would look for threads where they are not.
+      for (const auto& [address, site] : fresh) {
+        t->retired.push_back({Retired::kSlot, raw(site.patch.trampoline), kSlotBytes});
+        if (!t->sites.contains(address)) {
+          t->free_sites.push_back(site.index);
+        }
+      }
+      return make_error(kPlanAnew, "threads are known otherwise than was thought");
+    }
   }
   if (t->libc_restorer != 0) {
     TRY(all.write_value(RemoteAddr{t->arena + offsetof(AgentState, libc_restorer)},

@@ -1,10 +1,12 @@
 """Targets and programs that do what no decent ones do: what is hit is theirs alone, and everybody else goes on."""
+import errno
 import json
 import os
 import pathlib
+import random
 import signal
-import subprocess
-import unittest
+import socket
+import struct
 
 import harness
 from harness import EndToEnd, until
@@ -339,6 +341,228 @@ class Targets(Hostile):
         target.kill()
         target.wait()
         self.ends_well([second], [other])
+
+
+class Loaders(Hostile):
+    """Bytes that no shim sends. The broker and the loaders that behave go on."""
+
+    HELLO, BPF, PERF_OPEN, PERF_IOCTL, REGION, STATUS = 1, 3, 4, 5, 6, 23
+
+    def connect(self):
+        path = next(p for p in self.session.runtime.rglob("broker.sock"))
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channels.append(channel)
+        channel.settimeout(5)
+        channel.connect(str(path))
+        return channel
+
+    def packet(self, kind, body, size=None, version=1):
+        return struct.pack("<IHHQ", 16 + len(body) if size is None else size, kind, version, 7) + body
+
+    def request(self, kind, command=0, attr=b"", args=(0, 0, 0, 0), refs=b"", payloads=b"", flags=0, counts=None):
+        ref_count, payload_count = counts or (len(refs) // 24, 0)
+        attr += bytes(-len(attr) % 8)
+        return self.packet(kind, struct.pack("<II4qIIII", command, len(attr), *args, ref_count, payload_count, flags, 0) +
+                           attr + refs + payloads)
+
+    def hello(self):
+        channel = self.connect()
+        channel.send(self.request(self.HELLO, args=(1, 0, 0, 0)))
+        self.assertGreater(len(channel.recv(65536)), 16)
+        return channel
+
+    def value(self, channel, packet):
+        channel.send(packet)
+        return struct.unpack_from("<q", channel.recv(65536), 16)[0]
+
+    def map_create(self, key=4, value=8, entries=1, kind=2):
+        return self.request(self.BPF, 0, struct.pack("<IIIII", kind, key, value, entries, 0).ljust(256, b"\0"))
+
+    def with_a_witness(self, attack):
+        target = self.hostile()
+        tool = self.traced(target)
+        broker, = self.session.brokers()
+        fds = len(os.listdir(f"/proc/{broker}/fd"))
+        self.channels = []
+        attack()
+        for channel in self.channels:
+            channel.close()
+        self.call(target, 10)
+        self.assertEqual(counts(tool)[:2], (10, 10))
+        self.assertEqual(self.session.brokers(), [broker])
+        until("its descriptors are closed", lambda: len(os.listdir(f"/proc/{broker}/fd")) < fds + 4)
+        self.ends_well([tool], [target])
+
+    def test_truncated_oversized_and_random_packets(self):
+        def attack():
+            dice = random.Random(7)
+            whole = self.request(self.BPF, 5, bytes(256), refs=bytes(48))
+            for size in range(0, len(whole)):
+                channel = self.hello() if size % 2 else self.connect()
+                channel.send(whole[:size])
+                channel.close()
+            for _ in range(300):
+                channel = self.hello()
+                broken = bytearray(whole)
+                for _ in range(dice.randrange(1, 12)):
+                    broken[dice.randrange(len(broken))] = dice.randrange(256)
+                struct.pack_into("<I", broken, 0, len(broken))
+                try:
+                    channel.send(bytes(broken))
+                    channel.recv(65536)
+                except (TimeoutError, OSError):
+                    pass
+                channel.close()
+            channel = self.hello()
+            channel.send(self.packet(self.BPF, bytes(60000)))
+            channel = self.connect()
+            with self.assertRaises(OSError):
+                channel.send(bytes(4 << 20))
+        self.with_a_witness(attack)
+
+    def test_counts_and_sizes_that_lie(self):
+        def attack():
+            for counts_said in ((1 << 31, 0), (0, 1 << 31), (256, 16), (0xffffffff, 0xffffffff)):
+                channel = self.hello()
+                channel.send(self.request(self.BPF, 5, bytes(256), counts=counts_said))
+                self.assertEqual(channel.recv(65536), b"")
+            for size in (1 << 63, (1 << 64) - 1, 64 << 20, (64 << 20) + 1):
+                channel = self.hello()
+                channel.send(self.request(self.BPF, 5, bytes(256), payloads=struct.pack("<IIQ", 8, 0, size), counts=(0, 1)))
+                self.assertEqual(channel.recv(65536), b"")
+        self.with_a_witness(attack)
+
+    def test_descriptors_of_all_sorts(self):
+        def attack():
+            reader, writer = os.pipe()
+            memfd = os.memfd_create("small")
+            directory = os.open("/proc/self", os.O_RDONLY)
+            for flags in (0, 1):
+                for fds in ([reader], [writer], [memfd], [directory], [memfd] * 8, [memfd] * 200):
+                    for kind in (self.BPF, self.PERF_OPEN, self.PERF_IOCTL, self.REGION):
+                        channel = self.hello()
+                        socket.send_fds(channel, [self.request(kind, 5, bytes(256), flags=flags,
+                                                               payloads=struct.pack("<IIQ", 8, 0, 64), counts=(0, 1))], fds)
+                        channel.settimeout(2)
+                        try:
+                            channel.recv(65536)
+                        except ConnectionError:
+                            pass
+                        channel.close()
+            for fd in (reader, writer, memfd, directory):
+                os.close(fd)
+        self.with_a_witness(attack)
+
+    def test_huge_maps_and_thousands_of_objects(self):
+        def attack():
+            channel = self.hello()
+            for key, value, entries in ((4, 8, 0xffffffff), (4, 1 << 31, 1), (4, 0xfffffff8, 0xffffffff), (512, 1 << 20, 1 << 24)):
+                self.assertLess(self.value(channel, self.map_create(key, value, entries, kind=1)), 0)
+            held, errors = [], set()
+            for _ in range(20000):
+                channel.send(self.map_create())
+                reply, fds, _, _ = socket.recv_fds(channel, 65536, 4)
+                value = struct.unpack_from("<q", reply, 16)[0]
+                if value < 0:
+                    errors.add(-value)
+                    break
+                held += fds
+                if len(held) > 900:  # the test's own limit
+                    break
+            self.assertLessEqual(errors, {errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+            for fd in held:
+                os.close(fd)
+            channel.close()
+        self.with_a_witness(attack)
+
+    def test_a_thousand_connections(self):
+        def attack():
+            held = []
+            for _ in range(900):
+                try:
+                    held.append(self.connect())
+                except OSError:
+                    break
+            for channel in held:
+                channel.close()
+        self.with_a_witness(attack)
+
+    def test_a_loader_that_never_reads_its_answers(self):
+        def attack():
+            channel = self.hello()
+            channel.settimeout(0.2)
+            try:
+                for _ in range(100000):
+                    channel.send(self.request(self.STATUS))
+            except OSError:
+                pass
+            channel.close()
+        self.with_a_witness(attack)
+
+
+class Makes(Hostile):
+    """Targets linked in every way, attached to while they run and started."""
+
+    def make(self, name, *options):
+        path = self.session.bin(name)
+        for prefix in ([], [self.session.bin("bpftime"), "start"]):
+            target = self.session.start([*prefix, path])
+            target.expect("^ready")
+            tool = self.session.load("calls", "-i", *options, "-p", target.pid, path, "traced")
+            tool.expect("^attached$")
+            returns = 0 if "-e" in options else 1
+            self.call(target, 100)
+            self.assertEqual(counts(tool)[:2], (100, 100 * returns))
+            target.ask("threads 50", "^threads 50 sum 252500$")
+            self.assertEqual(counts(tool)[:2], (5100, 5100 * returns))
+            target.ask("handler", "^handler set$")
+            target.ask("fault", "^faulted 1$")
+            self.assertEqual(tool.finish()[0], 0)
+            self.session.bpftime("detach", "--all", status=None)
+            self.session.bpftime("shutdown")
+            self.assert_untouched(target)
+            target.say("quit")
+            self.assertEqual(target.finish()[0], 0)
+        # and from its first instruction on
+        tool = self.session.load("calls", "-i", *options, path, "traced")
+        tool.expect("^attached$")
+        target = self.session.start([self.session.bin("bpftime"), "start", path])
+        target.expect("^ready")
+        self.call(target, 100)
+        self.assertEqual(counts(tool)[:2], (100, 100 * returns))
+        target.say("quit")
+        self.assertEqual(target.finish()[0], 0)
+        tool.finish()
+        self.session.bpftime("shutdown")
+        self.assert_nothing_left()
+
+    def refuses_return_probes(self, name):
+        path = self.session.bin(name)
+        target = self.session.start([path])
+        target.expect("^ready")
+        tool = self.session.load("calls", "-r", "-i", "-p", target.pid, path, "traced")
+        self.assertEqual(tool.finish()[0], 1)
+        self.assertIn("Operation not supported", tool.stderr())
+        self.call(target, 10)
+        self.session.bpftime("shutdown")
+        self.assert_untouched(target)
+
+    def test_dynamic(self):
+        self.make("hostile")
+
+    def test_at_a_fixed_address(self):
+        self.make("hostile_fixed")
+
+    def test_static(self):
+        self.make("hostile_static", "-e")
+        self.refuses_return_probes("hostile_static")
+
+    def test_musl(self):
+        self.make("hostile_musl", "-e")
+        self.refuses_return_probes("hostile_musl")
+
+    def test_musl_static(self):
+        self.make("hostile_musl_static", "-e")
 
 
 if __name__ == "__main__":

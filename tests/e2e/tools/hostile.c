@@ -177,7 +177,7 @@ int main(int argc, char** argv) {
     } else if (sscanf(line, "garbage %d", &n) == 1) {
       printf("sent %d\n", garbage(n));
     } else if (strncmp(line, "closeall", 8) == 0) {
-      printf("closed %d\n", close_range(3, ~0U, 0));
+      printf("closed %ld\n", syscall(SYS_close_range, 3, ~0U, 0));
     } else if (strncmp(line, "handler", 7) == 0) {
       set_handler();
       printf("handler set\n");
