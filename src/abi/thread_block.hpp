@@ -60,7 +60,7 @@ struct alignas(64) ThreadBlock {
   uint64_t hits;          // +264
   uint64_t plain_window;  // rsp >> 20 where the last hit ran; else plain_stacks is asked
   void* fault_resume;     // +272 set while a checked copy runs: where the fault handler continues
-  struct Hit* hit;        // the running hit, for the fault handler; null outside programs
+  struct Hit* hit;        // hit_space once this thread has run a program; for the fault handler
   void* robust_head;      // struct robust_list_head* of the thread; null = not asked yet
   uint64_t alt_stack[3];  // stack_t of the last sigaltstack query
   uint64_t plain_stacks[kPlainStacks];  // rsp >> 16 known not to be on the alternate stack
@@ -68,6 +68,7 @@ struct alignas(64) ThreadBlock {
   uint64_t page_cache_time;
   uint64_t random_state;   // of get_prandom_u32; 0 = not seeded
   uint64_t own_robust[3];  // struct robust_list_head of ours, for threads without one (musl, Go)
+  alignas(64) uint64_t hit_space[16];  // ProbeHit (helpers/probe_hit.hpp)
 };
 static_assert(offsetof(ThreadBlock, regs) == 64 && offsetof(ThreadBlock, guard) == 232 &&
               offsetof(ThreadBlock, missed) == 256);

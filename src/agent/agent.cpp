@@ -1,6 +1,7 @@
-// The agent: joins hook (thunks) and runtime (programs) in a target, and describes itself to the broker. Home:
-// injected. A hit comes in through bpftime_on_entry / bpftime_on_return on the thread's hit stack, under the
-// recursion guard; nothing here allocates, locks, prints or changes errno, flags or vector registers.
+// The agent: joins hook (thunks) and runtime (programs) in a target, and describes itself to the
+// broker. Home: injected. A hit comes in through bpftime_on_entry / bpftime_on_return on the
+// thread's hit stack, under the recursion guard; nothing here allocates, locks, prints or changes
+// errno, flags or vector registers.
 #include "abi/agent.hpp"
 
 #include "agent/say.hpp"
@@ -11,23 +12,24 @@
 #include "runtime/run.hpp"
 
 using bpftime::AgentState;
+using bpftime::AttachedList;
 using bpftime::Site;
 using bpftime::ThreadBlock;
 
 extern "C" {
 
-BPFTIME_HIDDEN uint64_t bpftime_on_entry(pt_regs* regs, Site* site, ThreadBlock* block) {
-  return bpftime::run_list(site->on_entry.load(std::memory_order_acquire), regs, site, block,
-                           bpftime_agent_state);
+BPFTIME_HIDDEN uint64_t bpftime_on_entry(pt_regs* regs, Site* site, ThreadBlock* block,
+                                         const AttachedList* list) {
+  return bpftime::run_list(regs, site, block, list, bpftime_agent_state);
 }
 
-BPFTIME_HIDDEN void bpftime_on_return(pt_regs* regs, Site* site, ThreadBlock* block) {
-  bpftime::run_list(site->on_return.load(std::memory_order_acquire), regs, site, block,
-                    bpftime_agent_state);
+BPFTIME_HIDDEN void bpftime_on_return(pt_regs* regs, Site* site, ThreadBlock* block,
+                                      const AttachedList* list) {
+  bpftime::run_list(regs, site, block, list, bpftime_agent_state);
 }
 
-// A forked child's first hit. The guard is set in the end whatever the broker said, so that an orphan passes
-// through without asking again.
+// A forked child's first hit. The guard is set in the end whatever the broker said, so that an
+// orphan passes through without asking again.
 BPFTIME_HIDDEN void bpftime_cold_hit(Site*, ThreadBlock* block) {
   AgentState* const state = bpftime_agent_state;
   bpftime::take_over_after_fork(block);
@@ -62,8 +64,7 @@ __attribute__((naked)) void signal_restorer() {
 }
 
 // Internal program at ld.so's _dl_debug_state.
-uint64_t on_libraries(void*, bpftime::Hit* hit) {
-  static_cast<bpftime::ProbeHit*>(hit)->answer = 0;
+uint64_t on_libraries(void*, bpftime::Hit*) {
   bpftime::say_libraries_and_wait(bpftime_agent_state);
   return 0;
 }
@@ -71,33 +72,33 @@ uint64_t on_libraries(void*, bpftime::Hit* hit) {
 // Internal program at libc's sigaction.
 uint64_t on_sigaction(void* regs, bpftime::Hit* hit) {
   auto* const probe_hit = static_cast<bpftime::ProbeHit*>(hit);
-  probe_hit->answer = bpftime::answer_sigaction(static_cast<pt_regs*>(regs), probe_hit->thread,
-                                                bpftime_agent_state)
-                          ? 1
-                          : 0;
+  if (bpftime::answer_sigaction(static_cast<pt_regs*>(regs), probe_hit->thread,
+                                bpftime_agent_state)) {
+    probe_hit->answer = 1;
+  }
   return 0;
 }
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) constinit const bpftime::AgentDescriptor
-    bpftime_agent_descriptor = {
-        .magic = bpftime::kAgentMagic,
-        .version = bpftime::kAgentVersion,
-        .state = &bpftime_agent_state,
-        .entry_thunk = bpftime_entry_thunk,
-        .return_thunk = bpftime_return_thunk,
-        .return_point = bpftime_return_point,
-        .inside_thunk = bpftime_inside_thunk,
-        .fault_handler = on_fault,
-        .signal_restorer = signal_restorer,
-        .on_libraries = on_libraries,
-        .on_sigaction = on_sigaction,
-        .helpers = bpftime::kHelpers,
-        .helper_count = &bpftime::kHelperCount,
-        .nobody = &bpftime_nobody,
-        .entry_thunk_hashed = bpftime_entry_thunk_hashed,
-        .return_thunk_hashed = bpftime_return_thunk_hashed,
-        .return_point_hashed = bpftime_return_point_hashed,
-        .inside_thunk_hashed = bpftime_inside_thunk_hashed,
+extern "C" __attribute__((
+    visibility("default"))) constinit const bpftime::AgentDescriptor bpftime_agent_descriptor = {
+    .magic = bpftime::kAgentMagic,
+    .version = bpftime::kAgentVersion,
+    .state = &bpftime_agent_state,
+    .entry_thunk = bpftime_entry_thunk,
+    .return_thunk = bpftime_return_thunk,
+    .return_point = bpftime_return_point,
+    .inside_thunk = bpftime_inside_thunk,
+    .fault_handler = on_fault,
+    .signal_restorer = signal_restorer,
+    .on_libraries = on_libraries,
+    .on_sigaction = on_sigaction,
+    .helpers = bpftime::kHelpers,
+    .helper_count = &bpftime::kHelperCount,
+    .nobody = &bpftime_nobody,
+    .entry_thunk_hashed = bpftime_entry_thunk_hashed,
+    .return_thunk_hashed = bpftime_return_thunk_hashed,
+    .return_point_hashed = bpftime_return_point_hashed,
+    .inside_thunk_hashed = bpftime_inside_thunk_hashed,
 };

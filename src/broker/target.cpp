@@ -27,6 +27,7 @@
 #include "broker/arena.hpp"
 #include "broker/module.hpp"
 #include "broker/takeout.hpp"
+#include "broker/unwinding.hpp"
 #include "abi/trampoline.hpp"
 #include "inject/bring_agent.hpp"
 #include "inject/hold.hpp"
@@ -690,6 +691,13 @@ Result<Plan> Targets::Impl::plan_site(TargetProcess* t, std::vector<Mapping>* ma
     if (returns_twice(place.name)) {
       return make_error(EOPNOTSUPP, "this function may return twice");
     }
+    if (is_go_image(module->bytes)) {
+      return make_error(EOPNOTSUPP, "return probes do not fit Go's calling convention");
+    }
+    if (maps_nongnu_libunwind(*maps)) {
+      return make_error(EOPNOTSUPP,
+                        "no return probes here: this process has loaded nongnu libunwind, which cannot walk past one");
+    }
     if (!t->unwinder_knows_image) {
       return make_error(EOPNOTSUPP,
                         "no return probes here yet: the agent could not be loaded by the target's "
@@ -993,6 +1001,11 @@ Result<uint64_t> Targets::Impl::journal_entry(TargetProcess* t, const Patch& pat
 
 // First arming, all threads stopped: how a thread is known, and its gs base.
 Result<void> Targets::Impl::discover_threads(TargetProcess* t, StoppedProcess& process) {
+  // In a pid namespace tids are small numbers, which stand elsewhere in a TCB too: only known places count there
+  // (struct pthread of musl 1.2 and of glibc 2.31 to 2.41).
+  constexpr uint32_t kMuslTid = 0x30;
+  constexpr uint32_t kGlibcTid = 0x2d0;
+  const bool in_namespace = t->status.inner_tgid != t->pid;
   bool gs_is_free = true;
   bool self_pointer = true;
   std::set<uint32_t> tid_offsets;
@@ -1007,11 +1020,13 @@ Result<void> Targets::Impl::discover_threads(TargetProcess* t, StoppedProcess& p
       self_pointer = false;
       continue;
     }
+    const pid_t inner_tid = in_namespace ? TRY(read_thread_status(t->pid, tid)).inner_tid : tid;
     std::set<uint32_t> offsets;
     std::vector<uint32_t> tcb(0x800 / sizeof(uint32_t));
     if (process.read(RemoteAddr{regs.fs_base}, std::as_writable_bytes(std::span(tcb)))) {
       for (uint32_t i = 0; i < tcb.size(); i++) {
-        if (tcb[i] == static_cast<uint32_t>(tid)) {
+        if (tcb[i] == static_cast<uint32_t>(inner_tid) &&
+            (!in_namespace || i * 4 == kMuslTid || i * 4 == kGlibcTid)) {
           offsets.insert(i * 4);
         }
       }
@@ -1025,7 +1040,7 @@ Result<void> Targets::Impl::discover_threads(TargetProcess* t, StoppedProcess& p
   }
   gs_is_free = gs_is_free && self_pointer;
   const uint32_t tid_offset =
-      t->status.inner_tgid == t->pid && self_pointer && !tid_offsets.empty() ? *tid_offsets.begin() : 0;
+      self_pointer && !tid_offsets.empty() ? *tid_offsets.begin() : 0;
   const auto put = [&](size_t offset, uint32_t value) {
     return process.write_value(RemoteAddr{t->arena + offset}, value);
   };

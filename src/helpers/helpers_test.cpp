@@ -284,7 +284,10 @@ TEST(Process, ProcessorIsOneOfThemAndTheSameForTheWholeHit) {
 
 TEST(Process, FunctionIpAndCookie) {
   TestHit t;
-  t.hit.function_ip = 0x1234;
+  EXPECT_EQ(call(t, 173), 0);
+  Site site = {};
+  site.address = 0x1234;
+  t.hit.site = &site;
   EXPECT_EQ(call(t, 173), 0x1234);
   EXPECT_EQ(call(t, 174), 0);
   Attached attached = {};

@@ -1,5 +1,5 @@
-// ProbeHit: one run of one program at one probe. Home: injected *. On the stack of the thread that
-// runs the program; helpers cast their Hit* to it.
+// ProbeHit: one run of one program at one probe. Home: injected *. Lies in the block of the thread
+// that runs the program; helpers cast their Hit* to it.
 #pragma once
 #include <cstdint>
 
@@ -8,20 +8,33 @@
 
 namespace bpftime {
 
-struct ProbeHit : Hit {
-  ThreadBlock* thread;
-  void* regs;                // struct pt_regs of the hit; the program's context
-  const Attached* attached;  // null in tests and test runs
+// A hit is bound by its stores, so what is the same from hit to hit is written once
+// (bpftime_run_begin in runtime/run.cpp), what a run seldom changes is compared, and what every run
+// writes lies in one line.
+struct alignas(64) ProbeHit : Hit {
+  const Attached* attached;  // what runs; the hit itself between runs, null in tests and test runs
   Site* site;
-  uint64_t function_ip;  // get_func_ip: address of the probed instruction
-  uint32_t cpu;          // lane of this hit; kNoCpu = not asked yet
+  uint64_t leave_rsp;  // run_list's, for leaving a program in the middle of a helper that faulted
+  // Internal programs set 1: return to the caller with regs->rax instead of running the function. 0 between hits.
+  uint64_t answer;
+  // ---- seldom written
+  ThreadBlock* thread;
+  void* regs;  // struct pt_regs of the hit; the program's context
   const ProcessInfo* process;
-  uint64_t answer;  // of internal programs only: 1 = return to the caller with regs->rax instead of running the function
-  // Where run_list goes on, and with which registers, when the program is left in the middle of a
-  // helper that faulted: rip, rsp, rbx, rbp, r12, r13, r14, r15.
-  uint64_t leave[8];
+  AgentState* state;
+  uint32_t cpu;  // lane of this hit; kNoCpu = not asked yet
 };
+static_assert(sizeof(ProbeHit) == sizeof(ThreadBlock::hit_space));
 inline constexpr uint32_t kNoCpu = ~0U;
+
+// A helper that changed what the next run must not find (cpu) says so.
+inline void touch_hit(ProbeHit& hit) { hit.reserved = 1; }
+
+// SAFETY: never read through: only compared.
+inline void set_idle(ProbeHit& hit) { hit.attached = reinterpret_cast<const Attached*>(&hit); }
+inline bool is_running(const ProbeHit& hit) {
+  return hit.attached != nullptr && hit.attached != reinterpret_cast<const Attached*>(&hit);
+}
 
 // Back edges and callback iterations that one run may take: what bpf_loop allows at most (1 << 23).
 inline constexpr int64_t kHitFuel = 1LL << 23;

@@ -80,6 +80,7 @@ BPFTIME_HELPER(get_smp_processor_id) {
   ProbeHit& self = probe(hit);
   if (self.cpu == kNoCpu) {
     self.cpu = current_cpu(self);
+    touch_hit(self);
   }
   return self.cpu;
 }
@@ -119,7 +120,8 @@ BPFTIME_HELPER(get_current_comm) {
 
 BPFTIME_HELPER(get_func_ip) {
   (void)a1, (void)a2, (void)a3, (void)a4, (void)a5;
-  return probe(hit).function_ip;
+  const Site* const site = probe(hit).site;
+  return site == nullptr ? 0 : site->address;
 }
 
 BPFTIME_HELPER(get_attach_cookie) {

@@ -210,8 +210,9 @@
 .Lstack_\name:
   PICK_STACK .Lquery_\name
 .Lchosen_\name:
-  cmpq $0, SITE_ON_ENTRY(%rsi)
-  je .Lcold_\name
+  mov SITE_ON_ENTRY(%rsi), %rcx
+  test %rcx, %rcx
+  jz .Lcold_\name
 .Lcall_\name:
   lea BLOCK_REGS(%r12), %rdi
   mov %r12, %rdx
@@ -305,8 +306,9 @@
   mov -\site_offset(%rsi), %rsi
   mov SITE_ADDRESS(%rsi), %rax
   mov %rax, R_IP(%r12)
-  cmpq $0, SITE_ON_ENTRY(%rsi)
-  jne .Lcall_\name
+  mov SITE_ON_ENTRY(%rsi), %rcx
+  test %rcx, %rcx
+  jnz .Lcall_\name
   jmp .Lleave_\name
   .if !\inside
 .Loverride_\name:
@@ -436,6 +438,9 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   PICK_STACK .Lrt_query_\name
 .Lrt_chosen_\name:
   mov (%r13), %rsi
+  mov SITE_ON_ENTRY(%rsi), %rcx
+  test %rcx, %rcx
+  jz .Lrt_after_entry_\name
   mov SITE_ADDRESS(%rsi), %rax
   mov %rax, R_IP(%r12)
   lea BLOCK_REGS(%r12), %rdi
@@ -535,8 +540,9 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
 .Lrp_chosen_\name:
   mov ENTRY_RESUME(%rbx), %rsi
   mov -32(%rsi), %rsi                  // Site*: first word of the trampoline
-  cmpq $0, SITE_ON_RETURN(%rsi)
-  je .Lrp_leave_\name
+  mov SITE_ON_RETURN(%rsi), %rcx
+  test %rcx, %rcx
+  jz .Lrp_leave_\name
   lea BLOCK_REGS(%r12), %rdi
   mov %r12, %rdx
   call bpftime_on_return

@@ -49,10 +49,13 @@ BPFTIME_HIDDEN void bpftime_return_point_hashed();
 
 // 0: run the function. 1: do not; return to its caller with rax = regs->rax (first instruction
 // only).
+// `list` is site->on_entry (on_return), never null.
 BPFTIME_HIDDEN uint64_t bpftime_on_entry(pt_regs* regs, bpftime::Site* site,
-                                         bpftime::ThreadBlock* block);
+                                         bpftime::ThreadBlock* block,
+                                         const bpftime::AttachedList* list);
 BPFTIME_HIDDEN void bpftime_on_return(pt_regs* regs, bpftime::Site* site,
-                                      bpftime::ThreadBlock* block);
+                                      bpftime::ThreadBlock* block,
+                                      const bpftime::AttachedList* list);
 // The site table was wiped: this is a forked child's first hit. Runs on the hit stack under the
 // guard.
 BPFTIME_HIDDEN void bpftime_cold_hit(bpftime::Site* site, bpftime::ThreadBlock* block);

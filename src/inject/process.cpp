@@ -79,6 +79,11 @@ Result<ProcessStatus> parse_status(const std::string& text) {
   for (int i = 0; !word(inner, i).empty(); ++i) {
     status.inner_tgid = number<pid_t>(word(inner, i));
   }
+  status.inner_tid = number<pid_t>(field(text, "Pid"));
+  const std::string_view inner_tids = field(text, "NSpid");
+  for (int i = 0; !word(inner_tids, i).empty(); ++i) {
+    status.inner_tid = number<pid_t>(word(inner_tids, i));
+  }
   status.uid = number<uint32_t>(word(field(text, "Uid"), 0));
   status.effective_uid = number<uint32_t>(word(field(text, "Uid"), 1));
   status.gid = number<uint32_t>(word(field(text, "Gid"), 0));

@@ -6,6 +6,8 @@
 #include "helpers/helpers.hpp"
 #include "runtime/run.hpp"
 
+extern "C" __attribute__((visibility("hidden"))) void bpftime_program_left();  // run_list.S
+
 namespace bpftime {
 namespace {
 
@@ -25,39 +27,38 @@ bool is_in(const CodeRange* range, uint64_t ip) {
 // Where a running program's hit goes on.
 struct Resume {
   uint64_t ip;
-  const uint64_t* registers;  // ProbeHit::leave; null: as they are
+  uint64_t rsp;  // 0: as it is
 };
 
 // The running program of `thread` faulted at `ip`: where to continue; ip 0 = no program did.
 Resume resume_of(uint64_t ip, const ThreadBlock* thread, const AgentState* state) {
   if (thread == nullptr || thread->hit == nullptr) {
-    return {0, nullptr};
+    return {0, 0};
   }
   const auto* const hit = static_cast<const ProbeHit*>(thread->hit);
-  if (hit->ended == kHitFault) {
-    return {0, nullptr};  // on its way out already: a fault there must not go round for ever
+  if (!is_running(*hit) || hit->ended == kHitFault) {
+    return {0, 0};  // on its way out already: a fault there must not go round for ever
   }
-  const CodeRange* const own = hit->attached == nullptr ? nullptr : hit->attached->code;
+  const CodeRange* const own = hit->attached->code;
   if (is_in(own, ip)) {
-    return {own->resume, nullptr};
+    return {own->resume, 0};
   }
   const auto* const ranges = reinterpret_cast<const CodeRange*>(state->code_ranges);
   const uint64_t count =
       ranges == nullptr ? 0 : state->code_range_count.load(std::memory_order_acquire);
   for (uint64_t i = 0; i < count; i++) {
     if (is_in(&ranges[i], ip)) {
-      return {ranges[i].resume, nullptr};
+      return {ranges[i].resume, 0};
     }
   }
   // In a helper that the program gave a bad pointer to: past the program, to where run_list called
   // it. A bucket lock that was held is taken over and repaired by whoever wants it next: this
   // thread at once, since its hits do not nest, others when it ends.
   if (state->agent_bytes != 0 && ip - state->agent_base < state->agent_bytes &&
-
-      (hit->attached == nullptr || (hit->attached->flags & kAttachedInternal) == 0)) {
-    return {hit->leave[0], hit->leave};
+      (hit->attached->flags & kAttachedInternal) == 0) {
+    return {reinterpret_cast<uint64_t>(&bpftime_program_left), hit->leave_rsp};
   }
-  return {0, nullptr};
+  return {0, 0};
 }
 
 // The kernel's default, now: the fault fires again on return, a sent signal is sent again.
@@ -117,12 +118,8 @@ void handle_fault(int signo, void* info_bytes, void* ucontext, ThreadBlock* thre
       thread->hit->ended = kHitFault;
       registers[REG_RIP] = static_cast<greg_t>(resume.ip);
       registers[REG_RDI] = reinterpret_cast<greg_t>(thread->hit);
-      if (resume.registers != nullptr) {
-        constexpr int kOrder[] = {REG_RIP, REG_RSP, REG_RBX, REG_RBP,
-                                  REG_R12, REG_R13, REG_R14, REG_R15};
-        for (int i = 0; i < 8; i++) {
-          registers[kOrder[i]] = static_cast<greg_t>(resume.registers[i]);
-        }
+      if (resume.rsp != 0) {
+        registers[REG_RSP] = static_cast<greg_t>(resume.rsp);
       }
       return;
     }

@@ -135,7 +135,7 @@ TEST(Fault, InAProgramEndsThatHitAndDisarmsTheLink) {
     EXPECT_EQ(counts.faulted.load(), 1U);
     EXPECT_EQ(counts.disarmed.load(), static_cast<uint64_t>(kHitFault));
     EXPECT_EQ(disarmed_why(), static_cast<uint32_t>(kHitFault));
-    EXPECT_EQ(owned.armed.thread.hit, nullptr);
+    EXPECT_EQ(owned.armed.running(), nullptr);
     owned.armed.hit(list.get());  // disarmed: passes through
     EXPECT_EQ(counts.faulted.load(), 1U);
   }

@@ -1,100 +1,88 @@
+// The loop itself is run_list.S; here is what it seldom needs.
 #include "runtime/run.hpp"
 
 #include "helpers/probe_hit.hpp"
+#include "runtime/run_offsets.h"
+
+extern "C" {
+__attribute__((visibility("hidden"))) void bpftime_run_begin(bpftime::ThreadBlock* thread,
+                                                             void* regs,
+                                                             bpftime::AgentState* state);
+__attribute__((visibility("hidden"))) void bpftime_run_ended(bpftime::ProbeHit* hit);
+}
 
 namespace bpftime {
 namespace {
 
-// A program that did not end by itself: never again in this process, and its link's owner hears of
-// it.
-[[gnu::noinline]] void disarm(const Attached& item, const ProbeHit& hit, AgentState* state) {
-  if (item.counts == nullptr) {
-    return;
-  }
-  auto& count = hit.ended == kHitOutOfFuel ? item.counts->out_of_fuel : item.counts->faulted;
-  count.fetch_add(1, std::memory_order_relaxed);
-  uint64_t armed = 0;
-  if (item.counts->disarmed.compare_exchange_strong(armed, hit.ended, std::memory_order_relaxed)) {
-    bpftime_say_disarmed(hit.thread, state, item.link, hit.ended);
-  }
-}
-
-#ifdef BPFTIME_AGENT
-#define BPFTIME_VECTOR_CLOBBERS
-#else
-#define BPFTIME_VECTOR_CLOBBERS                                                              \
-  , "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", \
-      "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
-#endif
-
-// Calls the program so that the fault handler can come back here from anywhere below: the registers
-// that a callee keeps are written down first.
-inline __attribute__((always_inline)) void call_program(const Attached& item, void* regs,
-                                                        ProbeHit& hit) {
-  void* context = regs;
-  Hit* engine_hit = &hit;
-  auto function = item.program;
-  uint64_t* leave = hit.leave;
-  __asm__ volatile(
-      "leaq 1f(%%rip), %%rax\n\t"
-      "movq %%rax, (%[leave])\n\t"
-      "movq %%rsp, 8(%[leave])\n\t"
-      "movq %%rbx, 16(%[leave])\n\t"
-      "movq %%rbp, 24(%[leave])\n\t"
-      "movq %%r12, 32(%[leave])\n\t"
-      "movq %%r13, 40(%[leave])\n\t"
-      "movq %%r14, 48(%[leave])\n\t"
-      "movq %%r15, 56(%[leave])\n\t"
-      "call *%[function]\n"
-      "1:"
-      : "+D"(context), "+S"(engine_hit), [function] "+c"(function), [leave] "+d"(leave)
-      :
-      : "rax", "r8", "r9", "r10", "r11", "memory", "cc" BPFTIME_VECTOR_CLOBBERS);
-}
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Winvalid-offsetof"  // ProbeHit has a base; no virtual one
+#define CHECK_OFFSET(name, type, field) static_assert((name) == offsetof(type, field))
+CHECK_OFFSET(STATE_ALIVE, AgentState, alive);
+CHECK_OFFSET(STATE_ALIVE_EXPECTED, AgentState, alive_expected);
+CHECK_OFFSET(THREAD_HITS, ThreadBlock, hits);
+CHECK_OFFSET(THREAD_HIT_SPACE, ThreadBlock, hit_space);
+CHECK_OFFSET(HIT_SLOTS, ProbeHit, slots);
+CHECK_OFFSET(HIT_FUEL, ProbeHit, fuel);
+CHECK_OFFSET(HIT_ENDED, ProbeHit, ended);
+CHECK_OFFSET(HIT_TOUCHED, ProbeHit, reserved);
+static_assert(HIT_TOUCHED == HIT_ENDED + 4);  // compared as one word
+CHECK_OFFSET(HIT_ATTACHED, ProbeHit, attached);
+CHECK_OFFSET(HIT_SITE, ProbeHit, site);
+CHECK_OFFSET(HIT_LEAVE, ProbeHit, leave_rsp);
+CHECK_OFFSET(HIT_ANSWER, ProbeHit, answer);
+CHECK_OFFSET(HIT_REGS, ProbeHit, regs);
+CHECK_OFFSET(LIST_COUNT, AttachedList, count);
+CHECK_OFFSET(LIST_ITEMS, AttachedList, items);
+CHECK_OFFSET(ATTACHED_PROGRAM, Attached, program);
+CHECK_OFFSET(ATTACHED_SLOTS, Attached, slots);
+CHECK_OFFSET(ATTACHED_COUNTS, Attached, counts);
+CHECK_OFFSET(ATTACHED_FLAGS, Attached, flags);
+CHECK_OFFSET(COUNTS_RUN, HitCounts, run);
+CHECK_OFFSET(COUNTS_DISARMED, HitCounts, disarmed);
+#pragma GCC diagnostic pop
+static_assert(ATTACHED_BYTES == sizeof(Attached) && ATTACHED_COUNTED == kAttachedCounted);
+static_assert(FUEL == kHitFuel && kHitNormal == 0);
 
 }  // namespace
+}  // namespace bpftime
 
-uint64_t run_list(const AttachedList* list, void* regs, Site* site, ThreadBlock* thread,
-              AgentState* state) {
-  if (list == nullptr || list->count == 0 || !is_armed(state)) {
-    return 0;
-  }
-  thread->hits++;
-  ProbeHit hit;  // what a program or helper reads is set below
+extern "C" {
+
+// A thread's first hit, or the first after a signal handler jumped out of a program.
+void bpftime_run_begin(bpftime::ThreadBlock* thread, void* regs, bpftime::AgentState* state) {
+  using namespace bpftime;
+  auto& hit = *reinterpret_cast<ProbeHit*>(thread->hit_space);
+  hit.fuel = kHitFuel;
+  hit.ended = kHitNormal;
+  hit.reserved = 0;
+  hit.answer = 0;
+  hit.cpu = kNoCpu;
   hit.thread = thread;
   hit.regs = regs;
-  hit.site = site;
-  hit.function_ip = site == nullptr ? 0 : site->address;
-  hit.cpu = kNoCpu;
+  hit.state = state;
   hit.process = &state->process;
-  uint64_t answer = 0;
-  const Attached* const end = list->items + list->count;
-  for (const Attached* at = list->items; at != end; at++) {
-    const Attached& item = *at;
-    if (item.counts != nullptr && item.counts->disarmed.load(std::memory_order_relaxed) != 0)
-        [[unlikely]] {
-      continue;
-    }
-    hit.slots = item.slots;
-    hit.fuel = kHitFuel;
-    hit.ended = kHitNormal;
-    hit.attached = &item;
-    thread->hit = &hit;
-    call_program(item, regs, hit);
-    thread->hit = nullptr;
-    if (hit.ended != kHitNormal) [[unlikely]] {
-      disarm(item, hit, state);
-    }
-    if (item.flags != 0) [[unlikely]] {
-      if ((item.flags & kAttachedCounted) != 0 && item.counts != nullptr) {
-        item.counts->run.fetch_add(1, std::memory_order_relaxed);
-      }
-      if ((item.flags & kAttachedInternal) != 0) {
-        answer |= hit.answer;
-      }
-    }
-  }
-  return answer;
+  thread->hit = &hit;
+  set_idle(hit);
 }
 
-}  // namespace bpftime
+// A program that left something to put back (touch_hit), or that did not end by itself: never again
+// in this process, and its link's owner hears of it.
+void bpftime_run_ended(bpftime::ProbeHit* hit) {
+  using namespace bpftime;
+  const Attached& item = *hit->attached;
+  const uint32_t why = hit->ended;
+  hit->ended = kHitNormal;
+  hit->reserved = 0;
+  hit->cpu = kNoCpu;
+  if (why == kHitNormal) {
+    return;
+  }
+  auto& count = why == kHitOutOfFuel ? item.counts->out_of_fuel : item.counts->faulted;
+  count.fetch_add(1, std::memory_order_relaxed);
+  uint64_t armed = 0;
+  if (item.counts->disarmed.compare_exchange_strong(armed, why, std::memory_order_relaxed)) {
+    bpftime_say_disarmed(hit->thread, hit->state, item.link, why);
+  }
+}
+
+}  // extern "C"

@@ -9,12 +9,13 @@
 
 namespace bpftime {
 
-// `list` may be null (a fork's wiped table, nothing attached). Passes through when the broker is
-// dead. A program that ends otherwise than normally is disarmed (counts->disarmed) and said
-// (bpftime_say_disarmed). 1 when an internal program has done what the probed function would: see
-// ProbeHit::answer.
-uint64_t run_list(const AttachedList* list, void* regs, Site* site, ThreadBlock* thread,
-              AgentState* state);
+// `list` has an item at least, and every item has counts. `regs` is the thread's own
+// (ThreadBlock::regs), always the same for a thread. Passes through when the broker is dead. A
+// program that ends otherwise than normally is disarmed (counts->disarmed) and said
+// (bpftime_say_disarmed). Returns 0: the probed function runs.
+uint64_t run_list(void* regs, Site* site, ThreadBlock* thread, const AttachedList* list,
+                  AgentState* state) __asm__("bpftime_run_list")
+    __attribute__((visibility("hidden")));
 
 // True while the broker lives and this process's hits may run programs.
 inline bool is_armed(const AgentState* state) {

@@ -49,7 +49,7 @@ uint64_t out_of_fuel(void* /*ctx*/, Hit* hit) {
 uint64_t look(void* ctx, Hit* hit) {
   const auto& self = static_cast<const ProbeHit&>(*hit);
   EXPECT_EQ(ctx, self.regs);
-  EXPECT_EQ(self.function_ip, 0x4711U);
+  EXPECT_EQ(self.site->address, 0x4711U);
   EXPECT_EQ(self.thread->hit, hit);
   EXPECT_EQ(self.fuel, kHitFuel);
   EXPECT_EQ(self.slots[0], 55U);
@@ -76,7 +76,7 @@ TEST(RunList, RunsProgramsInTheOrderOfAttaching) {
   armed.hit(list.get());
   EXPECT_EQ(trace(), "3 1 2 ");
   EXPECT_EQ(armed.thread.hits, 1U);
-  EXPECT_EQ(armed.thread.hit, nullptr);
+  EXPECT_EQ(armed.running(), nullptr);
 }
 
 TEST(RunList, TheHitTellsWhereItIs) {
@@ -127,6 +127,58 @@ TEST(RunList, AProgramThatUsedUpItsFuelIsDisarmedAndSaidOnceAndTheOthersRun) {
   EXPECT_EQ(said().why, static_cast<uint32_t>(kHitOutOfFuel));
   EXPECT_EQ(counts.out_of_fuel.load(), 1U);
   EXPECT_EQ(counts.disarmed.load(), static_cast<uint64_t>(kHitOutOfFuel));
+}
+
+// As a signal handler does that jumps out of a program: whatever the run left must not be found by the next.
+TEST(RunList, ARunThatWasJumpedOutOfLeavesNothingToTheNext) {
+  trace().clear();
+  Armed armed;
+  const uint64_t slots[] = {55};
+  Attached item = program(look);
+  item.slots = slots;
+  const List list({item});
+  armed.hit(list.get());
+  auto& hit = static_cast<ProbeHit&>(*armed.thread.hit);
+  hit.attached = &item;
+  hit.fuel = 3;
+  hit.ended = kHitFault;
+  hit.cpu = 1;
+  armed.hit(list.get());
+  EXPECT_EQ(trace(), "look look ");
+  EXPECT_EQ(hit.cpu, kNoCpu);
+  EXPECT_EQ(armed.running(), nullptr);
+}
+
+uint64_t answers(void* /*ctx*/, Hit* hit) {
+  static_cast<ProbeHit*>(hit)->answer = 1;
+  return 0;
+}
+
+TEST(RunList, AnInternalProgramsAnswerIsReturnedOnce) {
+  Armed armed;
+  HitCounts counts = {};
+  const List answering({program(answers, 0, &counts, kAttachedInternal), program(note, 1)});
+  const List other({program(note, 2)});
+  EXPECT_EQ(run_list(nullptr, &armed.site, &armed.thread, answering.get(), &armed.state), 1U);
+  EXPECT_EQ(run_list(nullptr, &armed.site, &armed.thread, other.get(), &armed.state), 0U);
+}
+
+uint64_t spends_and_asks(void* /*ctx*/, Hit* hit) {
+  auto& self = static_cast<ProbeHit&>(*hit);
+  EXPECT_EQ(self.fuel, kHitFuel);
+  EXPECT_EQ(self.cpu, kNoCpu);
+  self.fuel -= 10;
+  self.cpu = 1;
+  touch_hit(self);
+  return 0;
+}
+
+TEST(RunList, EachRunFindsFullFuelAndNoCpu) {
+  Armed armed;
+  const List list({program(spends_and_asks), program(spends_and_asks)});
+  armed.hit(list.get());
+  armed.hit(list.get());
+  EXPECT_EQ(armed.thread.hits, 2U);
 }
 
 TEST(RunList, RunsAreCountedWhereAsked) {

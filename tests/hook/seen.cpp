@@ -30,7 +30,8 @@ void clobber() {
 
 extern "C" {
 
-uint64_t bpftime_on_entry(pt_regs* regs, bpftime::Site* site, bpftime::ThreadBlock* block) {
+uint64_t bpftime_on_entry(pt_regs* regs, bpftime::Site* site, bpftime::ThreadBlock* block,
+                          const bpftime::AttachedList* /*list*/) {
   using namespace bpftime::testing;
   seen.entries.fetch_add(1, std::memory_order_relaxed);
   copy_regs(&seen.entry, regs);
@@ -49,7 +50,8 @@ uint64_t bpftime_on_entry(pt_regs* regs, bpftime::Site* site, bpftime::ThreadBlo
   return 0;
 }
 
-void bpftime_on_return(pt_regs* regs, bpftime::Site* site, bpftime::ThreadBlock* block) {
+void bpftime_on_return(pt_regs* regs, bpftime::Site* site, bpftime::ThreadBlock* block,
+                       const bpftime::AttachedList* /*list*/) {
   using namespace bpftime::testing;
   seen.returns.fetch_add(1, std::memory_order_relaxed);
   copy_regs(&seen.ret, regs);

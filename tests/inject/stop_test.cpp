@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -337,6 +338,36 @@ TEST(StoppedProcess, MoveIpsFollowsACallToBeRestarted) {
   EXPECT_EQ(process->registers(target.pid())->rip, original.rip);
   process->release();
   EXPECT_EQ(target.finish(), 0);
+}
+
+TEST(ProcessStatus, TellsHowAThreadIsNumberedInItsPidNamespace) {
+  int pipes[2];
+  ASSERT_EQ(pipe2(pipes, O_CLOEXEC), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const pid_t inner = unshare(CLONE_NEWPID | (geteuid() == 0 ? 0 : CLONE_NEWUSER)) == 0 ? fork() : -1;
+    if (inner == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      for (;;) {
+        pause();
+      }
+    }
+    const bool said = write(pipes[1], &inner, sizeof(inner)) == sizeof(inner);
+    waitpid(inner, nullptr, 0);
+    _exit(said ? 0 : 1);
+  }
+  pid_t inner = -1;
+  ASSERT_EQ(read(pipes[0], &inner, sizeof(inner)), static_cast<ssize_t>(sizeof(inner)));
+  ASSERT_GT(inner, 0);
+  const auto status = read_thread_status(inner, inner);
+  kill(inner, SIGKILL);
+  waitpid(child, nullptr, 0);
+  close(pipes[0]);
+  close(pipes[1]);
+  ASSERT_TRUE(status);
+  EXPECT_EQ(status->inner_tid, 1);
+  EXPECT_EQ(status->inner_tgid, 1);
+  EXPECT_EQ(read_thread_status(getpid(), gettid())->inner_tid, gettid());
 }
 
 }  // namespace

@@ -30,7 +30,18 @@ struct Armed {
   Armed(const Armed&) = delete;
   Armed& operator=(const Armed&) = delete;
   void hit(const AttachedList* list, void* regs = nullptr) {
-    run_list(list, regs, &site, &thread, &state);
+    if (list == nullptr || list->count == 0) {
+      return;  // a site has null then, and its thunk passes through
+    }
+    if (thread.hit != nullptr && static_cast<const ProbeHit*>(thread.hit)->regs != regs) {
+      static_cast<ProbeHit*>(thread.hit)->attached = nullptr;  // to be set up once more
+    }
+    run_list(regs, &site, &thread, list, &state);
+  }
+  // What runs now on this thread.
+  [[nodiscard]] const Attached* running() const {
+    const auto* const hit = static_cast<const ProbeHit*>(thread.hit);
+    return hit == nullptr || !is_running(*hit) ? nullptr : hit->attached;
   }
 };
 
@@ -42,6 +53,9 @@ class List {
     memory_->count = static_cast<uint32_t>(items.size());
     for (size_t i = 0; i < items.size(); i++) {
       memory_->items[i] = items[i];
+      if (items[i].counts == nullptr) {
+        memory_->items[i].counts = &counts_;
+      }
     }
   }
   List(const List&) = delete;
@@ -51,6 +65,7 @@ class List {
 
  private:
   AttachedList* memory_;
+  HitCounts counts_ = {};
 };
 
 }  // namespace bpftime::testing
