@@ -307,6 +307,7 @@ class Targets::Impl {
 
   Result<void> attach(pid_t pid);
   Result<void> look_at(TargetProcess* t);
+  void clear_unfinished(pid_t pid);
   Result<void> set_up(TargetProcess* t, StoppedProcess& process);
   // `held`: all threads of the process, when somebody has stopped it already; else sync() stops it itself.
   Result<void> adopt(std::unique_ptr<TargetProcess> t, StoppedProcess* held);
@@ -379,6 +380,10 @@ Result<void> Targets::Impl::attach(pid_t pid) {
   if (auto exe = read_executable(pid)) {
     t->exe = *exe;
   }
+  TRY(look_at(t.get()));
+  if (t->status.tracer == 0) {
+    clear_unfinished(pid);
+  }
   if (const auto arena = find_arena(pid)) {
     const auto other = owner_of_arena(pid, *arena);
     if (other && other->is_alive && other->alive_inode != alive_inode) {
@@ -387,7 +392,6 @@ Result<void> Targets::Impl::attach(pid_t pid) {
     // Left by an earlier broker, or a child that forked before its parent was let go.
     (void)take_out(pid, deadline());
   }
-  TRY(look_at(t.get()));
   t->image = TRY(bring_agent(pid, {agent.bytes, agent_fd.get()}, AgentWish::kAny, deadline()));
   {
     const StopWatch process_stopped;
@@ -401,6 +405,52 @@ Result<void> Targets::Impl::attach(pid_t pid) {
     watch_late();
   }
   return adopted;
+}
+
+// What an attach leaves behind that was cut short (its broker killed) before the arena said what there is: images
+// and mappings, known by their names. Descriptors that it had open there stay.
+void Targets::Impl::clear_unfinished(pid_t pid) {
+  const auto maps = read_maps(pid);
+  if (!maps) {
+    return;
+  }
+  std::vector<MappedRange> ranges;
+  bool has_arena = false;
+  for (const Mapping& m : mappings_of_memfd(*maps, kArenaName)) {
+    uint32_t magic = 0;
+    (void)read_memory(pid, RemoteAddr{m.begin}, std::as_writable_bytes(std::span(&magic, 1)));
+    if (magic == 0) {
+      ranges.push_back({m.begin, m.end - m.begin});
+    } else {
+      has_arena = true;
+    }
+  }
+  if (has_arena && ranges.empty()) {
+    return;
+  }
+  if (!has_arena) {
+    for (const Mapping& m : mappings_of_memfd(*maps, kAliveName)) {
+      ranges.push_back({m.begin, m.end - m.begin});
+    }
+    for (const AgentImage& image : find_agent_images(pid, {agent.bytes, agent_fd.get()})) {
+      const auto unloaded = unload_agent(pid, image, deadline());
+      host->log("process " + std::to_string(pid) + ": an agent left by an unfinished attach " +
+                (unloaded ? "is unloaded" : "stays: " + std::string(unloaded.error().why)));
+    }
+  }
+  if (ranges.empty()) {
+    return;
+  }
+  const auto unmapped = [&]() -> Result<void> {
+    StoppedProcess process = TRY(borrow_any(pid, deadline()));
+    RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline()));
+    for (const MappedRange& r : ranges) {
+      TRY(remote_unmap(thread, RemoteAddr{r.begin}, r.bytes));
+    }
+    return thread.finish();
+  }();
+  host->log("process " + std::to_string(pid) + ": mappings left by an unfinished attach " +
+            (unmapped ? "are gone" : "stay: " + std::string(unmapped.error().why)));
 }
 
 // What must be known of a process, read while it runs.
@@ -839,8 +889,8 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     for (size_t i = begin; i < end; i++) {
       TRY(remote_map_fd(thread, RemoteAddr{regions[i].at}, regions[i].bytes, regions[i].prot,
                         MAP_SHARED, remote[i - begin], 0));
-      TRY(remote_close(thread, remote[i - begin]));
       TRY(note_mapping(t, regions[i].at, regions[i].bytes, process));
+      TRY(remote_close(thread, remote[i - begin]));
     }
   }
   if (!t->owns_signals) {

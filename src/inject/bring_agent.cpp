@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <link.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -434,6 +435,7 @@ Result<AgentImage> bring_agent(pid_t pid, const AgentSource& file, AgentWish wis
                                uint64_t deadline_ns) {
   const ElfImage image = TRY(check_agent(file.bytes));
   const std::string path = shared_path(pid, file.fd);
+  RemoteThread::look_before(pid);
   if (wish != AgentWish::kMappedOnly) {
     auto loader = find_loader(pid);
     if (!loader && (wish == AgentWish::kDlopenOnly || loader.error().code == ESRCH)) {
@@ -473,6 +475,58 @@ Result<AgentImage> bring_agent(pid_t pid, const AgentSource& file, AgentWish wis
     return agent;
   }
   return last;
+}
+
+namespace {
+
+// The loader's entry for the image at `base`: struct link_map {l_addr, l_name, l_ld, l_next, ...}, which is what dlopen
+// returns (glibc, musl). 0: the loader does not know it.
+uint64_t link_map_of(pid_t pid, const std::vector<Mapping>& maps, uint64_t base) {
+  constexpr int kMostLibraries = 65536;
+  for (const Mapping& m : maps) {
+    if (m.offset != 0 || (m.path.find("/ld-linux") == std::string::npos &&
+                          m.path.find("/ld-musl") == std::string::npos)) {
+      continue;
+    }
+    const auto library = LoadedLibrary::open(pid, m.begin);
+    const auto debug = library ? library->find("_r_debug") : Result<uint64_t>(library.error());
+    uint64_t at = 0;
+    if (!debug || !read_memory(pid, RemoteAddr{*debug + offsetof(r_debug, r_map)},
+                               std::as_writable_bytes(std::span(&at, 1)))) {
+      continue;
+    }
+    for (int i = 0; at != 0 && i < kMostLibraries; ++i) {
+      uint64_t entry[4] = {};
+      if (!read_memory(pid, RemoteAddr{at}, std::as_writable_bytes(std::span(entry)))) {
+        break;
+      }
+      if (entry[0] == base) {
+        return at;
+      }
+      at = entry[3];
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::vector<AgentImage> find_agent_images(pid_t pid, const AgentSource& file) {
+  std::vector<AgentImage> images;
+  const auto image = check_agent(file.bytes);
+  const auto maps = read_maps(pid);
+  if (!image || !maps) {
+    return images;
+  }
+  for (const Mapping& m : mappings_of_memfd(*maps, kAgentName)) {
+    if (m.offset == 0) {
+      const uint64_t base = m.begin - page_down(image->low_address());
+      const uint64_t handle = link_map_of(pid, *maps, base);
+      images.push_back({RemoteAddr{base}, image_bytes(*image),
+                        handle != 0 ? AgentWay::kDlopen : AgentWay::kMapped, handle, 0});
+    }
+  }
+  return images;
 }
 
 namespace {

@@ -51,6 +51,10 @@ Result<AgentImage> bring_agent(pid_t pid, const AgentSource& file, AgentWish wis
 Result<AgentImage> bring_agent(StoppedProcess& process, const AgentSource& file,
                                AgentWish wish, bool is_fresh, uint64_t deadline_ns);
 
+// Images of an agent in the process, whoever brought them: what an attach that was cut short left there. (Of a dlopen'ed
+// one the handle is the loader's link map entry.)
+std::vector<AgentImage> find_agent_images(pid_t pid, const AgentSource& file);
+
 // Takes it out again: nothing of it is left mapped. The caller has made sure that no thread runs in
 // it and none returns to it. EAGAIN: dlclose is needed and no thread waits at a safe point (the
 // image stays).

@@ -16,6 +16,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <functional>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "inject/process_maps.hpp"
@@ -30,6 +33,7 @@ __asm__(R"(
   .globl bpftime_mailbox_code, bpftime_mailbox_code_end
   .hidden bpftime_mailbox_code, bpftime_mailbox_code_end
 bpftime_mailbox_code:
+    movl $0x800000, %r14d     # rounds without a lifeline and without a request: seconds
 1:  movl $100, %r15d
 2:  movl 0(%rbx), %eax
     cmpl %ebp, %eax
@@ -50,14 +54,17 @@ bpftime_mailbox_code:
     testq %rax, %rax
     jz 7f
     jns 6f
-    movl $24, %eax            # sched_yield: somebody has closed our lifeline
+    movl $24, %eax            # sched_yield: there is no lifeline yet, or somebody has closed it
     syscall
+    decl %r14d
+    jz 7f
 6:  movl $0, 92(%rbx)
     jmp 1b
 7:  movq 72(%rbx), %rsp
     movl $15, %eax            # rt_sigreturn
     syscall
 3:  movl %eax, %ebp
+    movl $0x800000, %r14d
     movq 64(%rbx), %r12
     movq 8(%rbx), %rax
     movq 16(%rbx), %rdi
@@ -217,6 +224,80 @@ Result<uint64_t> find_syscall_instruction(const StoppedProcess& process) {
   return make_error(ENOENT, "no syscall instruction in the process");
 }
 
+// Code of the process that a driven call can come back through: `syscall; ret`, and what a signal handler returns to,
+// `mov $15, %rax; syscall` (rt_sigreturn), which every C library has.
+struct WayBack {
+  uint64_t syscall_ret = 0, sigreturn = 0;
+};
+constexpr uint8_t kSyscallRet[] = {0x0f, 0x05, 0xc3};
+constexpr uint8_t kSigreturn[] = {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05};
+
+bool has_code(const StoppedProcess& process, uint64_t at, std::span<const uint8_t> wanted) {
+  std::byte code[16];
+  return at != 0 && process.read(RemoteAddr{at}, std::span(code, wanted.size())) &&
+         std::memcmp(code, wanted.data(), wanted.size()) == 0;
+}
+
+// Looking costs a millisecond the first time; then each file's offsets are known, and each process's addresses.
+std::map<pid_t, WayBack>& known_ways_back() {
+  static thread_local std::map<pid_t, WayBack> known;
+  return known;
+}
+
+WayBack find_way_back(pid_t pid) {
+  struct InFile {
+    dev_t device;
+    ino_t inode;
+    uint64_t offset, end, syscall_ret, sigreturn;  // of the mapping; ~0: not there
+  };
+  static thread_local std::vector<InFile> files;
+  const auto maps = read_maps(pid);
+  WayBack way;
+  if (!maps) {
+    return way;
+  }
+  for (const Mapping& m : *maps) {
+    const bool is_library = m.path.find("/libc.") != std::string::npos ||
+                            m.path.find("/libc-") != std::string::npos ||
+                            m.path.find("/ld-musl") != std::string::npos;
+    const bool is_first = &m == &maps->front() || m.path == maps->front().path;  // a static program
+    if ((m.prot & PROT_EXEC) == 0 || m.inode == 0 || (!is_library && !is_first) ||
+        (way.syscall_ret != 0 && way.sigreturn != 0)) {
+      continue;
+    }
+    auto known = std::find_if(files.begin(), files.end(), [&](const InFile& f) {
+      return f.device == m.device && f.inode == m.inode && f.offset == m.offset &&
+             f.end == m.offset + (m.end - m.begin);
+    });
+    if (known == files.end()) {
+      InFile file = {m.device, m.inode, m.offset, m.offset + (m.end - m.begin), ~0ULL, ~0ULL};
+      std::vector<std::byte> code(std::min<uint64_t>(m.end - m.begin, 32 << 20));
+      if (read_memory(pid, RemoteAddr{m.begin}, code)) {
+        const auto offset_of = [&](std::span<const uint8_t> wanted) -> uint64_t {
+          const auto pattern = std::as_bytes(wanted);
+          const auto at = std::search(code.begin(), code.end(),
+                                      std::boyer_moore_horspool_searcher(pattern.begin(), pattern.end()));
+          return at == code.end() ? ~0ULL : static_cast<uint64_t>(at - code.begin());
+        };
+        file.syscall_ret = offset_of(kSyscallRet);
+        file.sigreturn = offset_of(kSigreturn);
+      }
+      if (files.size() > 256) {
+        files.clear();
+      }
+      files.push_back(file);
+      known = std::prev(files.end());
+    }
+    if (way.syscall_ret == 0 && known->syscall_ret != ~0ULL) {
+      way.syscall_ret = m.begin + known->syscall_ret;
+    }
+    if (way.sigreturn == 0 && known->sigreturn != ~0ULL) {
+      way.sigreturn = m.begin + known->sigreturn;
+    }
+  }
+  return way;
+}
+
 // Our calls must not meet a filter that kills. A filter that we run under ourselves has let us live
 // so far.
 Result<long> seccomp_option(pid_t pid, pid_t tid) {
@@ -236,6 +317,14 @@ Result<long> seccomp_option(pid_t pid, pid_t tid) {
 }
 
 }  // namespace
+
+void RemoteThread::look_before(pid_t pid) {
+  auto& known = known_ways_back();
+  if (known.size() > 1024) {
+    known.clear();
+  }
+  known[pid] = find_way_back(pid);
+}
 
 Result<RemoteThread> RemoteThread::begin(StoppedProcess& process, pid_t tid, uint64_t deadline_ns) {
   StoppedProcess::State& state = process.state();
@@ -272,9 +361,10 @@ Result<RemoteThread> RemoteThread::begin(StoppedProcess& process, pid_t tid, uin
   remote.saved_ = thread->registers;
   remote.shorten_slice();
   // From here ~RemoteThread puts everything back. No handler of the target runs while its thread
-  // works for us.
-  TRY(process.set_signal_mask(tid, ~uint64_t{0}));
+  // works for us: its signals are blocked with the first call.
   if (thread->signal != 0) {
+    TRY(process.set_signal_mask(tid, ~uint64_t{0}));
+    remote.is_blocked_ = true;
     // A signal is in our hands. Delivered while it is blocked, the kernel queues it again with its
     // siginfo (Kernel v6.12 kernel/signal.c: ptrace_signal) and comes to the trap that we ask for.
     // SIGSTOP cannot be blocked.
@@ -314,6 +404,8 @@ RemoteThread::RemoteThread(RemoteThread&& other) noexcept
       has_mailbox_(other.has_mailbox_),
       tried_mailbox_(other.tried_mailbox_),
       has_called_(other.has_called_),
+      driven_sp_(other.driven_sp_),
+      is_blocked_(other.is_blocked_),
       slice_ns_(std::exchange(other.slice_ns_, 0)) {}
 
 RemoteThread::~RemoteThread() { (void)finish(); }
@@ -407,9 +499,49 @@ Result<Registers> RemoteThread::run_to_syscall_stop() {
   }
 }
 
+// What the thread needs to come back without us, on its own stack.
+void RemoteThread::prepare_way_back() {
+  if (!xstate_.empty()) {
+    return;
+  }
+  StoppedProcess& process = *process_;
+  xstate_.resize(kXstateBytes);
+  iovec range = {xstate_.data(), xstate_.size()};
+  if (ptrace(PTRACE_GETREGSET, tid_, NT_X86_XSTATE, &range) != 0) {
+    xstate_.clear();
+    return;
+  }
+  xstate_.resize(range.iov_len);
+  WayBack way = known_ways_back()[process.pid()];
+  if (!has_code(process, way.syscall_ret, kSyscallRet) || !has_code(process, way.sigreturn, kSigreturn)) {
+    look_before(process.pid());
+    way = known_ways_back()[process.pid()];
+    if (way.syscall_ret == 0 || way.sigreturn == 0) {
+      return;
+    }
+  }
+  // Go's arenas, with the small stacks of goroutines in them, are from 0xc0'0000'0000 on.
+  if (saved_.rsp >> 32 >= 0xc0 && saved_.rsp >> 32 <= 0xff) {
+    return;
+  }
+  constexpr uint64_t kRedZone = 128;  // psABI 3.2.2
+  const std::vector<std::byte> xstate = framed_xstate(xstate_);
+  const uint64_t xstate_at = (saved_.rsp - kRedZone - xstate.size()) & ~63ULL;
+  const uint64_t frame_at = (xstate_at - sizeof(Frame)) & ~15ULL;
+  std::vector<std::byte> frame = frame_bytes(saved_, interrupted_syscall(process, saved_), saved_mask_,
+                                             xstate_, xstate_at);
+  std::memcpy(frame.data(), &way.sigreturn, sizeof way.sigreturn);
+  if (process.write(RemoteAddr{xstate_at}, xstate) && process.write(RemoteAddr{frame_at}, frame)) {
+    syscall_ip_ = way.syscall_ret;
+    driven_sp_ = frame_at;
+  }
+}
+
 Result<uint64_t> RemoteThread::drive(long number, const uint64_t (&args)[6]) {
+  prepare_way_back();
   Registers registers = saved_;
   registers.rip = syscall_ip_;
+  registers.rsp = driven_sp_ != 0 ? driven_sp_ : saved_.rsp;
   registers.rax = static_cast<unsigned long>(number);
   registers.orig_rax = ~0UL;  // nothing to restart
   registers.rdi = args[0];
@@ -421,6 +553,10 @@ Result<uint64_t> RemoteThread::drive(long number, const uint64_t (&args)[6]) {
   registers.eflags = kFlagsKept;
   if (ptrace(PTRACE_SETREGS, tid_, nullptr, &registers) != 0) {
     return forget(make_error(ESRCH, "the process has ended")).error();
+  }
+  if (!is_blocked_) {
+    TRY(process_->set_signal_mask(tid_, ~uint64_t{0}));
+    is_blocked_ = true;
   }
   ++driven_;
   TRY(run_to_syscall_stop());
@@ -473,12 +609,9 @@ Result<void> RemoteThread::start_mailbox() {
   const uint64_t code =
       TRY(drive(SYS_mmap, {region_, kPage, PROT_READ | PROT_EXEC,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~uint64_t{0}, 0}));
-  xstate_.resize(kXstateBytes);
-  iovec range = {xstate_.data(), xstate_.size()};
-  if (ptrace(PTRACE_GETREGSET, tid_, NT_X86_XSTATE, &range) != 0) {
+  if (xstate_.empty()) {
     return forget(make_error(ESRCH, "the process has ended")).error();
   }
-  xstate_.resize(range.iov_len);
   if (failed(code)) {
     return {};
   }
@@ -492,9 +625,21 @@ Result<void> RemoteThread::start_mailbox() {
                     frame_bytes(saved_, interrupted_syscall(process, saved_), saved_mask_, xstate_,
                                 region_ + kXstateAt)));
   TRY(process.write(RemoteAddr{region_ + kXstateAt}, framed_xstate(xstate_)));
+  // Our end of this pair is closed by the kernel when we die: then the thread takes itself back.
+  // (Without one it does not sleep but yields.)
+  const RemoteAddr scratch{region_ + kScratchAt};
+  if (!failed(TRY(drive(SYS_socketpair,
+                        {AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, raw(scratch), 0, 0})))) {
+    const auto pair = TRY((process.read_value<std::pair<int, int>>(scratch)));
+    lifeline_ = pair.first;
+    if (auto ours = take_fd(process.pid(), pair.second)) {
+      our_lifeline_ = std::move(*ours);
+    }
+    (void)TRY(drive(SYS_close, {static_cast<uint64_t>(pair.second), 0, 0, 0, 0, 0}));
+  }
   Mailbox mailbox = {};
   mailbox.frame = region_ + kFrameAt + 8;  // rt_sigreturn looks 8 below the stack pointer
-  mailbox.lifeline = -1;
+  mailbox.lifeline = our_lifeline_ ? lifeline_ : -1;
   TRY(process.write_value(RemoteAddr{region_ + kMailboxAt}, mailbox));
 
   Registers registers = saved_;
@@ -512,28 +657,7 @@ Result<void> RemoteThread::start_mailbox() {
   has_run_ = has_mailbox_ = true;
   sequence_ = 0;
 
-  // Our end of this pair is closed by the kernel when we die: then the thread takes itself back.
-  // (Without one it does not sleep but yields.)
-  const RemoteAddr scratch{region_ + kScratchAt};
-  if (TRY(post(0, SYS_socketpair, {AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, raw(scratch), 0, 0})) ==
-      0) {
-    const auto pair = TRY((process.read_value<std::pair<int, int>>(scratch)));
-    if (auto ours = take_fd(process.pid(), pair.second)) {
-      our_lifeline_ = std::move(*ours);
-    }
-    TRY(post(0, SYS_close, {static_cast<uint64_t>(pair.second), 0, 0, 0, 0, 0}));
-    if (!our_lifeline_) {
-      TRY(post(0, SYS_close, {static_cast<uint64_t>(pair.first), 0, 0, 0, 0, 0}));
-      return {};
-    }
-    lifeline_ = pair.first;
-    TRY(set_lifeline(lifeline_));
-  }
   return {};
-}
-
-Result<void> RemoteThread::set_lifeline(int fd) {
-  return process_->write_value(RemoteAddr{region_ + kMailboxAt + offsetof(Mailbox, lifeline)}, fd);
 }
 
 // What may happen to the thread while it runs on its mailbox. An error: it does so no longer.
@@ -632,14 +756,8 @@ Result<uint64_t> RemoteThread::post(uint64_t function, uint64_t number, const ui
   }
 }
 
-// The thread stops again, so that it can be driven.
+// The thread stops again, so that it can be driven. Its lifeline stays until then.
 Result<void> RemoteThread::stop_mailbox() {
-  const int fd = std::exchange(lifeline_, -1);
-  if (fd >= 0 && set_lifeline(-1)) {  // first: the number may soon be another file's
-    if (!post(0, SYS_close, {static_cast<uint64_t>(fd), 0, 0, 0, 0, 0})) {
-      lifeline_ = fd;
-    }
-  }
   if (!has_mailbox_) {
     return {};
   }

@@ -5,6 +5,11 @@
 // System calls are driven by two ptrace stops at a `syscall` instruction of the vdso (or of any
 // executable mapping): no code is written, no signal action of the target is touched, none of its
 // handlers runs meanwhile.
+//
+// Should we be killed in the middle, the thread finds its way back by itself: from the mailbox when its lifeline hangs
+// up, from a driven call by returning to a signal frame below its stack's red zone. Not where that memory may be
+// somebody else's (a goroutine's stack) or the process has no code for it: there a driven call is a matter of
+// microseconds, and a kill in them is fatal.
 #pragma once
 #include <cstdint>
 #include <initializer_list>
@@ -22,6 +27,8 @@ class RemoteThread {
   // StoppedProcess, and EACCES: a seccomp filter of the target might kill it for our calls and
   // cannot be suspended.
   static Result<RemoteThread> begin(StoppedProcess& process, pid_t tid, uint64_t deadline_ns);
+  // What begin() would have to look for in the process's code: called before anything is stopped, it shortens the stop.
+  static void look_before(pid_t pid);
   ~RemoteThread();  // finish()
   RemoteThread(RemoteThread&& other) noexcept;
   RemoteThread& operator=(RemoteThread&&) = delete;
@@ -50,7 +57,6 @@ class RemoteThread {
   RemoteThread() = default;
   Result<void> start_mailbox();
   Result<uint64_t> post(uint64_t function, uint64_t number, const uint64_t (&args)[6]);
-  Result<void> set_lifeline(int fd);
   Result<void> stop_mailbox();
   Result<uint64_t> drive(long number, const uint64_t (&args)[6]);
   Result<uint64_t> drive_call(uint64_t function, const uint64_t (&args)[6]);
@@ -58,6 +64,7 @@ class RemoteThread {
   // Resumes to the next system call stop; returns its registers.
   Result<Registers> run_to_syscall_stop();
   Result<void> forget(Error why);
+  void prepare_way_back();
   void shorten_slice();
   void restore_slice();
   StoppedProcess* process_ = nullptr;
@@ -72,6 +79,8 @@ class RemoteThread {
   Registers saved_{};
   bool has_run_ = false, is_lost_ = false, has_mailbox_ = false, tried_mailbox_ = false;
   bool has_called_ = false;
+  uint64_t driven_sp_ = 0;  // of driven calls: leads the thread back should we die; 0: as it was
+  bool is_blocked_ = false;  // its signals
   uint64_t slice_ns_ = 0;  // its time slice before; 0: not changed
 };
 

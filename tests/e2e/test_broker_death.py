@@ -1,0 +1,58 @@
+"""A broker that is killed in the middle of an attach: at no moment does the target notice, and the next broker can
+attach to it and cleans up. BPFTIME_DEATH_SECONDS sets how long moments are tried."""
+import os
+import random
+import signal
+import time
+
+import harness
+from harness import EndToEnd, until
+
+SECONDS = float(os.environ.get("BPFTIME_DEATH_SECONDS", "20"))
+ROUNDS = 200
+
+
+class BrokerDeath(EndToEnd):
+    def wanting_broker(self):
+        """A broker that wants a probe in everything that it is told to attach to."""
+        tool = self.session.load("calls", "-i", self.session.target_path("target_victim"), "work")
+        tool.expect("^attached$")
+        broker = self.session.brokers()[0]
+        return tool, broker
+
+    def test_the_target_survives_at_any_moment(self):
+        victim = self.session.target("target_victim", "8")
+        tool, broker = self.wanting_broker()
+        begin = time.monotonic()
+        self.session.bpftime("attach", str(victim.pid))
+        longest = time.monotonic() - begin
+        self.session.bpftime("detach", str(victim.pid))
+        chance = random.Random(os.environ.get("BPFTIME_DEATH_SEED"))
+        end = time.monotonic() + SECONDS
+        kills = 0
+        while kills < ROUNDS and time.monotonic() < end:
+            attach = self.session.start([self.session.bin("bpftime"), "attach", str(victim.pid)], stdin=False)
+            time.sleep(chance.uniform(0.002, longest))
+            os.kill(broker, signal.SIGKILL)
+            kills += 1
+            attach.finish()
+            tool.finish()
+            until("broker gone", lambda: broker not in self.session.brokers())
+            self.assertIsNone(victim.process.poll(), f"the target died of kill {kills}")
+            tool, broker = self.wanting_broker()  # restores what the last one left
+            self.session.bpftime("detach", str(victim.pid), status=None)  # the command may have met the new one
+            self.assertEqual(harness.changed_code(victim.pid), [])
+        self.session.bpftime("attach", str(victim.pid))
+        tool.finish()
+        self.session.bpftime("shutdown")
+        self.assertEqual(harness.changed_code(victim.pid), [])
+        # A region that was mapped and not yet on record may stay; to record it before would risk another's memory.
+        left = [m for m in harness.our_mappings(victim.pid) if "bpftime-code" not in m and "bpftime-map" not in m]
+        self.assertEqual(left, [])
+        victim.kill(signal.SIGTERM)
+        self.assertIn("wrong=0", victim.finish()[1])
+        self.assertGreater(kills, 10)
+
+
+if __name__ == "__main__":
+    harness.main()
