@@ -9,7 +9,8 @@
 #include "base/raw_syscall.hpp"
 #include "helpers/helpers.hpp"
 
-// int64_t bpftime_checked_copy(void* to, const void* from, uint64_t size): 0 or -EFAULT
+// int64_t bpftime_checked_copy(void* to, const void* from, uint64_t size, ThreadBlock* thread): 0 or -EFAULT; with a
+// `thread`, `to` is zeroed and the thread's cache emptied then, so that the caller need keep nothing for that
 // int64_t bpftime_checked_copy_string(void* to, const void* from, uint64_t size): bytes copied,
 // with the NUL when
 //   one was met (rdx = 1 then); or -EFAULT. size > 0.
@@ -20,9 +21,19 @@ __asm__(R"(
   .type bpftime_checked_copy, @function
 bpftime_checked_copy:
   .cfi_startproc
+  movq %rcx, %r9
+  movq %rdi, %r8
   movq %rdx, %rcx
   cmpq $8, %rcx
   jb 3f
+  cmpq $16, %rcx
+  ja 2f
+  movq (%rsi), %rax
+  movq -8(%rsi,%rcx), %rsi
+  movq %rax, (%rdi)
+  movq %rsi, -8(%rdi,%rcx)
+  jmp 6f
+2:
   cmpq $512, %rcx
   jae 5f
 1:
@@ -61,6 +72,7 @@ bpftime_checked_copy:
   .type bpftime_checked_copy_string, @function
 bpftime_checked_copy_string:
   .cfi_startproc
+  xorl %r9d, %r9d
   movq %rdx, %rcx
   xorl %eax, %eax
   xorl %edx, %edx
@@ -82,6 +94,12 @@ bpftime_checked_copy_string:
   .hidden bpftime_checked_copy_fault
 bpftime_checked_copy_fault:
   .cfi_startproc
+  testq %r9, %r9
+  jz 1f
+  movq %r9, %rdi
+  movq %r8, %rsi
+  jmp bpftime_checked_copy_failed
+1:
   movq $-14, %rax
   xorl %edx, %edx
   ret
@@ -91,7 +109,10 @@ bpftime_checked_copy_fault:
 
 extern "C" {
 __attribute__((visibility("hidden"))) int64_t bpftime_checked_copy(void* to, const void* from,
-                                                                   uint64_t size);
+                                                                   uint64_t size,
+                                                                   bpftime::ThreadBlock* thread);
+__attribute__((visibility("hidden"))) int64_t bpftime_checked_copy_failed(
+    bpftime::ThreadBlock* thread, void* to, uint64_t size);
 struct StringCopy {
   int64_t bytes;
   uint64_t ended;
@@ -186,7 +207,7 @@ int64_t read_pages(ThreadBlock* thread, char* to, uint64_t from, uint64_t size) 
     int64_t result = -EFAULT;
     switch (readable(thread, from & ~(kPage - 1))) {
       case Readable::kYes:
-        result = bpftime_checked_copy(to, reinterpret_cast<const void*>(from), part);
+        result = bpftime_checked_copy(to, reinterpret_cast<const void*>(from), part, nullptr);
         break;
       case Readable::kByKernel:
         result = read_by_kernel(to, from, part);
@@ -204,25 +225,25 @@ int64_t read_pages(ThreadBlock* thread, char* to, uint64_t from, uint64_t size) 
   return 0;
 }
 
-}  // namespace
-
-int64_t checked_read(ThreadBlock* thread, void* to, uint64_t from, uint64_t size) {
-  const uint64_t page = from & ~(kPage - 1);
-  if (size <= kPage - from % kPage && size != 0 && from < kUserEnd && thread != nullptr &&
-      thread->page_cache_time == thread->hits >> kCacheAge &&
-      thread->page_cache[page / kPage % kPageCacheSize] == (page | 1)) [[likely]] {
-    if (bpftime_checked_copy(to, reinterpret_cast<const void*>(from), size) == 0) [[likely]] {
-      return 0;
-    }
-    thread->page_cache[page / kPage % kPageCacheSize] = 0;
-    zero(to, size);
-    return -EFAULT;
-  }
+// Out of line, so that checked_read itself saves no registers.
+[[gnu::noinline]] int64_t read_slowly(ThreadBlock* thread, void* to, uint64_t from, uint64_t size) {
   if (read_pages(thread, static_cast<char*>(to), from, size) != 0) {
     zero(to, size);
     return -EFAULT;
   }
   return 0;
+}
+
+}  // namespace
+
+int64_t checked_read(ThreadBlock* thread, void* to, uint64_t from, uint64_t size) {
+  const uint64_t page = from & ~(kPage - 1);
+  if (size > kPage - from % kPage || size == 0 || from >= kUserEnd || thread == nullptr ||
+      thread->page_cache_time != thread->hits >> kCacheAge ||
+      thread->page_cache[page / kPage % kPageCacheSize] != (page | 1)) [[unlikely]] {
+    return read_slowly(thread, to, from, size);
+  }
+  return bpftime_checked_copy(to, reinterpret_cast<const void*>(from), size, thread);
 }
 
 int64_t checked_read_string(ThreadBlock* thread, char* to, uint64_t from, uint64_t size) {
@@ -273,3 +294,10 @@ uint64_t checked_copy_resume(uint64_t ip) {
 }
 
 }  // namespace bpftime
+
+// A cached page has vanished.
+int64_t bpftime_checked_copy_failed(bpftime::ThreadBlock* thread, void* to, uint64_t size) {
+  bpftime::empty_cache(thread);
+  bpftime::zero(to, size);
+  return -EFAULT;
+}
