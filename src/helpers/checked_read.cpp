@@ -238,7 +238,8 @@ int64_t read_pages(ThreadBlock* thread, char* to, uint64_t from, uint64_t size) 
 
 int64_t checked_read(ThreadBlock* thread, void* to, uint64_t from, uint64_t size) {
   const uint64_t page = from & ~(kPage - 1);
-  if (size > kPage - from % kPage || size == 0 || from >= kUserEnd || thread == nullptr ||
+  // Size 0 is none of these; a cached page lies below kUserEnd.
+  if (size - 1 > kPage - 1 - from % kPage || thread == nullptr ||
       thread->page_cache_time != thread->hits >> kCacheAge ||
       thread->page_cache[page / kPage % kPageCacheSize] != (page | 1)) [[unlikely]] {
     return read_slowly(thread, to, from, size);
