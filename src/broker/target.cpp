@@ -24,6 +24,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "broker/agent_message.hpp"
 #include "broker/arena.hpp"
 #include "broker/module.hpp"
 #include "broker/takeout.hpp"
@@ -1542,57 +1543,20 @@ void Targets::Impl::channel_ready(pid_t pid, uint32_t events) {
       return;
     }
     TargetProcess* const t = it->second.get();
-    AgentMessage message{};
-    iovec iov{&message, sizeof(message)};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 4) + CMSG_SPACE(sizeof(ucred))];
-    msghdr header{};
-    header.msg_iov = &iov;
-    header.msg_iovlen = 1;
-    header.msg_control = control;
-    header.msg_controllen = sizeof(control);
-    const ssize_t n =
-        ::recvmsg(t->channel.get(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n < 0) {
-      if (errno == EINTR) {
-        continue;
+    auto heard = hear_agent(t->channel.get());
+    if (!heard) {
+      if (heard.error().code == EAGAIN && (events & (EPOLLRDHUP | EPOLLHUP)) == 0) {
+        return;
       }
-      if (errno != EAGAIN) {
-        break;
-      }
-      if ((events & (EPOLLRDHUP | EPOLLHUP)) != 0) {
-        break;
-      }
-      return;
+      break;
     }
-    std::vector<UniqueFd> fds;
-    ucred credentials{0, 0, 0};
-    for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
-      if (c->cmsg_level != SOL_SOCKET) {
-        continue;
-      }
-      if (c->cmsg_type == SCM_RIGHTS) {
-        const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; i++) {
-          int fd = -1;
-          std::memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-          fds.emplace_back(fd);
-        }
-      } else if (c->cmsg_type == SCM_CREDENTIALS) {
-        std::memcpy(&credentials, CMSG_DATA(c), sizeof(credentials));
-      }
+    if (!heard->message) {
+      continue;
     }
-    if (n == 0 && fds.empty() && credentials.pid == 0) {
-      break;  // the end, not an empty packet
-    }
-    const size_t head = offsetof(AgentMessage, text);
-    if (static_cast<size_t>(n) < head || message.magic != kAgentMagic ||
-        message.text_bytes > static_cast<size_t>(n) - head) {
-      continue;  // not one of ours; nothing is believed
-    }
-    message.comm[sizeof(message.comm) - 1] = 0;
+    const AgentMessage& message = *heard->message;
     switch (message.says) {
       case AgentSays::kPrintk:
-        host->target_said_printk(credentials.pid, message);
+        host->target_said_printk(heard->sender, message);
         break;
       case AgentSays::kDisarmed:
         if (t->counts.contains(static_cast<uint32_t>(message.value))) {
@@ -1614,8 +1578,8 @@ void Targets::Impl::channel_ready(pid_t pid, uint32_t events) {
         break;
       }
       case AgentSays::kForked:
-        if (fds.size() == 1) {
-          child_forked(t, message, credentials.pid, std::move(fds[0]));
+        if (heard->fds.size() == 1) {
+          child_forked(t, message, heard->sender, std::move(heard->fds[0]));
         }
         break;
       default:
