@@ -548,17 +548,25 @@ int change(const LocalMap& map, const CallerMemory& memory, const MapCall& call,
   return map_sys_update(map.view, who, key, value.data(), call.flags);
 }
 
-int look(const LocalMap& map, const CallerMemory& memory, const MapCall& call, const void* key) {
+// `who` is asked only where it is needed: that costs a system call.
+int look(const LocalMap& map, const CallerMemory& memory, const MapCall& call, const void* key,
+         LockContext (*who)(void* self), void* self) {
   const bool is_lookup = call.command == BPF_MAP_LOOKUP_ELEM;
   const uint64_t size = is_lookup ? value_bytes(map.view.spec) : map.view.spec.key_size;
   void* there = memory.in_place(memory.self, call.value, size, true);
+  const auto look_up = [&](void* to) {
+    const int error = map_sys_lookup(map.view, key, to, call.flags);
+    if (error != -EAGAIN) {
+      return error;
+    }
+    const LockContext holder = who(self);
+    return map_sys_lookup(map.view, key, to, call.flags, &holder);
+  };
   if (there != nullptr) {
-    return is_lookup ? map_sys_lookup(map.view, key, there, call.flags)
-                     : map_next_key(map.view, key, there);
+    return is_lookup ? look_up(there) : map_next_key(map.view, key, there);
   }
   ValueBuffer value(size);
-  const int error = is_lookup ? map_sys_lookup(map.view, key, value.data(), call.flags)
-                              : map_next_key(map.view, key, value.data());
+  const int error = is_lookup ? look_up(value.data()) : map_next_key(map.view, key, value.data());
   if (error != 0) {
     return error;
   }
@@ -593,7 +601,8 @@ int answer_map_call(const LocalMap& map, const CallerMemory& memory, const MapCa
       return -copied.error().code;
     }
   }
-  return changes ? change(map, memory, call, key, who(self)) : look(map, memory, call, key_pointer);
+  return changes ? change(map, memory, call, key, who(self))
+                 : look(map, memory, call, key_pointer, who, self);
 }
 
 }  // namespace bpftime

@@ -51,7 +51,8 @@ int next_key(const MapView& map, const void* key, void* next) {
   return 0;
 }
 
-int sys_lookup(const MapView& map, const void* key, void* value, uint64_t flags) {
+int sys_lookup(const MapView& map, const void* key, void* value, uint64_t flags,
+               const LockContext* /*who*/) {
   if (flags != 0) {
     return -EINVAL;
   }

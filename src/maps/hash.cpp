@@ -555,27 +555,34 @@ int erase(const MapView& map, const LockContext& who, const void* key_bytes) {
 // ----------------------------------------------------------------------------------------------------
 
 template <class Key>
-int sys_lookup(const MapView& map, const void* key_bytes, void* value, uint64_t flags) {
+int sys_lookup(const MapView& map, const void* key_bytes, void* value, uint64_t flags,
+               const LockContext* who) {
   if (flags != 0) {
     return -EINVAL;
   }
   const Key key(key_bytes);
   const uint64_t hash = key.hash(map);
   HashBucket& bucket = bucket_at(map, hash & map.bucket_mask);
-  bool found = false;
-  for (uint32_t tries = 0; tries < kTries; tries++) {
-    const uint32_t version = bucket.version.load(kAcquire);
+  const auto look = [&] {
     HashElement* const element = find<Key>(map, bucket, tag_of(hash), key);
-    found = element != nullptr;
-    if (found) {
+    if (element != nullptr) {
       copy_bytes(value, value_of(map, *element), map.spec.value_size);
     }
+    return element != nullptr ? 0 : -ENOENT;
+  };
+  for (uint32_t tries = 0; tries < kTries; tries++) {
+    const uint32_t version = bucket.version.load(kAcquire);
+    const int result = look();
     keep_load_order();
     if (bucket.version.load(kRelaxed) == version) {
-      break;
+      return result;
     }
   }
-  return found ? 0 : -ENOENT;
+  if (who == nullptr) {
+    return -EAGAIN;
+  }
+  const Held held(map, bucket, *who);
+  return held ? look() : -EBUSY;
 }
 
 template <class Key>

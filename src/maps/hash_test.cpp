@@ -265,8 +265,9 @@ TEST(HashMap, SysLookupNeverSeesHalfAValue) {
       ASSERT_EQ(map_update(t.map, who, &key, mine.data(), 0), 0);
     }
   });
+  const LockContext who = this_thread();
   for (int i = 0; i < 100'000; i++) {
-    ASSERT_EQ(map_sys_lookup(t.map, &key, value.data()), 0);
+    ASSERT_EQ(map_sys_lookup(t.map, &key, value.data(), 0, &who), 0);
     ASSERT_EQ(std::count(value.begin(), value.end(), value[0]), kValue);
   }
   stop = true;

@@ -20,7 +20,10 @@ struct MapOps {
   int (*next_key)(const MapView& map, const void* key, void* next);
   // bpf(2) shape. `value` has value_size bytes (per-CPU kinds: round_up(value_size, 8) *
   // cpu_count).
-  int (*sys_lookup)(const MapView& map, const void* key, void* value, uint64_t flags);
+  // Takes no lock, but where the value does not stand still for long enough to be copied whole: then `who` takes it, or,
+  // where it is null, EAGAIN. (A writer that does nothing else can outrun every copy of a large value.)
+  int (*sys_lookup)(const MapView& map, const void* key, void* value, uint64_t flags,
+                    const LockContext* who);
   int (*sys_update)(const MapView& map, const LockContext& who, const void* key, const void* value,
                     uint64_t flags);
   // Frees and repairs every lock that `dead` holds (or that the kernel marked); the count.
@@ -43,8 +46,9 @@ inline int map_erase(const MapView& map, const LockContext& who, const void* key
 inline int map_next_key(const MapView& map, const void* key, void* next) {
   return map_ops(map.code).next_key(map, key, next);
 }
-inline int map_sys_lookup(const MapView& map, const void* key, void* value, uint64_t flags = 0) {
-  return map_ops(map.code).sys_lookup(map, key, value, flags);
+inline int map_sys_lookup(const MapView& map, const void* key, void* value, uint64_t flags = 0,
+                          const LockContext* who = nullptr) {
+  return map_ops(map.code).sys_lookup(map, key, value, flags, who);
 }
 inline int map_sys_update(const MapView& map, const LockContext& who, const void* key,
                           const void* value, uint64_t flags) {
