@@ -53,18 +53,42 @@ function(bpftime_module name)
   endforeach()
 endfunction()
 
+# bpftime_no_sanitizer(REASON TEST...) : tests that `make test-asan` leaves out. REASON is for who reads.
+function(bpftime_no_sanitizer reason)
+  foreach(test ${ARGN})
+    set_property(TEST ${test} APPEND PROPERTY LABELS no_sanitizer)
+  endforeach()
+endfunction()
+
+# What is shared among threads or processes: the tests that are worth a thread sanitizer. The others run in one thread,
+# or in processes that it does not see into.
+set(BPFTIME_THREADED_TESTS "^(base_|maps_|ipc_|broker_(lifetime|bpf|server)|bpfcall_answer|runtime_run|helpers_)")
+add_custom_target(unit_tests)
+
 # bpftime_test(NAME SOURCES ... LIBS ... [TIMEOUT s] [SERIAL]) : a GoogleTest executable, one CTest test.
 function(bpftime_test name)
   cmake_parse_arguments(T "SERIAL" "TIMEOUT" "SOURCES;LIBS" ${ARGN})
+  if(NOT BPFTIME_SANITIZE STREQUAL "thread" OR name MATCHES "${BPFTIME_THREADED_TESTS}")
+    add_dependencies(unit_tests ${name})
+  endif()
   if(NOT T_TIMEOUT)
     set(T_TIMEOUT 120)
   endif()
   add_executable(${name} ${T_SOURCES})
   target_compile_options(${name} PRIVATE ${BPFTIME_WARNINGS})
   target_link_libraries(${name} PRIVATE ${T_LIBS} GTest::gtest GTest::gtest_main)
-  bpftime_sanitize(${name})
+  if(BPFTIME_SANITIZE MATCHES "address")
+    # Of a test itself only the addresses are of interest; UBSan over GoogleTest's macros takes most of a build's time.
+    target_compile_options(${name} PRIVATE -fsanitize=address -O0)
+    target_link_options(${name} PRIVATE -fsanitize=${BPFTIME_SANITIZE})
+  else()
+    bpftime_sanitize(${name})
+  endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${T_TIMEOUT} RUN_SERIAL "${T_SERIAL}")
+  if(name MATCHES "${BPFTIME_THREADED_TESTS}")
+    set_property(TEST ${name} APPEND PROPERTY LABELS threaded)
+  endif()
 endfunction()
 
 # bpftime_fuzz(NAME SOURCES ... LIBS ...) : fuzz/NAME.cpp, seeds from fuzz/corpus/NAME.

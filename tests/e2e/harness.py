@@ -188,7 +188,8 @@ class Session:
             for part in ("bin", "lib", "targets"):
                 shutil.copytree(BUILD / part, self.tree / part)
         self.env = {"PATH": f"{self.tree}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-                    "XDG_RUNTIME_DIR": str(self.runtime), "HOME": str(self.base), "LC_ALL": "C"}
+                    "XDG_RUNTIME_DIR": str(self.runtime), "HOME": str(self.base), "LC_ALL": "C",
+                    **{name: os.environ[name] for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS") if name in os.environ}}
         self.processes = []
 
     def bin(self, name):

@@ -37,12 +37,15 @@ uint64_t mix(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, Hit*) {
   return a + b * 3 + c * 5 + d * 7 + e * 11;
 }
 
-// One program for a time budget, or the one that BPFTIME_SEED names.
+// Program after program for a time budget (BPFTIME_DIFFERENTIAL_TIMES of it), or the one that BPFTIME_SEED names.
 template <class Body>
 void for_seeds(double seconds, uint64_t least, Body body) {
   if (const char* only = std::getenv("BPFTIME_SEED")) {
     body(std::strtoull(only, nullptr, 0));
     return;
+  }
+  if (const char* times = std::getenv("BPFTIME_DIFFERENTIAL_TIMES")) {
+    seconds *= std::strtod(times, nullptr);
   }
   const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
   uint64_t seed = 1;
