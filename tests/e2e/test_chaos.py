@@ -1,7 +1,6 @@
 """Loaders, targets and brokers that end by exit, SIGKILL or crash at any moment, in an order that a seed gives: the
 others go on with right results, and in the end code is as in the files and nothing is left.
-BPFTIME_CHAOS_SECONDS sets the length (60 in `make soak`), BPFTIME_CHAOS_SEED repeats a run. Brokers end by SIGTERM here;
-with BPFTIME_CHAOS_BROKER=kill also by SIGKILL and crash at any instruction."""
+BPFTIME_CHAOS_SECONDS sets the length (60 in `make soak`), BPFTIME_CHAOS_SEED repeats a run."""
 import os
 import pathlib
 import random
@@ -12,8 +11,6 @@ import harness
 from harness import EndToEnd, until
 
 SECONDS = float(os.environ.get("BPFTIME_CHAOS_SECONDS", "8"))
-BROKER_ENDS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM) if os.environ.get("BPFTIME_CHAOS_BROKER") == "kill" \
-    else (signal.SIGTERM,)
 ENDS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT)
 
 
@@ -89,7 +86,7 @@ class Chaos(EndToEnd):
     def end_broker(self):
         for broker in self.session.brokers():
             try:
-                os.kill(broker, self.dice.choice(BROKER_ENDS))
+                os.kill(broker, self.dice.choice(ENDS))
             except ProcessLookupError:
                 pass
 

@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import struct
+import unittest
 
 import harness
 from harness import EndToEnd, until
@@ -268,6 +269,22 @@ class Targets(Hostile):
         self.call(target, 5)
         self.assertEqual(counts(tool)[:2], (10, 10))
         tool.kill()
+
+    @unittest.expectedFailure
+    def test_a_stopped_target(self):
+        """Not yet: an attach to a process that SIGSTOP holds ends only when somebody continues it."""
+        target = self.hostile()
+        target.say("stop")
+        until("stopped", lambda: "T (stopped)" in pathlib.Path(f"/proc/{target.pid}/status").read_text())
+        tool = self.session.load("calls", "-i", "-p", target.pid, self.session.bin("hostile"), "traced")
+        self.addCleanup(target.kill, signal.SIGKILL)
+        tool.expect("^attached$", 4)
+        self.assertIn("T (stopped)", pathlib.Path(f"/proc/{target.pid}/status").read_text())
+        os.kill(target.pid, signal.SIGCONT)
+        target.expect("^continued$")
+        self.call(target, 10)
+        self.assertEqual(counts(tool)[:2], (10, 10))
+        self.ends_well([tool], [target])
 
     def test_vfork_and_spawn(self):
         target = self.hostile()
