@@ -68,7 +68,9 @@ Result<UniqueFd> open_path(void* /*self*/, const char* path) {
   return UniqueFd(::open("/proc/self/exe", O_PATH | O_CLOEXEC));
 }
 
-LockContext nobody(void* /*self*/) { return LockContext{OwnerId{1}, 1, nullptr, false, nullptr, nullptr}; }
+LockContext nobody(void* /*self*/) {
+  return LockContext{OwnerId{1}, 1, nullptr, false, nullptr, nullptr};
+}
 
 // A small map of each kind, kept from input to input.
 LocalMap* map_of(uint32_t number) {

@@ -90,7 +90,8 @@ int main(int argc, char** argv) {
   } else if (strcmp(argv[1], "first_hit") == 0 && argc == 5) {
     for (int i = 0; i < atoi(argv[4]); i++) {
       unsigned long long before = array_value();
-      struct bpf_link* link = attach(skeleton->progs.array_inc, atoi(argv[2]), argv[3], "spun", false);
+      struct bpf_link* link =
+          attach(skeleton->progs.array_inc, atoi(argv[2]), argv[3], "spun", false);
       double begin = now_ns();
       while (array_value() == before) {
       }

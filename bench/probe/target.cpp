@@ -14,17 +14,17 @@
 
 // push: what compilers emit with frame pointers; nop5: what the kernel's optimised uprobe wants.
 #define BODY "lea 1(%rdi), %rax; "
-#define PUSH(name)                                                                    \
-  extern "C" long name(long, const void*);                                            \
-  __asm__(".text; .p2align 6; .globl " #name "; .type " #name ", @function; " #name   \
+#define PUSH(name)                                                                  \
+  extern "C" long name(long, const void*);                                          \
+  __asm__(".text; .p2align 6; .globl " #name "; .type " #name ", @function; " #name \
           ": push %rbp; mov %rsp, %rbp; " BODY "pop %rbp; ret; .size " #name ", .-" #name)
-#define NOP5(name)                                                                    \
-  extern "C" long name(long, const void*);                                            \
-  __asm__(".text; .p2align 6; .globl " #name "; .type " #name ", @function; " #name   \
+#define NOP5(name)                                                                  \
+  extern "C" long name(long, const void*);                                          \
+  __asm__(".text; .p2align 6; .globl " #name "; .type " #name ", @function; " #name \
           ": .byte 0x0f,0x1f,0x44,0,0; " BODY "ret; .size " #name ", .-" #name)
-#define SCENARIO(name)        \
-  PUSH(name##_ours);          \
-  PUSH(name##_kernel_push);   \
+#define SCENARIO(name)      \
+  PUSH(name##_ours);        \
+  PUSH(name##_kernel_push); \
   NOP5(name##_kernel_nop5)
 SCENARIO(uprobe_empty);
 SCENARIO(uretprobe_empty);
@@ -104,11 +104,11 @@ void measure(uint64_t repetitions) {
   };
   constexpr uint64_t kFast = 10000;
   constexpr uint64_t kSlow = 1000;
-#define ADD(name)                                                                   \
-  add("probe/" #name, "direct", direct, kFast, "");                                 \
-  add("probe/" #name, "direct_nop5", direct_nop5, kFast, "");                       \
-  add("probe/" #name, "ours", name##_ours, kFast, "direct");                        \
-  add("probe/" #name, "kernel_push", name##_kernel_push, kSlow, "direct");          \
+#define ADD(name)                                                          \
+  add("probe/" #name, "direct", direct, kFast, "");                        \
+  add("probe/" #name, "direct_nop5", direct_nop5, kFast, "");              \
+  add("probe/" #name, "ours", name##_ours, kFast, "direct");               \
+  add("probe/" #name, "kernel_push", name##_kernel_push, kSlow, "direct"); \
   add("probe/" #name, "kernel_nop5", name##_kernel_nop5, kSlow, "direct_nop5")
   ADD(uprobe_empty);
   add("probe/uprobe_empty", "floor", floor_entry, kFast, "direct_nop5");

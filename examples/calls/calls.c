@@ -44,13 +44,26 @@ int main(int argc, char** argv) {
   bool entries = true, returns = true, ask = false, print = false;
   while ((option = getopt(argc, argv, "p:erkid:")) != -1) {
     switch (option) {
-      case 'p': pid = atoi(optarg); break;
-      case 'e': returns = false; break;
-      case 'r': entries = false; break;
-      case 'k': print = true; break;
-      case 'i': ask = true; break;
-      case 'd': seconds = atoi(optarg); break;
-      default: return 2;
+      case 'p':
+        pid = atoi(optarg);
+        break;
+      case 'e':
+        returns = false;
+        break;
+      case 'r':
+        entries = false;
+        break;
+      case 'k':
+        print = true;
+        break;
+      case 'i':
+        ask = true;
+        break;
+      case 'd':
+        seconds = atoi(optarg);
+        break;
+      default:
+        return 2;
     }
   }
   if (argc - optind != 2) {
@@ -73,7 +86,8 @@ int main(int argc, char** argv) {
   }
   at.retprobe = true;
   if (returns) {
-    links[1] = bpf_program__attach_uprobe_opts(skeleton->progs.on_return, pid, argv[optind], 0, &at);
+    links[1] =
+        bpf_program__attach_uprobe_opts(skeleton->progs.on_return, pid, argv[optind], 0, &at);
   }
   if ((entries && links[0] == NULL) || (returns && links[1] == NULL)) {
     fprintf(stderr, "calls: attach: %s\n", strerror(errno));

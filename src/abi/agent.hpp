@@ -48,7 +48,8 @@ static_assert(sizeof(HitCounts) == 40);
 
 inline constexpr uint32_t kAttachedInternal =
     1;  // `program` is an agent function: uint64_t (void* regs, Hit*); it sets ProbeHit::answer
-inline constexpr uint32_t kAttachedCounted = 2;   // count each run in counts->run: a locked add, 5 ns
+inline constexpr uint32_t kAttachedCounted =
+    2;  // count each run in counts->run: a locked add, 5 ns
 
 struct Attached {
   uint64_t (*program)(void* ctx, struct Hit* hit);
@@ -128,7 +129,7 @@ struct AgentState {
   std::atomic<uint64_t> journal_count;
   uint64_t code_ranges;  // CodeRange[]
   std::atomic<uint64_t> code_range_count;
-  ProcessInfo process;                     // what helpers ask for
+  ProcessInfo process;   // what helpers ask for
   uint32_t no_fsgsbase;  // 1: rdfsbase faults (kernel before 5.9): arch_prctl instead
   uint32_t reserved_word;
   uint64_t libc_restorer;  // what the target's libc gives the kernel as sa_restorer; 0 = not known
@@ -150,7 +151,7 @@ struct AgentDescriptor {
   void (*signal_restorer)();
   uint64_t (*on_libraries)(void* regs, struct Hit* hit);  // internal program for _dl_debug_state
   uint64_t (*on_sigaction)(void* regs, struct Hit* hit);  // internal program for libc's sigaction
-  const void* helpers;           // HelperEntry[*helper_count]
+  const void* helpers;                                    // HelperEntry[*helper_count]
   const uint32_t* helper_count;
   ThreadBlock* nobody;  // the shared block whose owner never matches
   // The same four for processes where gs is not ours (AgentState::use_gs == 0): those above read %gs.

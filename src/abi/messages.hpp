@@ -36,26 +36,29 @@ inline constexpr uint32_t kMaxPayloads = 16;
 inline constexpr char kSocketName[] = "broker.sock";
 
 enum class MessageKind : uint16_t {
-  kHello = 1,      // args[0] = Role; reply: Welcome as output
+  kHello = 1,  // args[0] = Role; reply: Welcome as output
   kReply = 2,
   // from a shim
-  kBpf = 3,        // command = enum bpf_cmd; attr = union bpf_attr
-  kPerfOpen = 4,   // attr = perf_event_attr; args = pid, cpu, group_fd, flags; payload kPathTag = path string
-  kPerfIoctl = 5,  // command = ioctl number; args[0] = argument; refs: the event, and the program of SET_BPF
+  kBpf = 3,  // command = enum bpf_cmd; attr = union bpf_attr
+  kPerfOpen =
+      4,  // attr = perf_event_attr; args = pid, cpu, group_fd, flags; payload kPathTag = path string
+  kPerfIoctl =
+      5,  // command = ioctl number; args[0] = argument; refs: the event, and the program of SET_BPF
   kMapRegion = 6,  // refs[0] = map; reply: MapRegionReply, the region's fd
   kTracePipe = 7,  // reply: a readable fd that printk lines come out of
   // from the command line; command output is UTF-8 text for people or, with args[3] = 1, JSON
-  kAttach = 20,    // args[0] = pid
-  kDetach = 21,    // args[0] = pid, 0 = all
-  kStart = 22,     // args[0] = pid that will exec at once; reply when it may
-  kStatus = 23,    // reply: value = number of armed probes
-  kLog = 24,       // args[0] = 1: follow; reply: a readable fd
+  kAttach = 20,  // args[0] = pid
+  kDetach = 21,  // args[0] = pid, 0 = all
+  kStart = 22,   // args[0] = pid that will exec at once; reply when it may
+  kStatus = 23,  // reply: value = number of armed probes
+  kLog = 24,     // args[0] = 1: follow; reply: a readable fd
   kShutdown = 25,
-  kOptions = 26,   // args[0] = OptionBits for this loader connection's process tree
+  kOptions = 26,  // args[0] = OptionBits for this loader connection's process tree
 };
 
 enum class Role : uint32_t { kLoader = 1, kCommand = 2 };
-inline constexpr uint64_t kOptionNoAttach = 1;    // a probe that names a pid does not bring the agent in
+inline constexpr uint64_t kOptionNoAttach =
+    1;  // a probe that names a pid does not bring the agent in
 inline constexpr uint32_t kPayloadInFd = 1;
 // kPerfIoctl without refs and with this command: answered when nothing is armed any more that only fds kept which
 // are closed by now. A shim asks after it closed a link or an event, where the kernel detaches within close(2).
@@ -65,7 +68,7 @@ struct MessageHeader {
   uint32_t size_bytes;  // of the whole packet
   MessageKind kind;
   uint16_t version;
-  uint64_t serial;      // a reply repeats its request's
+  uint64_t serial;  // a reply repeats its request's
 };
 static_assert(sizeof(MessageHeader) == 16);
 
@@ -92,7 +95,8 @@ struct Payload {
 };
 static_assert(sizeof(Payload) == 16);
 inline constexpr uint32_t kPathTag = 0x10000;
-inline constexpr uint32_t kOutputWanted = 1;  // Payload::flags: no bytes follow; this much room for output
+inline constexpr uint32_t kOutputWanted =
+    1;  // Payload::flags: no bytes follow; this much room for output
 
 inline constexpr uint32_t kAttrBytes = 256;  // more than any union bpf_attr so far
 
@@ -107,8 +111,8 @@ static_assert(sizeof(TestRunOutput) == 24);
 enum class ObjectKind : uint32_t { kNone = 0, kMap, kProg, kLink, kBtf, kPerf, kLog };
 
 struct ReplyHead {
-  int64_t value;        // >= 0, or -errno
-  ObjectKind object;    // kind of the fd that comes first, kNone when there is none
+  int64_t value;      // >= 0, or -errno
+  ObjectKind object;  // kind of the fd that comes first, kNone when there is none
   uint32_t object_id;
   uint32_t flags;
   uint32_t reserved;
@@ -117,10 +121,10 @@ struct ReplyHead {
 static_assert(sizeof(ReplyHead) == 32);
 
 struct Welcome {
-  uint32_t owner;          // OwnerId of this process, for map locks
-  uint32_t cpu_count;      // possible CPUs as loaders see them
+  uint32_t owner;      // OwnerId of this process, for map locks
+  uint32_t cpu_count;  // possible CPUs as loaders see them
   uint32_t broker_pid;
-  uint32_t uprobe_type;    // PMU number that perf_event_open uses for uprobes
+  uint32_t uprobe_type;  // PMU number that perf_event_open uses for uprobes
 };
 
 struct MapRegionReply {

@@ -83,7 +83,7 @@ bool wait_for_word(int channel, uint64_t expected) {
 }  // namespace
 
 bool channel_is_ours(const AgentState* state) {
-  struct stat st {};
+  struct stat st{};
   return state->channel >= 0 &&
          raw_syscall(SYS_fstat, static_cast<uint64_t>(state->channel), addr(&st)) == 0 &&
          st.st_ino == state->channel_inode && (st.st_mode & S_IFMT) == S_IFSOCK;
@@ -153,7 +153,7 @@ void say_forked_and_wait(AgentState* state) {
       // The broker has written table and state; the channel's number is ours to put right.
       raw_syscall(SYS_dup3, static_cast<uint64_t>(pair[0]), static_cast<uint64_t>(state->channel),
                   O_CLOEXEC);
-      struct stat st {};
+      struct stat st{};
       raw_syscall(SYS_fstat, static_cast<uint64_t>(state->channel), addr(&st));
       state->channel_inode = st.st_ino;
     } else {

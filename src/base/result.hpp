@@ -101,11 +101,11 @@ class [[nodiscard]] Result<void> {
 }  // namespace bpftime
 
 // TRY(expr): the value, or return the error to our own caller.
-#define TRY(expr)                                            \
-  __extension__({                                            \
-    auto try_result_ = (expr);                               \
-    if (__builtin_expect(!try_result_.has_value(), 0)) {     \
-      return try_result_.error();                            \
-    }                                                        \
-    std::move(try_result_).value();                          \
+#define TRY(expr)                                        \
+  __extension__({                                        \
+    auto try_result_ = (expr);                           \
+    if (__builtin_expect(!try_result_.has_value(), 0)) { \
+      return try_result_.error();                        \
+    }                                                    \
+    std::move(try_result_).value();                      \
   })

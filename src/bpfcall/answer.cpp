@@ -22,9 +22,9 @@ enum class TooLong : uint8_t { kE2big, kClamp };
 
 struct PointerField {
   PointerKind kind = PointerKind::kEnd;
-  uint16_t at = 0;         // offset of the pointer in union bpf_attr
-  uint16_t size_at = 0;    // of the 32-bit length; kString: unused
-  uint32_t unit = 1;       // the length counts these
+  uint16_t at = 0;       // offset of the pointer in union bpf_attr
+  uint16_t size_at = 0;  // of the 32-bit length; kString: unused
+  uint32_t unit = 1;     // the length counts these
   uint64_t most_bytes = 0;
   TooLong too_long = TooLong::kE2big;
 };
@@ -67,8 +67,7 @@ constexpr CommandShape kShapes[] = {
      {{PointerKind::kInput, AT(test.data_in), AT(test.data_size_in), 1, 1 << 20, TooLong::kE2big},
       {PointerKind::kInput, AT(test.ctx_in), AT(test.ctx_size_in), 1, 1 << 16, TooLong::kE2big},
       {PointerKind::kRoom, AT(test.data_out), AT(test.data_size_out), 1, 1 << 20, TooLong::kClamp},
-      {PointerKind::kRoom, AT(test.ctx_out), AT(test.ctx_size_out), 1, 1 << 16,
-       TooLong::kClamp}}},
+      {PointerKind::kRoom, AT(test.ctx_out), AT(test.ctx_size_out), 1, 1 << 16, TooLong::kClamp}}},
     {BPF_LINK_CREATE, {AT(link_create.prog_fd), AT(link_create.target_fd), kNoField}, {}},
     {BPF_LINK_UPDATE,
      {AT(link_update.link_fd), AT(link_update.new_prog_fd), AT(link_update.old_prog_fd)},
@@ -141,12 +140,12 @@ Result<std::vector<std::byte>> read_string(const CallerMemory& memory, uint64_t 
   std::vector<std::byte> text;
   while (text.size() < most) {
     const uint64_t at = from + text.size();
-    const uint64_t n =
-        std::min<uint64_t>({kPageBytes - at % kPageBytes, 256, most - text.size()});
+    const uint64_t n = std::min<uint64_t>({kPageBytes - at % kPageBytes, 256, most - text.size()});
     const size_t before = text.size();
     text.resize(before + n);
     TRY(memory.read(memory.self, at, std::span(text).subspan(before)));
-    const auto end = std::find(text.begin() + static_cast<ptrdiff_t>(before), text.end(), std::byte{0});
+    const auto end =
+        std::find(text.begin() + static_cast<ptrdiff_t>(before), text.end(), std::byte{0});
     if (end != text.end()) {
       text.erase(end, text.end());
       return text;
@@ -343,7 +342,8 @@ Result<Answer> try_bpf(const Caller& caller, uint32_t command, uint64_t attr_add
   }
   if (command == BPF_OBJ_GET_INFO_BY_FD &&
       request.ref(field<int32_t>(attr, AT(info.bpf_fd))) == nullptr) {
-    return make_error(EBADFD, "not open");  // kernel/bpf/syscall.c: bpf_obj_get_info_by_fd, alone in this
+    return make_error(EBADFD,
+                      "not open");  // kernel/bpf/syscall.c: bpf_obj_get_info_by_fd, alone in this
   }
   if (command == BPF_PROG_LOAD) {
     TRY(add_refs_of_program(caller, request.payload(AT(insns))->bytes, &request));
@@ -360,8 +360,8 @@ Result<Answer> try_bpf(const Caller& caller, uint32_t command, uint64_t attr_add
 }
 
 constexpr uint32_t kKnownPerfAttrBytes = 144;  // Linux 6.18: up to config4
-constexpr uint64_t kKnownPerfFlags = PERF_FLAG_FD_NO_GROUP | PERF_FLAG_FD_OUTPUT |
-                                     PERF_FLAG_PID_CGROUP | PERF_FLAG_FD_CLOEXEC;
+constexpr uint64_t kKnownPerfFlags =
+    PERF_FLAG_FD_NO_GROUP | PERF_FLAG_FD_OUTPUT | PERF_FLAG_PID_CGROUP | PERF_FLAG_FD_CLOEXEC;
 
 // Linux 6.18 kernel/events/core.c: perf_copy_attr.
 Result<std::vector<std::byte>> read_perf_attr(const CallerMemory& memory, uint64_t from) {
@@ -372,10 +372,9 @@ Result<std::vector<std::byte>> read_perf_attr(const CallerMemory& memory, uint64
     size = PERF_ATTR_SIZE_VER0;
   }
   const bool in_range = size >= PERF_ATTR_SIZE_VER0 && size <= kPageBytes;
-  const Result<void> tail =
-      in_range && size > kKnownPerfAttrBytes
-          ? check_tail(memory, from, kKnownPerfAttrBytes, size)
-          : Result<void>{};
+  const Result<void> tail = in_range && size > kKnownPerfAttrBytes
+                                ? check_tail(memory, from, kKnownPerfAttrBytes, size)
+                                : Result<void>{};
   if (!tail && tail.error().code != E2BIG) {
     return tail.error();
   }
@@ -400,7 +399,8 @@ Result<Answer> try_perf_open(const Caller& caller, const PerfOpenCall& call) {
   request.args[2] = call.group_fd;
   request.args[3] = static_cast<int64_t>(call.flags);
   // Linux 6.18 kernel/trace/trace_event_perf.c: perf_uprobe_init.
-  const auto path_address = field<uint64_t>(request.attr.data(), offsetof(perf_event_attr, config1));
+  const auto path_address =
+      field<uint64_t>(request.attr.data(), offsetof(perf_event_attr, config1));
   if (path_address == 0) {
     return make_error(EINVAL, "no path");
   }
@@ -452,8 +452,7 @@ Answer answer_perf_open(const Caller& caller, const PerfOpenCall& call) {
   return answer ? std::move(*answer) : failed(answer.error().code);
 }
 
-Answer answer_perf_ioctl(const Caller& caller, int fd, uint64_t request_number,
-                         uint64_t argument) {
+Answer answer_perf_ioctl(const Caller& caller, int fd, uint64_t request_number, uint64_t argument) {
   Request request;
   request.kind = MessageKind::kPerfIoctl;
   request.command = static_cast<uint32_t>(request_number);
@@ -499,7 +498,8 @@ Result<MapCall> read_map_call(const CallerMemory& memory, uint32_t command, uint
   // Linux 6.18 kernel/bpf/syscall.c: CHECK_ATTR with BPF_MAP_*_LAST_FIELD.
   if ((command == BPF_MAP_DELETE_ELEM && (fields.value != 0 || fields.flags != 0)) ||
       (command == BPF_MAP_GET_NEXT_KEY && fields.flags != 0) ||
-      (command == BPF_MAP_LOOKUP_ELEM && (fields.flags & ~static_cast<uint64_t>(BPF_F_LOCK)) != 0)) {
+      (command == BPF_MAP_LOOKUP_ELEM &&
+       (fields.flags & ~static_cast<uint64_t>(BPF_F_LOCK)) != 0)) {
     return make_error(EINVAL, "fields that the command does not know are set");
   }
   return MapCall{command, static_cast<int>(fields.map_fd), fields.key, fields.value, fields.flags};
@@ -578,8 +578,7 @@ int look(const LocalMap& map, const CallerMemory& memory, const MapCall& call, c
 
 int answer_map_call(const LocalMap& map, const CallerMemory& memory, const MapCall& call,
                     LockContext (*who)(void* self), void* self) {
-  const bool changes =
-      call.command == BPF_MAP_UPDATE_ELEM || call.command == BPF_MAP_DELETE_ELEM;
+  const bool changes = call.command == BPF_MAP_UPDATE_ELEM || call.command == BPF_MAP_DELETE_ELEM;
   if (changes ? !map.may_write : !map.may_read) {
     return -EPERM;
   }

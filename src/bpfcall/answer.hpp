@@ -45,7 +45,8 @@ struct Answer {
 
 // The bytes of union bpf_attr that any command knows (Linux 6.18); what lies behind must be zero.
 inline constexpr uint32_t kKnownAttrBytes = 168;
-inline constexpr uint32_t kMostInsns = 1000000;     // Linux 6.18 include/linux/bpf.h: BPF_COMPLEXITY_LIMIT_INSNS
+inline constexpr uint32_t kMostInsns =
+    1000000;  // Linux 6.18 include/linux/bpf.h: BPF_COMPLEXITY_LIMIT_INSNS
 inline constexpr uint32_t kMostBtfBytes = 16 << 20;  // include/linux/btf.h: BTF_MAX_SIZE
 inline constexpr uint32_t kMostLogBytes = 16 << 20;
 inline constexpr uint32_t kMostKeyBytes = 512;  // kernel/bpf/hashtab.c: MAX_BPF_STACK
@@ -83,7 +84,8 @@ Result<MapCall> read_map_call(const CallerMemory& memory, uint32_t command, uint
 
 struct LocalMap {
   MapView view;
-  bool may_read, may_write;  // BPF_F_WRONLY, BPF_F_RDONLY of the fd; may_write also false when frozen
+  bool may_read,
+      may_write;  // BPF_F_WRONLY, BPF_F_RDONLY of the fd; may_write also false when frozen
 };
 // 0 or -errno. `who` is asked for only by commands that change the map.
 int answer_map_call(const LocalMap& map, const CallerMemory& memory, const MapCall& call,

@@ -103,7 +103,8 @@ long mmap_map(const MapUse& use, uint64_t address, uint64_t length, uint64_t pro
   if (spec.map_type != BPF_MAP_TYPE_ARRAY) {
     return -kEnotsupp;
   }
-  const bool is_shared = (flags & MAP_TYPE) == MAP_SHARED || (flags & MAP_TYPE) == MAP_SHARED_VALIDATE;
+  const bool is_shared =
+      (flags & MAP_TYPE) == MAP_SHARED || (flags & MAP_TYPE) == MAP_SHARED_VALIDATE;
   if (!is_shared) {
     return -EINVAL;
   }

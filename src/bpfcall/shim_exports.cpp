@@ -53,9 +53,9 @@ int fcntl_any(int fd, int command, void* argument) {
     return static_cast<int>(finish(shim::fcntl_call(word(fd), word(command), word(argument))));
   }
   const auto next = g_next_fcntl.get();
-  return next != nullptr
-             ? next(fd, command, argument)
-             : static_cast<int>(finish(raw_syscall(SYS_fcntl, word(fd), word(command), word(argument))));
+  return next != nullptr ? next(fd, command, argument)
+                         : static_cast<int>(finish(
+                               raw_syscall(SYS_fcntl, word(fd), word(command), word(argument))));
 }
 
 // A tool that raises RLIMIT_MEMLOCK only does so for the kernel's accounting of maps, which is not ours.
@@ -70,8 +70,10 @@ int set_limit(pid_t pid, int resource, const void* limit, void* old) {
 }  // namespace
 
 // From shim_syscall.S, for the numbers that matter here.
-extern "C" __attribute__((visibility("hidden"))) long bpftime_shim_syscall(
-    long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f) {
+extern "C" __attribute__((visibility("hidden"))) long bpftime_shim_syscall(long number, uint64_t a,
+                                                                           uint64_t b, uint64_t c,
+                                                                           uint64_t d, uint64_t e,
+                                                                           uint64_t f) {
   switch (number) {
     case SYS_bpf:
       return finish(shim::bpf_call(a, b, c));
@@ -115,8 +117,8 @@ extern "C" __attribute__((visibility("hidden"))) long bpftime_shim_failed(long r
 
 BPFTIME_EXPORT void* mmap(void* address, size_t length, int protection, int flags, int fd,
                           off_t offset) {
-  const long result = shim::mmap_call(word(address), length, word(protection), word(flags),
-                                      word(fd), word(offset));
+  const long result =
+      shim::mmap_call(word(address), length, word(protection), word(flags), word(fd), word(offset));
   return reinterpret_cast<void*>(finish(result));
 }
 BPFTIME_EXPORT void* mmap64(void* address, size_t length, int protection, int flags, int fd,
@@ -134,8 +136,8 @@ BPFTIME_EXPORT void* mremap(void* address, size_t length, size_t new_length, int
   va_start(list, flags);
   void* new_address = va_arg(list, void*);
   va_end(list);
-  return reinterpret_cast<void*>(finish(shim::mremap_call(word(address), length, new_length,
-                                                          word(flags), word(new_address))));
+  return reinterpret_cast<void*>(
+      finish(shim::mremap_call(word(address), length, new_length, word(flags), word(new_address))));
 }
 BPFTIME_EXPORT int ioctl(int fd, unsigned long request, ...) {
   va_list list;

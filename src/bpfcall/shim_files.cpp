@@ -58,7 +58,8 @@ bool is_hidden(int error) { return error == ENOENT || error == EACCES || error =
 
 int text_file(const char* text) {
   const size_t size = std::strlen(text);
-  const long fd = raw_syscall(SYS_memfd_create, reinterpret_cast<uint64_t>("bpftime-file"), MFD_CLOEXEC);
+  const long fd =
+      raw_syscall(SYS_memfd_create, reinterpret_cast<uint64_t>("bpftime-file"), MFD_CLOEXEC);
   if (fd >= 0 && size != 0) {
     const auto file = static_cast<uint64_t>(fd);
     raw_syscall(SYS_pwrite64, file, reinterpret_cast<uint64_t>(text), size, 0);
@@ -253,9 +254,9 @@ FILE* fopen_any(const char* path, const char* mode) {
 }  // namespace
 
 // On x86-64 off_t has 64 bits: the ...64 names mean the same.
-#define MODE_AFTER(last)             \
-  va_list list;                      \
-  va_start(list, last);              \
+#define MODE_AFTER(last)                        \
+  va_list list;                                 \
+  va_start(list, last);                         \
   const unsigned mode = va_arg(list, unsigned); \
   va_end(list)
 
@@ -280,10 +281,10 @@ BPFTIME_EXPORT FILE* fopen64(const char* path, const char* mode) { return fopen_
 BPFTIME_EXPORT int access(const char* path, int mode) noexcept {
   return access_with(path, [=] {
     const auto next = g_next_access.get();
-    return next != nullptr ? next(path, mode)
-                           : as_libc(static_cast<int>(raw_syscall(
-                                 SYS_access, reinterpret_cast<uint64_t>(path),
-                                 static_cast<uint64_t>(mode))));
+    return next != nullptr
+               ? next(path, mode)
+               : as_libc(static_cast<int>(raw_syscall(SYS_access, reinterpret_cast<uint64_t>(path),
+                                                      static_cast<uint64_t>(mode))));
   });
 }
 BPFTIME_EXPORT int faccessat(int directory, const char* path, int mode, int flags) noexcept {

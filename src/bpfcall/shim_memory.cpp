@@ -64,9 +64,9 @@ Result<void> kernel_copy(long call, uint64_t own, uint64_t foreign, uint64_t siz
   const uint64_t generation = g_generation.load(std::memory_order_acquire);
   const iovec here{reinterpret_cast<void*>(own), size};
   const iovec there{reinterpret_cast<void*>(foreign), size};
-  const long n = raw_syscall(call, static_cast<uint64_t>(raw_syscall(SYS_getpid)),
-                             reinterpret_cast<uint64_t>(&here), 1,
-                             reinterpret_cast<uint64_t>(&there), 1, 0);
+  const long n =
+      raw_syscall(call, static_cast<uint64_t>(raw_syscall(SYS_getpid)),
+                  reinterpret_cast<uint64_t>(&here), 1, reinterpret_cast<uint64_t>(&there), 1, 0);
   if (n != static_cast<long>(size)) {
     return make_error(EFAULT, "bad address");
   }

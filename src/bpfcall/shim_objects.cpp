@@ -204,8 +204,7 @@ Result<MapUse> resolve(ObjectState* objects, int fd, const ObjectRef& ref, uint6
   const MapRegionReply& shape = region.shape;
   const MapSpec spec{shape.map_type,    shape.map_flags, shape.key_size, shape.value_size,
                      shape.max_entries, shape.cpu_count, shape.map_extra};
-  const MapView view =
-      TRY(open_region(static_cast<std::byte*>(mapped.base), mapped.size, spec));
+  const MapView view = TRY(open_region(static_cast<std::byte*>(mapped.base), mapped.size, spec));
 
   const Lock lock;
   MapObject* object = find_live(objects, ref);
@@ -217,8 +216,8 @@ Result<MapUse> resolve(ObjectState* objects, int fd, const ObjectRef& ref, uint6
     return make_error(ENOMEM, "no memory");
   }
   object->frozen.store(shape.frozen != 0 ? 1 : 0);
-  object->map = LocalMap{view, (shape.map_flags & BPF_F_WRONLY) == 0,
-                         (shape.map_flags & BPF_F_RDONLY) == 0};
+  object->map =
+      LocalMap{view, (shape.map_flags & BPF_F_WRONLY) == 0, (shape.map_flags & BPF_F_RDONLY) == 0};
   object->map_id = shape.map_id;
   object->fds = 0;
   object->device = ref.device;
@@ -309,7 +308,8 @@ void note_mapping(uint32_t map_id, uint64_t begin, uint64_t bytes) {
   }
   const Lock lock;
   ObjectState* objects = object_state();
-  objects->mappings.store(::new (memory) Mapping{begin, begin + bytes, map_id, objects->mappings.load()});
+  objects->mappings.store(::new (memory)
+                              Mapping{begin, begin + bytes, map_id, objects->mappings.load()});
 }
 
 void forget_mappings(uint64_t begin, uint64_t bytes) {

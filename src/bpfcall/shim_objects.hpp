@@ -18,15 +18,15 @@
 namespace bpftime::shim {
 
 struct MapObject {
-  std::atomic<uint32_t> users;   // readers just now
+  std::atomic<uint32_t> users;  // readers just now
   std::atomic<uint32_t> frozen;
   LocalMap map;
   uint32_t map_id;
-  uint32_t fds;                  // numbers in the table; the rest only under the Lock
+  uint32_t fds;  // numbers in the table; the rest only under the Lock
   uint64_t device, inode;
   void* region;
   uint64_t region_bytes;
-  MapObject* next;               // in live, leaving or free
+  MapObject* next;  // in live, leaving or free
 };
 
 // A writable mapping that a map's mmap gave to the loader: while there is one the map cannot be frozen.

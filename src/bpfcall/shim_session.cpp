@@ -296,9 +296,9 @@ void move_channel_away_from(int fd) {
 }
 
 void* wiped_memory(uint64_t bytes) {
-  const long address = raw_syscall(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE,
-                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                                   static_cast<uint64_t>(-1), 0);
+  const long address =
+      raw_syscall(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, static_cast<uint64_t>(-1), 0);
   if (is_syscall_error(address)) {
     return nullptr;
   }

@@ -102,7 +102,7 @@ TEST(Shim, ProgramIsSentWithItsMapsByIdentity) {
       ASSERT_GE(seen.refs.size(), 1U);
       EXPECT_NE(seen.refs.back().inode, 0U);
       ASSERT_EQ(seen.payloads.size(), 3U);
-      EXPECT_EQ(seen.payloads[0].bytes.size(), 3U);                      // license
+      EXPECT_EQ(seen.payloads[0].bytes.size(), 3U);  // license
       EXPECT_EQ(seen.payloads[1].bytes.size(), 4 * sizeof(bpf_insn));
       EXPECT_EQ(seen.attr.size(), kAttrBytes);
     }
@@ -123,7 +123,8 @@ TEST(Shim, DoesNothingInAProcessThatDoesNotCallBpf) {
   FakeBroker broker;
   passes("inert", &broker);
   EXPECT_EQ(broker.hellos(), 0U);
-  const Outcome outcome = run_under_shim(broker.directory(), {"/bin/sh", "-c", "echo $(ls /dev/null)"});
+  const Outcome outcome =
+      run_under_shim(broker.directory(), {"/bin/sh", "-c", "echo $(ls /dev/null)"});
   EXPECT_EQ(outcome.status, 0);
   EXPECT_EQ(outcome.output, "/dev/null\n");
   EXPECT_EQ(broker.hellos(), 0U);

@@ -21,7 +21,7 @@ class EventLoop {
   // Runs `callback` once after `ms`. Returns a number for cancel().
   uint64_t after(int ms, std::function<void()> callback);
   void cancel(uint64_t timer);
-  void run();   // until stop()
+  void run();  // until stop()
   void stop() { running_ = false; }
 
  private:

@@ -105,7 +105,7 @@ Result<std::shared_ptr<const Module>> Modules::of_mapping(pid_t pid, const Mappi
   if (!fd) {
     return make_error(errno, "the mapped file cannot be opened");
   }
-  struct stat st {};
+  struct stat st{};
   if (::fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
     return make_error(ENOENT, "the mapped file is no regular file");
   }
@@ -142,9 +142,8 @@ Result<std::shared_ptr<const Module>> Modules::of_mapping(pid_t pid, const Mappi
       starts.push_back(f.address);
     }
   }
-  auto module = std::make_shared<const Module>(Module{st.st_dev, st.st_ino, size, mtime,
-                                                      std::move(bytes), std::move(image),
-                                                      std::move(starts)});
+  auto module = std::make_shared<const Module>(Module{
+      st.st_dev, st.st_ino, size, mtime, std::move(bytes), std::move(image), std::move(starts)});
   recent_.push_front(module);
   if (recent_.size() > kKept) {
     recent_.pop_back();

@@ -29,8 +29,7 @@ std::span<std::byte> bytes_of(std::vector<T>* v) {
 }
 
 Result<void> read_state(StoppedProcess& process, uint64_t arena, AgentState* state) {
-  TRY(process.read(RemoteAddr{arena},
-                   {reinterpret_cast<std::byte*>(state), sizeof(AgentState)}));
+  TRY(process.read(RemoteAddr{arena}, {reinterpret_cast<std::byte*>(state), sizeof(AgentState)}));
   if (state->magic != kAgentMagic || state->version != kAgentVersion ||
       state->arena_bytes != kArenaBytes) {
     return make_error(EPROTO, "the arena is of another version");
@@ -201,8 +200,8 @@ Result<const char*> who_is_inside(StoppedProcess& process, uint64_t arena, bool 
     if (hits_only) {
       continue;
     }
-    const auto entries_at = TRY(process.read_value<uint64_t>(
-        RemoteAddr{block.at + offsetof(ThreadBlock, entries)}));
+    const auto entries_at =
+        TRY(process.read_value<uint64_t>(RemoteAddr{block.at + offsetof(ThreadBlock, entries)}));
     const auto entries =
         TRY(read_array<ReturnEntry>(process, entries_at, kReturnEntries, kReturnEntries));
     for (const ReturnEntry& e : entries) {
@@ -264,9 +263,9 @@ Result<void> unmap_rest(StoppedProcess& process, uint64_t arena, uint64_t deadli
   const auto blocks = TRY(thread_blocks(process, *state));
   RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline_ns));
   if (state->channel >= 0) {
-    struct stat st {};
-    const std::string path = "/proc/" + std::to_string(process.pid()) + "/fd/" +
-                             std::to_string(state->channel);
+    struct stat st{};
+    const std::string path =
+        "/proc/" + std::to_string(process.pid()) + "/fd/" + std::to_string(state->channel);
     if (::stat(path.c_str(), &st) == 0 && S_ISSOCK(st.st_mode) &&
         st.st_ino == state->channel_inode) {
       (void)remote_close(thread, state->channel);

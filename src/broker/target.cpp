@@ -47,13 +47,15 @@ namespace {
 
 constexpr uint64_t kRoomBytes = 64 << 10;
 constexpr uint64_t kSlotBytes = kMaxTrampolineBytes;
-constexpr int kPlanAnew = ERESTART;     // of sync_once
+constexpr int kPlanAnew = ERESTART;    // of sync_once
 constexpr uint64_t kTakeOutMs = 4000;  // until every thread has left what is to be unmapped
 constexpr uint64_t kStartMs = 10000;   // from `bpftime start` to the program's entry point
 constexpr int kLookAtStartingMs = 5;
 constexpr int kLookAtLateMs = 20;
-constexpr uint32_t kMaxChannelsLost = 16;  // a target that closes our descriptor again and again is let be
-constexpr size_t kRetiredAtOnce = 64;  // looking whether they can be used again costs a walk of all stacks
+constexpr uint32_t kMaxChannelsLost =
+    16;  // a target that closes our descriptor again and again is let be
+constexpr size_t kRetiredAtOnce =
+    64;  // looking whether they can be used again costs a walk of all stacks
 constexpr uint64_t kTableBytes = uint64_t{kMaxSites} * sizeof(Site);
 constexpr uint64_t kHwcap2Fsgsbase = 2;  // AT_HWCAP2 bit, asm/hwcap2.h
 
@@ -69,8 +71,8 @@ uint64_t page_up(uint64_t n) { return (n + 4095) & ~4095ULL; }
 struct AgentFile {
   std::vector<std::byte> bytes;
   uint64_t state, entry_thunk, return_thunk, return_point, inside_thunk, entry_thunk_hashed,
-      return_thunk_hashed, inside_thunk_hashed, fault_handler,
-      signal_restorer, on_libraries, on_sigaction, nobody;
+      return_thunk_hashed, inside_thunk_hashed, fault_handler, signal_restorer, on_libraries,
+      on_sigaction, nobody;
   std::unordered_map<uint32_t, uint64_t> helpers;  // id -> offset
 
   static Result<AgentFile> parse(std::vector<std::byte> bytes);
@@ -229,11 +231,12 @@ struct TargetProcess {
   std::vector<Retired> retired;
   std::vector<MappedRange> mappings;
   uint64_t journal_count = 0, code_range_count = 0, generation = 0;
-  std::map<std::pair<uint64_t, std::array<uint8_t, 16>>, uint64_t> journal;  // (address, after) -> index
+  std::map<std::pair<uint64_t, std::array<uint8_t, 16>>, uint64_t>
+      journal;  // (address, after) -> index
   bool armed = false, owns_signals = false;
   uint32_t channels_lost = 0;
   uint64_t libc_restorer = 0;  // 0: not found yet
-  uint64_t stopped_ns = 0;  // longest so far
+  uint64_t stopped_ns = 0;     // longest so far
   // Read before anything is stopped.
   ProcessStatus status{};
   bool has_fsgsbase = false;
@@ -243,8 +246,8 @@ struct TargetProcess {
     int code;  // 0: not an error (its file is not mapped)
     const char* why;
   };
-  std::map<uint32_t, WhyNot> why_not;              // link -> reason it is not placed
-  std::map<uint32_t, std::set<uint64_t>> places;   // link -> sites it stands in
+  std::map<uint32_t, WhyNot> why_not;             // link -> reason it is not placed
+  std::map<uint32_t, std::set<uint64_t>> places;  // link -> sites it stands in
 };
 
 class Targets::Impl {
@@ -265,7 +268,7 @@ class Targets::Impl {
       agent_error = parsed.error();
     }
     next_owner = config.first_owner;
-    struct stat st {};
+    struct stat st{};
     if (::fstat(config.alive_fd, &st) == 0) {
       alive_inode = st.st_ino;
     }
@@ -357,9 +360,10 @@ Result<uint64_t> reserve(std::vector<Mapping>* maps, uint64_t near, uint64_t byt
   Mapping m{};
   m.begin = TRY(find_hole(*maps, near, bytes, reach));
   m.end = m.begin + bytes;
-  maps->insert(std::upper_bound(maps->begin(), maps->end(), m,
-                                [](const Mapping& a, const Mapping& b) { return a.begin < b.begin; }),
-               m);
+  maps->insert(
+      std::upper_bound(maps->begin(), maps->end(), m,
+                       [](const Mapping& a, const Mapping& b) { return a.begin < b.begin; }),
+      m);
   return m.begin;
 }
 
@@ -556,8 +560,7 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, StoppedProcess& process) {
   state->process.owner = t->owner;
   state->process.tgid = static_cast<uint32_t>(t->status.inner_tgid);
   state->process.cpu_count = static_cast<uint32_t>(::sysconf(_SC_NPROCESSORS_CONF));
-  state->process.vdso_clock_gettime =
-      reinterpret_cast<int (*)(int, void*)>(t->vdso_clock_gettime);
+  state->process.vdso_clock_gettime = reinterpret_cast<int (*)(int, void*)>(t->vdso_clock_gettime);
   if (t->rseq_offset) {
     state->process.rseq_offset = state->rseq_offset = *t->rseq_offset;
     state->process.rseq_offset_valid = state->rseq_offset_valid = 1;
@@ -582,8 +585,8 @@ Result<void> Targets::Impl::adopt(std::unique_ptr<TargetProcess> owned, StoppedP
 
 // ---- What it should be -----------------------------------------------------------------------------------------
 
-void Targets::Impl::want(TargetProcess* t, const WantedLink& link,
-                         const std::vector<Mapping>& maps, std::map<uint64_t, Wanted>* wanted) {
+void Targets::Impl::want(TargetProcess* t, const WantedLink& link, const std::vector<Mapping>& maps,
+                         std::map<uint64_t, Wanted>* wanted) {
   bool mapped = false;
   for (const Mapping& m : maps) {
     if ((m.prot & PROT_EXEC) != 0 && m.inode == link.inode && m.device == link.device &&
@@ -746,8 +749,9 @@ Result<Plan> Targets::Impl::plan_site(TargetProcess* t, std::vector<Mapping>* ma
       return make_error(EOPNOTSUPP, "return probes do not fit Go's calling convention");
     }
     if (maps_nongnu_libunwind(*maps)) {
-      return make_error(EOPNOTSUPP,
-                        "no return probes here: this process has loaded nongnu libunwind, which cannot walk past one");
+      return make_error(
+          EOPNOTSUPP,
+          "no return probes here: this process has loaded nongnu libunwind, which cannot walk past one");
     }
     if (!t->unwinder_knows_image) {
       return make_error(EOPNOTSUPP,
@@ -828,9 +832,8 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     int prot;
   };
   std::vector<Region> regions;
-  const bool any_missing = std::any_of(programs.begin(), programs.end(), [&](uint32_t id) {
-    return !t->programs.contains(id);
-  });
+  const bool any_missing = std::any_of(programs.begin(), programs.end(),
+                                       [&](uint32_t id) { return !t->programs.contains(id); });
   if (!any_missing && new_rooms.empty() && t->owns_signals) {
     return {};
   }
@@ -1043,8 +1046,8 @@ Result<uint64_t> Targets::Impl::journal_entry(TargetProcess* t, const Patch& pat
   std::memcpy(entry.after, patch.after, sizeof(entry.after));
   const uint64_t index = t->journal_count++;
   t->journal[key] = index;
-  TRY(process.write_value(
-      RemoteAddr{t->arena + kJournalOffset + index * sizeof(JournalEntry)}, entry));
+  TRY(process.write_value(RemoteAddr{t->arena + kJournalOffset + index * sizeof(JournalEntry)},
+                          entry));
   TRY(process.write_value(RemoteAddr{t->arena + offsetof(AgentState, journal_count)},
                           t->journal_count));
   return index;
@@ -1090,8 +1093,7 @@ Result<void> Targets::Impl::discover_threads(TargetProcess* t, StoppedProcess& p
     }
   }
   gs_is_free = gs_is_free && self_pointer;
-  const uint32_t tid_offset =
-      self_pointer && !tid_offsets.empty() ? *tid_offsets.begin() : 0;
+  const uint32_t tid_offset = self_pointer && !tid_offsets.empty() ? *tid_offsets.begin() : 0;
   const auto put = [&](size_t offset, uint32_t value) {
     return process.write_value(RemoteAddr{t->arena + offset}, value);
   };
@@ -1150,14 +1152,14 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held, const L
       watch_late();
     }
     // EEXIST: the target mapped something itself where we had seen a hole.
-    if (synced || (synced.error().code != EEXIST && synced.error().code != kPlanAnew) || tries == 4) {
+    if (synced || (synced.error().code != EEXIST && synced.error().code != kPlanAnew) ||
+        tries == 4) {
       return synced;
     }
   }
 }
 
-Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held,
-                                      const LinkId* only) {
+Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held, const LinkId* only) {
   std::vector<Mapping> maps = TRY(read_maps(t->pid));
   const std::vector<Mapping> seen = maps;
   if (!t->armed) {
@@ -1193,7 +1195,8 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held,
     }
   }
   for (auto it = wanted.begin(); it != wanted.end();) {
-    if (it->second.entry.empty() && it->second.on_return.empty() && it->second.internal == Internal::kNone) {
+    if (it->second.entry.empty() && it->second.on_return.empty() &&
+        it->second.internal == Internal::kNone) {
       if (t->sites.contains(it->first)) {
         gone.push_back(it->first);
       }
@@ -1284,10 +1287,9 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held,
   }
 
   // Mappings, if any are missing, by one held thread while the others run.
-  const bool brings_mappings =
-      !t->owns_signals || !new_rooms.empty() || std::any_of(programs.begin(), programs.end(), [&](uint32_t id) {
-        return !t->programs.contains(id);
-      });
+  const bool brings_mappings = !t->owns_signals || !new_rooms.empty() ||
+                               std::any_of(programs.begin(), programs.end(),
+                                           [&](uint32_t id) { return !t->programs.contains(id); });
   if (brings_mappings) {
     const StopWatch watch;
     {
@@ -1479,8 +1481,8 @@ Result<void> Targets::Impl::detach(pid_t pid) {
     watch_late();
     host->log("process " + std::to_string(pid) + ": not taken out: " + out.error().why);
   } else if (out->why_mapped != nullptr) {
-    host->log("process " + std::to_string(pid) + ": code restored; the agent stays mapped, asleep: " +
-              out->why_mapped);
+    host->log("process " + std::to_string(pid) +
+              ": code restored; the agent stays mapped, asleep: " + out->why_mapped);
     asleep.push_back(t->identity);
     wake_up_later();
   }
@@ -1814,8 +1816,8 @@ void Targets::Impl::step_starting(pid_t pid) {
     }
     TRY(look_at(t.get()));
     StoppedProcess process = TRY(it->second.held.take(deadline()));
-    t->image = TRY(bring_agent(process, {agent.bytes, agent_fd.get()}, AgentWish::kAny, true,
-                               deadline()));
+    t->image =
+        TRY(bring_agent(process, {agent.bytes, agent_fd.get()}, AgentWish::kAny, true, deadline()));
     TRY(set_up(t.get(), process));
     return adopt(std::move(t), &process);
   }();
@@ -1913,8 +1915,8 @@ uint64_t private_kb(pid_t pid, std::vector<MappedRange> ranges) {
       continue;
     }
     if (!merged.empty() && range.begin <= merged.back().begin + merged.back().bytes) {
-      const uint64_t end = std::max(merged.back().begin + merged.back().bytes,
-                                    range.begin + range.bytes);
+      const uint64_t end =
+          std::max(merged.back().begin + merged.back().bytes, range.begin + range.bytes);
       merged.back().bytes = end - merged.back().begin;
     } else {
       merged.push_back(range);
@@ -1934,10 +1936,9 @@ uint64_t private_kb(pid_t pid, std::vector<MappedRange> ranges) {
     at = end + 1;
     unsigned long long first = 0, last = 0, kb = 0;
     if (std::sscanf(line.c_str(), "%llx-%llx ", &first, &last) == 2) {
-      const auto after = std::partition_point(
-          merged.begin(), merged.end(), [&](const MappedRange& m) { return m.begin < last; });
-      ours = after != merged.begin() &&
-             first < std::prev(after)->begin + std::prev(after)->bytes;
+      const auto after = std::partition_point(merged.begin(), merged.end(),
+                                              [&](const MappedRange& m) { return m.begin < last; });
+      ours = after != merged.begin() && first < std::prev(after)->begin + std::prev(after)->bytes;
     } else if (ours && (std::sscanf(line.c_str(), "Private_Clean: %llu", &kb) == 1 ||
                         std::sscanf(line.c_str(), "Private_Dirty: %llu", &kb) == 1)) {
       sum += kb;

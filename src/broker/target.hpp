@@ -29,9 +29,9 @@ inline constexpr int kTargetDeadlineMs = 2000;
 struct MapForTarget {
   MapId id;
   MapSpec spec;
-  int region_fd;          // the shared file; of a frozen map its sealed copy
+  int region_fd;  // the shared file; of a frozen map its sealed copy
   uint64_t region_bytes;
-  bool read_only;         // frozen: mapped without PROT_WRITE
+  bool read_only;  // frozen: mapped without PROT_WRITE
 };
 // A compiled program. code_fd: memfd named kCodeName, sealed, code at offset 0.
 struct ProgramForTarget {
@@ -46,7 +46,7 @@ struct WantedLink {
   uint64_t device, inode;  // of the file, as fstat gives
   uint64_t file_offset;
   bool is_return;
-  pid_t pid;               // > 0: this process only; -1: every target
+  pid_t pid;  // > 0: this process only; -1: every target
   uint64_t cookie;
 };
 
@@ -76,18 +76,18 @@ struct TargetStatus {
   pid_t pid;
   uint32_t owner;
   std::string exe;
-  std::string way;              // "dlopen" or "mapped"
+  std::string way;  // "dlopen" or "mapped"
   uint32_t sites;
   struct LinkState {
     uint32_t link;
     bool placed;
-    std::string why_not;        // refusal, or "file not mapped"
+    std::string why_not;  // refusal, or "file not mapped"
     uint64_t run, missed, faulted, out_of_fuel;
   };
   std::vector<LinkState> links;
-  uint64_t missed;              // nested hits and full return tables, all threads
-  uint64_t stopped_us;          // longest time from the first thread stopped to the last let go
-  uint64_t private_kb;          // private memory that we cause in it, map regions not counted
+  uint64_t missed;      // nested hits and full return tables, all threads
+  uint64_t stopped_us;  // longest time from the first thread stopped to the last let go
+  uint64_t private_kb;  // private memory that we cause in it, map regions not counted
 };
 
 class Targets {

@@ -21,8 +21,9 @@ TEST(Unwinding, NongnuLibunwindIsKnownByItsFileAndLlvmsIsNotIt) {
         "/usr/lib/x86_64-linux-gnu/libunwind-x86_64.so.8.0.1", "libunwind.so.8 (deleted)"}) {
     EXPECT_TRUE(maps_nongnu_libunwind(std::vector{mapping("/bin/true"), mapping(path)})) << path;
   }
-  for (const char* path : {"", "[stack]", "/usr/lib/llvm-19/lib/libunwind.so.1", "/lib/libunwind.so.1.0",
-                           "/srv/libunwind.so.8/tool", "/lib/libgcc_s.so.1"}) {
+  for (const char* path :
+       {"", "[stack]", "/usr/lib/llvm-19/lib/libunwind.so.1", "/lib/libunwind.so.1.0",
+        "/srv/libunwind.so.8/tool", "/lib/libgcc_s.so.1"}) {
     EXPECT_FALSE(maps_nongnu_libunwind(std::vector{mapping(path)})) << path;
   }
 }
@@ -42,8 +43,7 @@ std::vector<std::byte> image(const char (&name)[4], uint64_t bytes_of_notes = 0)
   all.header.e_phnum = 1;
   all.segment.p_type = PT_NOTE;
   all.segment.p_offset = sizeof(all.header) + sizeof(all.segment);
-  all.segment.p_filesz =
-      bytes_of_notes != 0 ? bytes_of_notes : sizeof(all) - all.segment.p_offset;
+  all.segment.p_filesz = bytes_of_notes != 0 ? bytes_of_notes : sizeof(all) - all.segment.p_offset;
   all.segment.p_align = 4;
   all.gnu = {4, 7, NT_GNU_BUILD_ID};
   std::memcpy(all.gnu_name, "GNU", 4);

@@ -110,7 +110,8 @@ TEST(Elf, OwnLibcSymbolsAgreeWithTheDynamicLinker) {
   uint64_t base = 0;
   const auto bytes = own_libc(&base);
   auto image = ElfImage::parse(bytes);
-  void* const libc = dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);  // a sanitizer's malloc may stand before libc's
+  void* const libc =
+      dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);  // a sanitizer's malloc may stand before libc's
   ASSERT_TRUE(image);
   EXPECT_TRUE(image->is_position_independent());
   EXPECT_TRUE(image->has_dynamic());

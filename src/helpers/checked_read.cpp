@@ -111,8 +111,8 @@ extern "C" {
 __attribute__((visibility("hidden"))) int64_t bpftime_checked_copy(void* to, const void* from,
                                                                    uint64_t size,
                                                                    bpftime::ThreadBlock* thread);
-__attribute__((visibility("hidden"))) int64_t bpftime_checked_copy_failed(
-    bpftime::ThreadBlock* thread, void* to, uint64_t size);
+__attribute__((visibility("hidden"))) int64_t
+bpftime_checked_copy_failed(bpftime::ThreadBlock* thread, void* to, uint64_t size);
 struct StringCopy {
   int64_t bytes;
   uint64_t ended;

@@ -389,14 +389,15 @@ Result<UniqueFd> share_agent(std::span<const std::byte> file) {
     done += static_cast<size_t>(put);
   }
   if (!fd || done != file.size() ||
-      ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) != 0) {
+      ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) !=
+          0) {
     return make_error(errno != 0 ? errno : EIO, "cannot make a file of the agent");
   }
   return fd;
 }
 
-Result<AgentImage> bring_agent(StoppedProcess& process, const AgentSource& file,
-                               AgentWish wish, bool is_fresh, uint64_t deadline_ns) {
+Result<AgentImage> bring_agent(StoppedProcess& process, const AgentSource& file, AgentWish wish,
+                               bool is_fresh, uint64_t deadline_ns) {
   const ElfImage image = TRY(check_agent(file.bytes));
   const uint64_t begun = monotonic_ns();
   const std::vector<pid_t> threads = process.threads();
@@ -424,8 +425,7 @@ Result<AgentImage> bring_agent(StoppedProcess& process, const AgentSource& file,
       return make_error(ENOENT, found.error().why);
     }
   }
-  AgentImage agent =
-      TRY(bring(process, tid, use, wish != AgentWish::kDlopenOnly, image, file,
+  AgentImage agent = TRY(bring(process, tid, use, wish != AgentWish::kDlopenOnly, image, file,
                                shared_path(process.pid(), file.fd), deadline_ns));
   agent.stopped_ns = monotonic_ns() - begun;
   return agent;

@@ -30,7 +30,8 @@ enum class AgentWish : uint32_t {
 // The agent's ELF, and an open file of ours with the same bytes that targets may map as well (a sealed memfd): where a
 // target sees it in /proc it opens it there, and its pages are shared; elsewhere the bytes are written into the target.
 struct AgentSource {
-  AgentSource(std::span<const std::byte> file_bytes, int shared_fd = -1)  // NOLINT(google-explicit-constructor)
+  AgentSource(std::span<const std::byte> file_bytes,
+              int shared_fd = -1)  // NOLINT(google-explicit-constructor)
       : bytes(file_bytes), fd(shared_fd) {}
   AgentSource(const std::vector<std::byte>& file_bytes)  // NOLINT(google-explicit-constructor)
       : bytes(file_bytes) {}
@@ -48,8 +49,8 @@ Result<AgentImage> bring_agent(pid_t pid, const AgentSource& file, AgentWish wis
                                uint64_t deadline_ns);
 // Into a process already held. `is_fresh`: at the entry point of a new program (inject/hold.hpp),
 // where any thread may call dlopen.
-Result<AgentImage> bring_agent(StoppedProcess& process, const AgentSource& file,
-                               AgentWish wish, bool is_fresh, uint64_t deadline_ns);
+Result<AgentImage> bring_agent(StoppedProcess& process, const AgentSource& file, AgentWish wish,
+                               bool is_fresh, uint64_t deadline_ns);
 
 // Images of an agent in the process, whoever brought them: what an attach that was cut short left there. (Of a dlopen'ed
 // one the handle is the loader's link map entry.)

@@ -20,7 +20,8 @@ uint64_t base_of(const void* address) {
 TEST(LoadedLibrary, FindsWhatTheDynamicLinkerFinds) {
   auto library = LoadedLibrary::open(getpid(), base_of(reinterpret_cast<void*>(&getenv)));
   ASSERT_TRUE(library) << library.error().why;
-  void* const libc = dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);  // a sanitizer's malloc may stand before libc's
+  void* const libc =
+      dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);  // a sanitizer's malloc may stand before libc's
   for (const char* name :
        {"malloc", "dlopen", "dlclose", "__errno_location", "getenv", "environ"}) {
     auto address = library->find(name);

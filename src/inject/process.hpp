@@ -25,7 +25,7 @@ struct ProcessIdentity {
 Result<ProcessIdentity> identify(pid_t pid);  // ESRCH
 
 struct ProcessStatus {
-  pid_t tgid, parent, tracer;  // tracer: 0 = none
+  pid_t tgid, parent, tracer;   // tracer: 0 = none
   pid_t inner_tgid, inner_tid;  // as numbered in the process's own pid namespace
   uint32_t uid, effective_uid, gid;
   uint32_t seccomp;          // 0 none, 1 strict, 2 filter

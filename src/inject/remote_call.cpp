@@ -112,8 +112,8 @@ constexpr uint64_t kPage = 4096;
 constexpr uint64_t kScratchAt = kPage, kMailboxAt = 2 * kPage, kFrameAt = kMailboxAt + 1024;
 constexpr uint64_t kXstateAt = 3 * kPage;
 constexpr uint64_t kRegionBytes = kXstateAt + kXstateBytes + kPage + kStackBytes;
-constexpr unsigned kSpins = 24;     // looks at the mailbox before we sleep
-constexpr int kLookAgainMs = 2;     // whether the thread has stopped instead
+constexpr unsigned kSpins = 24;        // looks at the mailbox before we sleep
+constexpr int kLookAgainMs = 2;        // whether the thread has stopped instead
 constexpr uint32_t kDrivenAtMost = 2;  // then the mailbox pays (about four driven calls to set up)
 
 struct Mailbox {
@@ -275,8 +275,9 @@ WayBack find_way_back(pid_t pid) {
       if (read_memory(pid, RemoteAddr{m.begin}, code)) {
         const auto offset_of = [&](std::span<const uint8_t> wanted) -> uint64_t {
           const auto pattern = std::as_bytes(wanted);
-          const auto at = std::search(code.begin(), code.end(),
-                                      std::boyer_moore_horspool_searcher(pattern.begin(), pattern.end()));
+          const auto at =
+              std::search(code.begin(), code.end(),
+                          std::boyer_moore_horspool_searcher(pattern.begin(), pattern.end()));
           return at == code.end() ? ~0ULL : static_cast<uint64_t>(at - code.begin());
         };
         file.syscall_ret = offset_of(kSyscallRet);
@@ -513,7 +514,8 @@ void RemoteThread::prepare_way_back() {
   }
   xstate_.resize(range.iov_len);
   WayBack way = known_ways_back()[process.pid()];
-  if (!has_code(process, way.syscall_ret, kSyscallRet) || !has_code(process, way.sigreturn, kSigreturn)) {
+  if (!has_code(process, way.syscall_ret, kSyscallRet) ||
+      !has_code(process, way.sigreturn, kSigreturn)) {
     look_before(process.pid());
     way = known_ways_back()[process.pid()];
     if (way.syscall_ret == 0 || way.sigreturn == 0) {
@@ -528,8 +530,8 @@ void RemoteThread::prepare_way_back() {
   const std::vector<std::byte> xstate = framed_xstate(xstate_);
   const uint64_t xstate_at = (saved_.rsp - kRedZone - xstate.size()) & ~63ULL;
   const uint64_t frame_at = (xstate_at - sizeof(Frame)) & ~15ULL;
-  std::vector<std::byte> frame = frame_bytes(saved_, interrupted_syscall(process, saved_), saved_mask_,
-                                             xstate_, xstate_at);
+  std::vector<std::byte> frame =
+      frame_bytes(saved_, interrupted_syscall(process, saved_), saved_mask_, xstate_, xstate_at);
   std::memcpy(frame.data(), &way.sigreturn, sizeof way.sigreturn);
   if (process.write(RemoteAddr{xstate_at}, xstate) && process.write(RemoteAddr{frame_at}, frame)) {
     syscall_ip_ = way.syscall_ret;
@@ -628,8 +630,8 @@ Result<void> RemoteThread::start_mailbox() {
   // Our end of this pair is closed by the kernel when we die: then the thread takes itself back.
   // (Without one it does not sleep but yields.)
   const RemoteAddr scratch{region_ + kScratchAt};
-  if (!failed(TRY(drive(SYS_socketpair,
-                        {AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, raw(scratch), 0, 0})))) {
+  if (!failed(TRY(
+          drive(SYS_socketpair, {AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, raw(scratch), 0, 0})))) {
     const auto pair = TRY((process.read_value<std::pair<int, int>>(scratch)));
     lifeline_ = pair.first;
     if (auto ours = take_fd(process.pid(), pair.second)) {

@@ -79,9 +79,9 @@ class RemoteThread {
   Registers saved_{};
   bool has_run_ = false, is_lost_ = false, has_mailbox_ = false, tried_mailbox_ = false;
   bool has_called_ = false;
-  uint64_t driven_sp_ = 0;  // of driven calls: leads the thread back should we die; 0: as it was
+  uint64_t driven_sp_ = 0;   // of driven calls: leads the thread back should we die; 0: as it was
   bool is_blocked_ = false;  // its signals
-  uint64_t slice_ns_ = 0;  // its time slice before; 0: not changed
+  uint64_t slice_ns_ = 0;    // its time slice before; 0: not changed
 };
 
 }  // namespace bpftime

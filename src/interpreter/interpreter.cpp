@@ -62,14 +62,15 @@ static_assert(sizeof(Op) == 24);
   X(Jslt, static_cast<Signed>(a) < static_cast<Signed>(b))  \
   X(Jsle, static_cast<Signed>(a) <= static_cast<Signed>(b))
 
-#define BPFTIME_OTHERS(X)                                                                          \
-  X(Neg64)                                                                                         \
-  X(Neg32)                                                                                         \
-  X(Sx8to64) X(Sx16to64) X(Sx32to64) X(Sx8to32) X(Sx16to32) X(Zx16) X(Zx32) X(Swap16) X(Swap32)    \
-      X(Swap64) X(Slot) X(Load1) X(Load2) X(Load4) X(Load8) X(LoadS1) X(LoadS2) X(LoadS4)          \
-          X(Store1) X(Store2) X(Store4) X(Store8) X(StoreImm1) X(StoreImm2) X(StoreImm4)           \
-              X(StoreImm8) X(Atomic4) X(Atomic8) X(Acquire1) X(Acquire2) X(Acquire4) X(Acquire8)   \
-                  X(Release1) X(Release2) X(Release4) X(Release8) X(Ja) X(MayGoto) X(Fuel) X(Call) \
+#define BPFTIME_OTHERS(X)                                                                       \
+  X(Neg64)                                                                                      \
+  X(Neg32)                                                                                      \
+  X(Sx8to64)                                                                                    \
+  X(Sx16to64) X(Sx32to64) X(Sx8to32) X(Sx16to32) X(Zx16) X(Zx32) X(Swap16) X(Swap32) X(Swap64)  \
+      X(Slot) X(Load1) X(Load2) X(Load4) X(Load8) X(LoadS1) X(LoadS2) X(LoadS4) X(Store1)       \
+          X(Store2) X(Store4) X(Store8) X(StoreImm1) X(StoreImm2) X(StoreImm4) X(StoreImm8)     \
+              X(Atomic4) X(Atomic8) X(Acquire1) X(Acquire2) X(Acquire4) X(Acquire8) X(Release1) \
+                  X(Release2) X(Release4) X(Release8) X(Ja) X(MayGoto) X(Fuel) X(Call)          \
                       X(CallLocal) X(Exit)
 
 enum OpName : uint16_t {

@@ -73,8 +73,8 @@ Result<UniqueFd> bytes_in_memfd(std::span<const std::byte> bytes) {
   }
   size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t n = ::pwrite(fd.get(), bytes.data() + done, bytes.size() - done,
-                               static_cast<off_t>(done));
+    const ssize_t n =
+        ::pwrite(fd.get(), bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
     if (n <= 0) {
       return make_error(n < 0 ? errno : EIO, "write to memfd");
     }
@@ -114,8 +114,7 @@ Result<void> send_packet(int channel, MessageKind kind, uint64_t serial,
   }
   MessageHeader header{static_cast<uint32_t>(sizeof(MessageHeader) + body.size()), kind,
                        kMessageVersion, serial};
-  iovec iov[2] = {{&header, sizeof(header)},
-                  {const_cast<std::byte*>(body.data()), body.size()}};
+  iovec iov[2] = {{&header, sizeof(header)}, {const_cast<std::byte*>(body.data()), body.size()}};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxFds)] = {};
   msghdr m{};
   m.msg_iov = iov;
@@ -239,8 +238,8 @@ Result<void> send_request(int channel, const Request& request, int deadline_ms) 
     append(&body, r);
   }
   for (const auto& p : request.payloads) {
-    append(&body, Payload{p.tag, p.flags,
-                          (p.flags & kOutputWanted) != 0 ? p.size_bytes : p.bytes.size()});
+    append(&body,
+           Payload{p.tag, p.flags, (p.flags & kOutputWanted) != 0 ? p.size_bytes : p.bytes.size()});
   }
   std::vector<int> fds;
   if (file) {
@@ -364,8 +363,8 @@ Result<Reply> call(int channel, const Request& request, int deadline_ms) {
 
 Result<std::string> session_directory(const std::string& runtime_dir, uint32_t uid,
                                       const std::string& session) {
-  std::string base = runtime_dir.empty() ? "/tmp/bpftime-" + std::to_string(uid)
-                                         : runtime_dir + "/bpftime";
+  std::string base =
+      runtime_dir.empty() ? "/tmp/bpftime-" + std::to_string(uid) : runtime_dir + "/bpftime";
   for (const std::string& dir : {base, base + "/" + session}) {
     if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
       return make_error(errno, "cannot make the session directory");

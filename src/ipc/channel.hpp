@@ -22,15 +22,16 @@ struct Received {
 };
 
 // Errors: EPIPE peer gone; EAGAIN when `deadline_ms` passed (-1 = wait for ever); EMSGSIZE.
-Result<void> send_packet(int channel, MessageKind kind, uint64_t serial, std::span<const std::byte> body,
-                         std::span<const int> fds, int deadline_ms);
+Result<void> send_packet(int channel, MessageKind kind, uint64_t serial,
+                         std::span<const std::byte> body, std::span<const int> fds,
+                         int deadline_ms);
 // Errors: EPIPE at end of stream; EAGAIN; EPROTO malformed.
 Result<Received> receive_packet(int channel, int deadline_ms);
 
 // ---- Building and reading requests and replies -----------------------------------------------------------
 struct RequestPayload {
   uint32_t tag = 0, flags = 0;
-  uint64_t size_bytes = 0;            // kOutputWanted: room; else bytes.size()
+  uint64_t size_bytes = 0;  // kOutputWanted: room; else bytes.size()
   std::vector<std::byte> bytes;
 };
 struct Request {
@@ -40,7 +41,7 @@ struct Request {
   std::vector<std::byte> attr;
   std::vector<ObjectRef> refs;
   std::vector<RequestPayload> payloads;
-  std::vector<UniqueFd> fds;          // received only
+  std::vector<UniqueFd> fds;  // received only
   uint64_t serial = 0;
 
   [[nodiscard]] const RequestPayload* payload(uint32_t tag) const;
@@ -50,7 +51,7 @@ struct Reply {
   int64_t value = 0;
   ObjectKind object = ObjectKind::kNone;
   uint32_t object_id = 0;
-  UniqueFd fd;                        // the object's, or a region's
+  UniqueFd fd;  // the object's, or a region's
   std::vector<std::byte> output;
 };
 
@@ -63,7 +64,8 @@ Result<Reply> call(int channel, const Request& request, int deadline_ms);
 
 // The session's directory: $XDG_RUNTIME_DIR/bpftime/<session>, else /tmp/bpftime-<uid>/<session>; made with 0700
 // and checked to be the caller's own. Errors: EPERM somebody else's; others of mkdir.
-Result<std::string> session_directory(const std::string& runtime_dir, uint32_t uid, const std::string& session);
+Result<std::string> session_directory(const std::string& runtime_dir, uint32_t uid,
+                                      const std::string& session);
 // Errors: ENOENT or ECONNREFUSED when no broker listens there.
 Result<UniqueFd> connect_to(const std::string& socket_path);
 Result<UniqueFd> listen_at(const std::string& socket_path);

@@ -13,17 +13,19 @@ namespace bpftime {
 enum HitEnd : uint32_t {
   kHitNormal = 0,
   kHitOutOfFuel = 1,  // the budget (DESIGN D5) was used up
-  kHitFault = 2,      // a fault with the instruction pointer in program code (set by the agent's handler)
+  kHitFault =
+      2,  // a fault with the instruction pointer in program code (set by the agent's handler)
 };
 
 // The part of a hit that engines know. The runtime's own ProbeHit derives from it; helpers cast.
 // Lives on the stack of the thread that runs the program; never shared.
 struct Hit {
   const uint64_t* slots;  // +0  this process's values for CompiledProgram::slots
-  int64_t fuel;           // +8  counted down by one at each back edge and callback iteration, where counted
-  uint32_t ended;         // +16 HitEnd
-  uint32_t reserved;      // +20
-  uint64_t program_rsp;   // +24 rsp that the engine's prologue saved, for leaving from anywhere (fault, fuel)
+  int64_t fuel;  // +8  counted down by one at each back edge and callback iteration, where counted
+  uint32_t ended;     // +16 HitEnd
+  uint32_t reserved;  // +20
+  uint64_t
+      program_rsp;  // +24 rsp that the engine's prologue saved, for leaving from anywhere (fault, fuel)
 };
 static_assert(sizeof(Hit) == 32 && offsetof(Hit, slots) == 0 && offsetof(Hit, fuel) == 8 &&
               offsetof(Hit, ended) == 16 && offsetof(Hit, program_rsp) == 24);

@@ -345,7 +345,8 @@ TEST(ProcessStatus, TellsHowAThreadIsNumberedInItsPidNamespace) {
   ASSERT_EQ(pipe2(pipes, O_CLOEXEC), 0);
   const pid_t child = fork();
   if (child == 0) {
-    const pid_t inner = unshare(CLONE_NEWPID | (geteuid() == 0 ? 0 : CLONE_NEWUSER)) == 0 ? fork() : -1;
+    const pid_t inner =
+        unshare(CLONE_NEWPID | (geteuid() == 0 ? 0 : CLONE_NEWUSER)) == 0 ? fork() : -1;
     if (inner == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       for (;;) {

@@ -11,13 +11,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define CHECK(is, want)                                                                         \
-  do {                                                                                          \
-    long is_ = (long)(is), want_ = (long)(want);                                                \
-    if (is_ != want_) {                                                                         \
-      printf("FAILED %s:%d: %s is %ld, want %ld\n", __FILE__, __LINE__, #is, is_, want_);       \
-      exit(1);                                                                                  \
-    }                                                                                           \
+#define CHECK(is, want)                                                                   \
+  do {                                                                                    \
+    long is_ = (long)(is), want_ = (long)(want);                                          \
+    if (is_ != want_) {                                                                   \
+      printf("FAILED %s:%d: %s is %ld, want %ld\n", __FILE__, __LINE__, #is, is_, want_); \
+      exit(1);                                                                            \
+    }                                                                                     \
   } while (0)
 
 /* 0 or a positive value, or -errno. */
@@ -26,7 +26,8 @@ static long bpf(int command, union bpf_attr* attr) {
   return result < 0 ? -errno : result;
 }
 
-static int map_create(uint32_t type, uint32_t key, uint32_t value, uint32_t entries, uint32_t flags) {
+static int map_create(uint32_t type, uint32_t key, uint32_t value, uint32_t entries,
+                      uint32_t flags) {
   union bpf_attr attr;
   memset(&attr, 0, sizeof attr);
   attr.map_type = type;
@@ -52,7 +53,9 @@ static inline int update(int fd, const void* key, const void* value, uint64_t fl
 static inline int lookup(int fd, const void* key, void* value) {
   return element(BPF_MAP_LOOKUP_ELEM, fd, key, value, 0);
 }
-static inline int erase(int fd, const void* key) { return element(BPF_MAP_DELETE_ELEM, fd, key, NULL, 0); }
+static inline int erase(int fd, const void* key) {
+  return element(BPF_MAP_DELETE_ELEM, fd, key, NULL, 0);
+}
 static inline int next_key(int fd, const void* key, void* next) {
   return element(BPF_MAP_GET_NEXT_KEY, fd, key, next, 0);
 }

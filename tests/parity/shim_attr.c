@@ -77,7 +77,7 @@ static void programs(void) {
   attr.prog_type = BPF_PROG_TYPE_KPROBE;
   attr.insns = (uintptr_t)insns;
   attr.insn_cnt = 2;
-  attr.license = (uintptr_t) "GPL";
+  attr.license = (uintptr_t)"GPL";
   static const unsigned kSizes[] = {48, 64, 116, 120, 128, 144};
   for (size_t i = 0; i < sizeof(kSizes) / sizeof(kSizes[0]); i++) {
     char name[64];
@@ -94,7 +94,7 @@ static void programs(void) {
   attr.insns = (uintptr_t)insns;
   attr.license = 0;
   IS_ERROR("license_null", EFAULT, sys_bpf(BPF_PROG_LOAD, &attr, 128));
-  attr.license = (uintptr_t) "GPL";
+  attr.license = (uintptr_t)"GPL";
   char log[4096];
   attr.log_buf = (uintptr_t)log;
   attr.log_size = sizeof(log);

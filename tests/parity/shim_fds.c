@@ -43,7 +43,8 @@ static void numbers(void) {
   const int copy = dup(a);
   IS_TRUE("dup", map_lookup(copy, &key, &value) == 0 && value == 1);
   IS_TRUE("dup2", dup2(b, copy) == copy && map_lookup(copy, &key, &value) == 0 && value == 2);
-  IS_TRUE("dup3", dup3(a, copy, O_CLOEXEC) == copy && map_lookup(copy, &key, &value) == 0 && value == 1);
+  IS_TRUE("dup3",
+          dup3(a, copy, O_CLOEXEC) == copy && map_lookup(copy, &key, &value) == 0 && value == 1);
   const int high = fcntl(b, F_DUPFD, 100);
   IS_TRUE("fcntl_dupfd", high >= 100 && map_lookup(high, &key, &value) == 0 && value == 2);
   close(a);
@@ -121,7 +122,8 @@ static int receive_fd(int from) {
     char room[CMSG_SPACE(sizeof(int))];
   } control;
   struct iovec iov = {&byte, 1};
-  struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+  struct msghdr m = {
+      .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
   int fd = -1;
   if (recvmsg(from, &m, MSG_CMSG_CLOEXEC) == 1 && CMSG_FIRSTHDR(&m) != NULL) {
     memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(fd));
@@ -136,7 +138,8 @@ static void send_fd(int to, int fd) {
   } control;
   memset(&control, 0, sizeof(control));
   struct iovec iov = {&byte, 1};
-  struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+  struct msghdr m = {
+      .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
   struct cmsghdr* c = CMSG_FIRSTHDR(&m);
   c->cmsg_level = SOL_SOCKET;
   c->cmsg_type = SCM_RIGHTS;
@@ -178,7 +181,8 @@ static void other_processes(void) {
   const int passed = receive_fd(pair[0]);
   waitpid(child, &status, 0);
   value = 0;
-  IS_TRUE("passed_fd_outlives_its_maker", status == 0 && map_lookup(passed, &key, &value) == 0 && value == 7);
+  IS_TRUE("passed_fd_outlives_its_maker",
+          status == 0 && map_lookup(passed, &key, &value) == 0 && value == 7);
   const uint32_t id = id_of(passed);
   close(passed);
   close(pair[0]);

@@ -70,7 +70,8 @@ static void mapping(void) {
   IS_ERROR("no_length", EINVAL, map_at(map, 0, PROT_READ, MAP_SHARED, 0));
   IS_ERROR("offset_within_a_page", EINVAL, map_at(map, 4096, PROT_READ, MAP_SHARED, 8));
   void* reserved = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  IS_TRUE("fixed", mmap(reserved, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, map, 0) == reserved &&
+  IS_TRUE("fixed", mmap(reserved, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, map, 0) ==
+                           reserved &&
                        (((volatile uint64_t*)reserved)[4] & 0xff) == 78);
   close(map);
   IS_TRUE("outlives_the_fd", (((volatile uint64_t*)reserved)[4] & 0xff) == 78);
@@ -90,11 +91,14 @@ static void mapping(void) {
 static void rodata(void) {
   uint32_t key = 0;
   char value[5000] = "constant";
-  const int map = map_create(BPF_MAP_TYPE_ARRAY, 4, sizeof(value), 1, BPF_F_MMAPABLE | BPF_F_RDONLY_PROG, ".rodata");
+  const int map = map_create(BPF_MAP_TYPE_ARRAY, 4, sizeof(value), 1,
+                             BPF_F_MMAPABLE | BPF_F_RDONLY_PROG, ".rodata");
   map_update(map, &key, value);
-  IS_ERROR("rodata_writable_mapping", EACCES, map_at(map, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, 0));
+  IS_ERROR("rodata_writable_mapping", EACCES,
+           map_at(map, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, 0));
   IS_OK("rodata_freeze", freeze(map));
-  IS_ERROR("rodata_writable_mapping_frozen", EPERM, map_at(map, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, 0));
+  IS_ERROR("rodata_writable_mapping_frozen", EPERM,
+           map_at(map, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, 0));
   char* bytes = mmap(NULL, 8192, PROT_READ, MAP_SHARED, map, 0);
   IS_TRUE("rodata_mapping", bytes != MAP_FAILED && strcmp(bytes, "constant") == 0);
   IS_ERROR("rodata_stays_read_only", EACCES, mprotect(bytes, 8192, PROT_READ | PROT_WRITE));

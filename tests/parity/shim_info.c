@@ -34,8 +34,9 @@ static void maps(void) {
   uint32_t bytes = sizeof(info);
   IS_OK("map_info", info_of(map, &info, &bytes));
   IS_TRUE("map_info_length", bytes <= sizeof(info) && bytes >= 80);
-  IS_TRUE("map_info_shape", info.type == BPF_MAP_TYPE_HASH && info.key_size == 4 && info.value_size == 24 &&
-                                info.max_entries == 100 && info.map_flags == 0);
+  IS_TRUE("map_info_shape", info.type == BPF_MAP_TYPE_HASH && info.key_size == 4 &&
+                                info.value_size == 24 && info.max_entries == 100 &&
+                                info.map_flags == 0);
   IS_TRUE("map_info_name", strcmp(info.name, "info_map") == 0);
   IS_TRUE("map_info_id", info.id != 0 && walk_finds(BPF_MAP_GET_NEXT_ID, info.id));
   struct bpf_map_info part;
@@ -43,7 +44,8 @@ static void maps(void) {
   bytes = 16;
   memset(&part, 0, 16);
   IS_OK("map_info_short", info_of(map, &part, &bytes));
-  IS_TRUE("map_info_short_is_cut", bytes == 16 && part.value_size == 24 && *((uint8_t*)&part + 20) == 0xee);
+  IS_TRUE("map_info_short_is_cut",
+          bytes == 16 && part.value_size == 24 && *((uint8_t*)&part + 20) == 0xee);
   char large[512];
   memset(large, 0, sizeof(large));
   bytes = sizeof(large);
@@ -66,14 +68,15 @@ static void programs(void) {
   attr.prog_type = BPF_PROG_TYPE_KPROBE;
   attr.insns = (uintptr_t)insns;
   attr.insn_cnt = 2;
-  attr.license = (uintptr_t) "GPL";
+  attr.license = (uintptr_t)"GPL";
   strcpy(attr.prog_name, "info_prog");
   const int prog = (int)IS_OK("prog", sys_bpf(BPF_PROG_LOAD, &attr, 128));
   struct bpf_prog_info info;
   memset(&info, 0, sizeof(info));
   uint32_t bytes = sizeof(info);
   IS_OK("prog_info", info_of(prog, &info, &bytes));
-  IS_TRUE("prog_info_fields", info.type == BPF_PROG_TYPE_KPROBE && strcmp(info.name, "info_prog") == 0 && info.id != 0);
+  IS_TRUE("prog_info_fields",
+          info.type == BPF_PROG_TYPE_KPROBE && strcmp(info.name, "info_prog") == 0 && info.id != 0);
   IS_TRUE("prog_walk", walk_finds(BPF_PROG_GET_NEXT_ID, info.id));
   memset(&attr, 0, sizeof(attr));
   attr.prog_id = info.id;

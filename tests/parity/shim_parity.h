@@ -35,18 +35,18 @@ static inline void check(bool good, const char* name, long got, int error) {
   fflush(stdout);
 }
 // call: an expression with bpf(2)'s kind of result.
-#define IS_OK(name, call)                           \
-  ({                                                \
-    errno = 0;                                      \
-    const long result_ = (long)(call);              \
-    check(result_ >= 0, name, result_, errno);      \
-    result_;                                        \
+#define IS_OK(name, call)                      \
+  ({                                           \
+    errno = 0;                                 \
+    const long result_ = (long)(call);         \
+    check(result_ >= 0, name, result_, errno); \
+    result_;                                   \
   })
-#define IS_ERROR(name, code, call)                                       \
-  do {                                                                   \
-    errno = 0;                                                           \
-    const long result_ = (long)(call);                                   \
-    check(result_ == -1 && errno == (code), name, result_, errno);       \
+#define IS_ERROR(name, code, call)                                 \
+  do {                                                             \
+    errno = 0;                                                     \
+    const long result_ = (long)(call);                             \
+    check(result_ == -1 && errno == (code), name, result_, errno); \
   } while (0)
 #define IS_TRUE(name, condition) check((condition), name, 0, errno)
 
@@ -101,7 +101,8 @@ static inline long map_update(int map, const void* key, const void* value) {
 #define STORE(d, s, o) INSN(BPF_STX | BPF_MEM | BPF_DW, d, s, o, 0)
 #define LOAD(d, s, o) INSN(BPF_LDX | BPF_MEM | BPF_DW, d, s, o, 0)
 #define ATOMIC_ADD(d, s, o) INSN(BPF_STX | 0xc0 | BPF_DW, d, s, o, BPF_ADD)  // 0xc0: BPF_ATOMIC
-#define LOAD_MAP(d, fd) INSN(BPF_LD | BPF_IMM | BPF_DW, d, BPF_PSEUDO_MAP_FD, 0, fd), INSN(0, 0, 0, 0, 0)
+#define LOAD_MAP(d, fd) \
+  INSN(BPF_LD | BPF_IMM | BPF_DW, d, BPF_PSEUDO_MAP_FD, 0, fd), INSN(0, 0, 0, 0, 0)
 #define LOAD_VALUE(d, fd, o) \
   INSN(BPF_LD | BPF_IMM | BPF_DW, d, BPF_PSEUDO_MAP_VALUE, 0, fd), INSN(0, 0, 0, 0, o)
 
@@ -112,7 +113,7 @@ static inline int prog_load_log(unsigned type, const struct bpf_insn* insns, siz
   attr.prog_type = type;
   attr.insns = (uintptr_t)insns;
   attr.insn_cnt = (unsigned)count;
-  attr.license = (uintptr_t) "GPL";
+  attr.license = (uintptr_t)"GPL";
   if (log != NULL) {
     attr.log_level = 1;
     attr.log_buf = (uintptr_t)log;

@@ -8,8 +8,8 @@ struct btf_blob {
   uint32_t header_bytes, type_offset, type_bytes, string_offset, string_bytes;
   uint8_t data[256];
 };
-static size_t make_btf(struct btf_blob* blob, const uint32_t* types, size_t type_bytes, const char* strings,
-                       size_t string_bytes) {
+static size_t make_btf(struct btf_blob* blob, const uint32_t* types, size_t type_bytes,
+                       const char* strings, size_t string_bytes) {
   memset(blob, 0, sizeof(*blob));
   blob->magic = 0xeb9f;
   blob->version = 1;
@@ -28,24 +28,28 @@ static long load_btf(const void* bytes, size_t size) {
   attr.btf_size = (unsigned)size;
   return sys_bpf(BPF_BTF_LOAD, &attr, 28);
 }
-#define KIND(kind, flag, count) ((uint32_t)(flag) << 31 | (uint32_t)(kind) << 24 | (uint32_t)(count))
+#define KIND(kind, flag, count) \
+  ((uint32_t)(flag) << 31 | (uint32_t)(kind) << 24 | (uint32_t)(count))
 #define INT(name, bytes) (name), KIND(1, 0, 0), (bytes), 0x01000000 | (bytes) * 8
-#define BTF_CASE(title, strings, ...)                                                       \
-  do {                                                                                      \
-    const uint32_t types[] = {__VA_ARGS__};                                                 \
-    struct btf_blob blob;                                                                   \
-    close((int)IS_OK(title, load_btf(&blob, make_btf(&blob, types, sizeof(types), strings, \
-                                                     sizeof(strings)))));                   \
+#define BTF_CASE(title, strings, ...)                                                              \
+  do {                                                                                             \
+    const uint32_t types[] = {__VA_ARGS__};                                                        \
+    struct btf_blob blob;                                                                          \
+    close((int)IS_OK(                                                                              \
+        title, load_btf(&blob, make_btf(&blob, types, sizeof(types), strings, sizeof(strings))))); \
   } while (0)
 
 static void btf(void) {
   static const char kStrings[] = "\0int\0x\0a\0tag";  // int 1, x 5, a 7, tag 9
   BTF_CASE("btf_int", kStrings, INT(1, 4));
   BTF_CASE("btf_func", kStrings, INT(1, 4), 0, KIND(13, 0, 1), 1, 7, 1, 5, KIND(12, 0, 0), 2);
-  BTF_CASE("btf_func_global", kStrings, INT(1, 4), 0, KIND(13, 0, 1), 1, 7, 1, 5, KIND(12, 0, 1), 2);
-  BTF_CASE("btf_datasec", kStrings, INT(1, 4), 5, KIND(14, 0, 0), 1, 0, 7, KIND(15, 0, 1), 4, 2, 0, 4);
+  BTF_CASE("btf_func_global", kStrings, INT(1, 4), 0, KIND(13, 0, 1), 1, 7, 1, 5, KIND(12, 0, 1),
+           2);
+  BTF_CASE("btf_datasec", kStrings, INT(1, 4), 5, KIND(14, 0, 0), 1, 0, 7, KIND(15, 0, 1), 4, 2, 0,
+           4);
   BTF_CASE("btf_float", kStrings, 1, KIND(16, 0, 0), 4);
-  BTF_CASE("btf_decl_tag", kStrings, INT(1, 4), 5, KIND(14, 0, 0), 1, 1, 9, KIND(17, 0, 0), 2, 0xffffffff);
+  BTF_CASE("btf_decl_tag", kStrings, INT(1, 4), 5, KIND(14, 0, 0), 1, 1, 9, KIND(17, 0, 0), 2,
+           0xffffffff);
   BTF_CASE("btf_type_tag", kStrings, INT(1, 4), 9, KIND(18, 0, 0), 1, 0, KIND(2, 0, 0), 2);
   BTF_CASE("btf_enum64", kStrings, 7, KIND(19, 0, 1), 8, 5, 0, 0);
 
@@ -68,17 +72,21 @@ int main(void) {
 
   IS_OK("mmapable_array", map_create(BPF_MAP_TYPE_ARRAY, 4, 4, 1, BPF_F_MMAPABLE, "libbpf_mmap"));
 
-  const int global = (int)IS_OK("libbpf_global", map_create(BPF_MAP_TYPE_ARRAY, 4, 32, 1, 0, "libbpf_global"));
-  const struct bpf_insn value[] = {LOAD_VALUE(1, global, 16), STORE_IMM(1, 0, 42), MOV_IMM(0, 0), EXIT()};
+  const int global =
+      (int)IS_OK("libbpf_global", map_create(BPF_MAP_TYPE_ARRAY, 4, 32, 1, 0, "libbpf_global"));
+  const struct bpf_insn value[] = {LOAD_VALUE(1, global, 16), STORE_IMM(1, 0, 42), MOV_IMM(0, 0),
+                                   EXIT()};
   IS_OK("global_data", PROG_LOAD(BPF_PROG_TYPE_SOCKET_FILTER, value));
   char log[4096] = "";
-  const struct bpf_insn beyond[] = {LOAD_VALUE(1, global, 1 << 30), STORE_IMM(1, 0, 42), MOV_IMM(0, 0), EXIT()};
+  const struct bpf_insn beyond[] = {LOAD_VALUE(1, global, 1 << 30), STORE_IMM(1, 0, 42),
+                                    MOV_IMM(0, 0), EXIT()};
   IS_ERROR("value_offset_out_of_range", EINVAL,
            prog_load_log(BPF_PROG_TYPE_SOCKET_FILTER, beyond, 5, 128, log, sizeof(log)));
   IS_TRUE("value_offset_log", strstr(log, "invalid access to map value pointer") != NULL ||
                                   strstr(log, "direct value offset of") != NULL);
 
-  const struct bpf_insn probe_read[] = {MOV_REG(1, 10), ADD_IMM(1, -8), MOV_IMM(2, 8), MOV_IMM(3, 0), CALL(113), EXIT()};
+  const struct bpf_insn probe_read[] = {MOV_REG(1, 10), ADD_IMM(1, -8), MOV_IMM(2, 8),
+                                        MOV_IMM(3, 0),  CALL(113),      EXIT()};
   IS_OK("probe_read_kernel", PROG_LOAD(BPF_PROG_TYPE_TRACEPOINT, probe_read));
 
   const int bound = map_create(BPF_MAP_TYPE_ARRAY, 4, 32, 1, 0, "libbpf_det_bind");
@@ -111,8 +119,10 @@ int main(void) {
   IS_OK("attach_cookie", PROG_LOAD(BPF_PROG_TYPE_TRACEPOINT, cookie));
   const struct bpf_insn unknown[] = {CALL(0x7fff), EXIT()};
   log[0] = '\0';
-  IS_ERROR("unknown_helper", EINVAL, prog_load_log(BPF_PROG_TYPE_KPROBE, unknown, 2, 128, log, sizeof(log)));
-  IS_TRUE("unknown_helper_log", strstr(log, "invalid func ") != NULL || strstr(log, "unknown func ") != NULL);
+  IS_ERROR("unknown_helper", EINVAL,
+           prog_load_log(BPF_PROG_TYPE_KPROBE, unknown, 2, 128, log, sizeof(log)));
+  IS_TRUE("unknown_helper_log",
+          strstr(log, "invalid func ") != NULL || strstr(log, "unknown func ") != NULL);
   const struct bpf_insn dead[] = {MOV_IMM(0, 0), EXIT(), CALL(2001000000), EXIT()};
   const int dead_code = PROG_LOAD(BPF_PROG_TYPE_KPROBE, dead);
   IS_TRUE("unreachable_code_is_judged", dead_code >= 0 || errno == EINVAL);

@@ -208,7 +208,8 @@ static void errors(int prog) {
   attr.type = uprobe_type();
   attr.config1 = (uintptr_t)path;
   attr.config2 = offset;
-  const int oldest = (int)IS_OK("attr_size_72", (attr.size = 72, syscall(SYS_perf_event_open, &attr, -1, 0, -1, 0)));
+  const int oldest = (int)IS_OK(
+      "attr_size_72", (attr.size = 72, syscall(SYS_perf_event_open, &attr, -1, 0, -1, 0)));
   IS_TRUE("no_close_on_exec", (fcntl(oldest, F_GETFD) & FD_CLOEXEC) == 0);
   close(oldest);
 }

@@ -5,5 +5,5 @@ u64 program(const u8* memory, u64 size) {
     NO_UNROLL for (u32 i = 0; i < 512; i++) sum += ((const u16*)memory)[i];
     sum = (sum & 0xffff) + (sum >> 16);
   }
-  return (u16)~((sum & 0xffff) + (sum >> 16));
+  return (u16) ~((sum & 0xffff) + (sum >> 16));
 }

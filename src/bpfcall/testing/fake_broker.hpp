@@ -144,7 +144,8 @@ class FakeBroker {
         give(&reply, ObjectKind::kPerf);
         break;
       case MessageKind::kPerfIoctl:
-        reply.value = identity(request, request.refs.empty() ? -1 : request.refs[0].fd) == 0 ? -ENOTTY : 0;
+        reply.value =
+            identity(request, request.refs.empty() ? -1 : request.refs[0].fd) == 0 ? -ENOTTY : 0;
         break;
       case MessageKind::kMapRegion: {
         Map* map = request.refs.empty() ? nullptr : find(request.refs[0]);
@@ -220,8 +221,8 @@ class FakeBroker {
     switch (request.command) {
       case BPF_MAP_CREATE: {
         Map map;
-        map.spec = MapSpec{attr.map_type,    attr.map_flags, attr.key_size, attr.value_size,
-                           attr.max_entries, 1,              0};
+        map.spec = MapSpec{
+            attr.map_type, attr.map_flags, attr.key_size, attr.value_size, attr.max_entries, 1, 0};
         const auto bytes = region_bytes(map.spec);
         if (!bytes) {
           reply->value = -bytes.error().code;
@@ -230,8 +231,8 @@ class FakeBroker {
         map.bytes = *bytes;
         map.region.reset(::memfd_create("bpftime-map", MFD_CLOEXEC));
         (void)!::ftruncate(map.region.get(), static_cast<off_t>(map.bytes));
-        void* base = ::mmap(nullptr, map.bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
-                            map.region.get(), 0);
+        void* base =
+            ::mmap(nullptr, map.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, map.region.get(), 0);
         (void)format_region(static_cast<std::byte*>(base), map.bytes, map.spec, 1);
         ::munmap(base, map.bytes);
         map.id = ++next_id_;

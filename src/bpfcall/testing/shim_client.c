@@ -27,12 +27,12 @@ static int failed_at(int line, const char* what) {
   fprintf(stderr, "line %d: %s (errno %d)\n", line, what, errno);
   return 1;
 }
-#define EXPECT(condition)                    \
-  do {                                       \
-    errno = 0;                               \
-    if (!(condition)) {                      \
+#define EXPECT(condition)                     \
+  do {                                        \
+    errno = 0;                                \
+    if (!(condition)) {                       \
       return failed_at(__LINE__, #condition); \
-    }                                        \
+    }                                         \
   } while (0)
 #define EXPECT_ERROR(call, code) EXPECT((call) == -1 && errno == (code))
 
@@ -109,7 +109,8 @@ static int bad_pointers(void) {
   EXPECT(element(BPF_MAP_LOOKUP_ELEM, map, &key, page + 4088, 0) == 0);
   EXPECT_ERROR(element(BPF_MAP_LOOKUP_ELEM, map, &key, page + 4089, 0), EFAULT);
   // An attr at the end of a page, with less than a whole union bpf_attr behind it.
-  union bpf_attr attr = {.map_fd = (unsigned)map, .key = (uintptr_t)&key, .value = (uintptr_t)&value};
+  union bpf_attr attr = {
+      .map_fd = (unsigned)map, .key = (uintptr_t)&key, .value = (uintptr_t)&value};
   memcpy(page + 4096 - 32, &attr, 32);
   EXPECT(bpf(BPF_MAP_LOOKUP_ELEM, (void*)(page + 4096 - 32), 32) == 0);
   EXPECT_ERROR(bpf(BPF_MAP_LOOKUP_ELEM, (void*)(page + 4096 - 32), 33), EFAULT);
@@ -121,7 +122,8 @@ static int tails(void) {
   uint32_t key = 1;
   uint64_t value = 11;
   char room[8192] = {0};
-  union bpf_attr attr = {.map_fd = (unsigned)map, .key = (uintptr_t)&key, .value = (uintptr_t)&value};
+  union bpf_attr attr = {
+      .map_fd = (unsigned)map, .key = (uintptr_t)&key, .value = (uintptr_t)&value};
   memcpy(room, &attr, sizeof(attr));
   EXPECT(bpf(BPF_MAP_LOOKUP_ELEM, (void*)room, 4096) == 0);
   EXPECT_ERROR(bpf(BPF_MAP_LOOKUP_ELEM, (void*)room, 4097), E2BIG);
@@ -240,7 +242,7 @@ static int programs(void) {
   union bpf_attr attr = {.prog_type = BPF_PROG_TYPE_KPROBE,
                          .insns = (uintptr_t)insns,
                          .insn_cnt = 4,
-                         .license = (uintptr_t) "GPL",
+                         .license = (uintptr_t)"GPL",
                          .log_level = 1,
                          .log_size = sizeof(log),
                          .log_buf = (uintptr_t)log};
@@ -264,7 +266,8 @@ static int programs(void) {
 
   struct bpf_map_info info;
   memset(&info, 0, sizeof(info));
-  attr = (union bpf_attr){.info = {.bpf_fd = (unsigned)map, .info_len = sizeof(info), .info = (uintptr_t)&info}};
+  attr = (union bpf_attr){
+      .info = {.bpf_fd = (unsigned)map, .info_len = sizeof(info), .info = (uintptr_t)&info}};
   EXPECT(bpf(BPF_OBJ_GET_INFO_BY_FD, &attr, 16) == 0);
   EXPECT(info.max_entries == 4 && info.value_size == 8 && attr.info.info_len == sizeof(info));
   attr.info.info_len = 12;
@@ -273,7 +276,8 @@ static int programs(void) {
   EXPECT(bpf(BPF_MAP_GET_NEXT_ID, &attr, 12) == 0 && attr.next_id == 1);
   memset(&attr, 0, sizeof(attr));
   attr.test.prog_fd = (unsigned)prog;
-  EXPECT(bpf(BPF_PROG_TEST_RUN, &attr, 80) == 0 && attr.test.retval == 42 && attr.test.duration == 7);
+  EXPECT(bpf(BPF_PROG_TEST_RUN, &attr, 80) == 0 && attr.test.retval == 42 &&
+         attr.test.duration == 7);
   memset(&attr, 0, sizeof(attr));
   attr.link_create.prog_fd = (unsigned)prog;
   attr.link_create.target_fd = (unsigned)-1;
@@ -281,16 +285,17 @@ static int programs(void) {
   EXPECT_ERROR(bpf(BPF_LINK_CREATE, &attr, 48), EBADF);
   EXPECT_ERROR(bpf(0x7777, &attr, 48), EINVAL);
 
-  struct perf_event_attr event = {.type = 8, .size = sizeof(event), .config1 = (uintptr_t) "/proc/self/exe", .config2 = 64};
+  struct perf_event_attr event = {
+      .type = 8, .size = sizeof(event), .config1 = (uintptr_t)"/proc/self/exe", .config2 = 64};
   int perf = (int)syscall(SYS_perf_event_open, &event, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
   EXPECT(perf >= 0 && (fcntl(perf, F_GETFD) & FD_CLOEXEC) != 0);
   int open_over_exec = (int)syscall(SYS_perf_event_open, &event, -1, 0, -1, 0);
   EXPECT(open_over_exec >= 0 && (fcntl(open_over_exec, F_GETFD) & FD_CLOEXEC) == 0);
   EXPECT(ioctl(perf, PERF_EVENT_IOC_SET_BPF, prog) == 0);
   EXPECT(ioctl(perf, PERF_EVENT_IOC_ENABLE, 0) == 0);
-  event.config1 = (uintptr_t) "/nonexistent/file";
+  event.config1 = (uintptr_t)"/nonexistent/file";
   EXPECT_ERROR(syscall(SYS_perf_event_open, &event, 0, -1, -1, 0), ENOENT);
-  event.config1 = (uintptr_t) "/tmp";
+  event.config1 = (uintptr_t)"/tmp";
   EXPECT_ERROR(syscall(SYS_perf_event_open, &event, 0, -1, -1, 0), EINVAL);
   event.config1 = 1;
   EXPECT_ERROR(syscall(SYS_perf_event_open, &event, 0, -1, -1, 0), EFAULT);
@@ -340,7 +345,8 @@ static void* churn(void* arg) {
     uint64_t value = ++seed, read = 0;
     if (map < 0 || element(BPF_MAP_UPDATE_ELEM, map, &key, &value, 0) != 0 ||
         element(BPF_MAP_LOOKUP_ELEM, map, &key, &read, 0) != 0 || read != value) {
-      fprintf(stderr, "churn: map %d, %lu for %lu, errno %d\n", map, (unsigned long)read, (unsigned long)value, errno);
+      fprintf(stderr, "churn: map %d, %lu for %lu, errno %d\n", map, (unsigned long)read,
+              (unsigned long)value, errno);
       g_wrong = 1;
     }
     close(map);
@@ -455,10 +461,12 @@ int main(int argc, char** argv) {
   static const struct {
     const char* name;
     int (*run)(void);
-  } kCases[] = {{"elements", elements}, {"bad_pointers", bad_pointers}, {"tails", tails},
-                {"numbers", numbers},   {"frozen", frozen},             {"mapped", mapped},
-                {"programs", programs}, {"forked", forked},             {"threads", threads},
-                {"files", files},       {"speed", speed},               {"inert", inert}};
+  } kCases[] = {{"elements", elements}, {"bad_pointers", bad_pointers},
+                {"tails", tails},       {"numbers", numbers},
+                {"frozen", frozen},     {"mapped", mapped},
+                {"programs", programs}, {"forked", forked},
+                {"threads", threads},   {"files", files},
+                {"speed", speed},       {"inert", inert}};
   for (size_t i = 0; argc == 2 && i < sizeof(kCases) / sizeof(kCases[0]); i++) {
     if (strcmp(argv[1], kCases[i].name) == 0) {
       return kCases[i].run();

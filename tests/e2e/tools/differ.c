@@ -8,7 +8,9 @@
 
 #include "raw_loader.h"
 
-static void say(const char* name, long result) { printf("%s %ld\n", name, result < 0 ? -errno : result); }
+static void say(const char* name, long result) {
+  printf("%s %ld\n", name, result < 0 ? -errno : result);
+}
 
 __attribute__((noinline, noclone)) int probed_here(int a) {
   volatile int one = 1;
@@ -20,8 +22,8 @@ static unsigned long offset_of_probed(char* path) {
   char line[4352];
   unsigned long begin, end, offset, found = 0;
   while (maps != NULL && fgets(line, sizeof(line), maps) != NULL) {
-    if (sscanf(line, "%lx-%lx %*s %lx", &begin, &end, &offset) == 3 && (unsigned long)probed_here >= begin &&
-        (unsigned long)probed_here < end) {
+    if (sscanf(line, "%lx-%lx %*s %lx", &begin, &end, &offset) == 3 &&
+        (unsigned long)probed_here >= begin && (unsigned long)probed_here < end) {
       found = (unsigned long)probed_here - begin + offset;
       sscanf(line, "%*s %*s %*s %*s %*s %4095s", path);
     }
@@ -42,7 +44,8 @@ int main(void) {
   union bpf_attr attr;
 
   // A program run without a probe: a kprobe program cannot on the kernel; a socket filter can.
-  struct bpf_insn two[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 7}, {.code = BPF_JMP | BPF_EXIT}};
+  struct bpf_insn two[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 7},
+                           {.code = BPF_JMP | BPF_EXIT}};
   memset(&attr, 0, sizeof(attr));
   attr.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
   attr.insns = (unsigned long)two;
@@ -81,7 +84,10 @@ int main(void) {
   register long r10 __asm__("r10") = -1;
   register long r8 __asm__("r8") = 0;
   long direct = SYS_perf_event_open;
-  __asm__ volatile("syscall" : "+a"(direct) : "D"(&event_attr), "S"(0), "d"(-1L), "r"(r10), "r"(r8) : "rcx", "r11", "memory");
+  __asm__ volatile("syscall"
+                   : "+a"(direct)
+                   : "D"(&event_attr), "S"(0), "d"(-1L), "r"(r10), "r"(r8)
+                   : "rcx", "r11", "memory");
   say("software_event_is_the_kernels", direct < 0 ? -direct == libc_error : through_libc >= 0);
 
   // After DISABLE.

@@ -78,7 +78,8 @@ int main(int argc, char** argv) {
     count = kept;
   }
   int entry_map = make_map(), return_map = make_map();
-  int on_entry = load_program(entry_map, "every_entry"), on_return = load_program(return_map, "every_return");
+  int on_entry = load_program(entry_map, "every_entry"),
+      on_return = load_program(return_map, "every_return");
   if (entry_map < 0 || return_map < 0 || on_entry < 0 || on_return < 0) {
     fprintf(stderr, "every: %s\n", strerror(errno));
     return 1;

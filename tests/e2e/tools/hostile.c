@@ -95,7 +95,8 @@ static int scribble(const char* name) {
   while (maps != NULL && fgets(line, sizeof(line), maps) != NULL) {
     unsigned long begin = 0, end = 0;
     char prot[8] = "";
-    if (sscanf(line, "%lx-%lx %7s", &begin, &end, prot) != 3 || prot[1] != 'w' || strstr(line, name) == NULL) {
+    if (sscanf(line, "%lx-%lx %7s", &begin, &end, prot) != 3 || prot[1] != 'w' ||
+        strstr(line, name) == NULL) {
       continue;
     }
     // The whole arena is 64 MB of address space: what is in use lies in front of each of its parts.
@@ -154,9 +155,7 @@ static int garbage(int rounds) {
   return sent;
 }
 
-static void* in_thread(void* argument) {
-  return (void*)(intptr_t)calls((int)(intptr_t)argument);
-}
+static void* in_thread(void* argument) { return (void*)(intptr_t)calls((int)(intptr_t)argument); }
 
 int main(int argc, char** argv) {
   if (readlink("/proc/self/exe", self, sizeof(self) - 1) <= 0) {
@@ -187,10 +186,10 @@ int main(int argc, char** argv) {
     } else if (strncmp(line, "action", 6) == 0) {
       struct sigaction action;
       sigaction(SIGSEGV, NULL, &action);
-      printf("action is %s\n", action.sa_handler == SIG_DFL          ? "default"
-                               : action.sa_handler == SIG_IGN        ? "ignore"
-                               : action.sa_sigaction == on_fault     ? "ours"
-                                                                     : "foreign");
+      printf("action is %s\n", action.sa_handler == SIG_DFL      ? "default"
+                               : action.sa_handler == SIG_IGN    ? "ignore"
+                               : action.sa_sigaction == on_fault ? "ours"
+                                                                 : "foreign");
     } else if (strncmp(line, "fault", 5) == 0) {
       const int before = faults;
       if (sigsetjmp(back, 1) == 0) {
@@ -223,7 +222,8 @@ int main(int argc, char** argv) {
       action.sa_flags = SA_ONSTACK;
       calls_on_stack = n;
       sum_on_stack = -1;
-      const int failed = sigaltstack(&stack, NULL) != 0 || sigaction(SIGUSR1, &action, NULL) != 0 || raise(SIGUSR1) != 0;
+      const int failed = sigaltstack(&stack, NULL) != 0 || sigaction(SIGUSR1, &action, NULL) != 0 ||
+                         raise(SIGUSR1) != 0;
       printf("onstack %d sum %d\n", failed, sum_on_stack);
     } else if (sscanf(line, "jump %d", &n) == 1) {
       struct sigaction action;
@@ -268,7 +268,9 @@ int main(int argc, char** argv) {
       pthread_attr_setstacksize(&small, 65536);
       int made = 0;
       long sum = 0;
-      for (; made < n && pthread_create(&threads[made], &small, in_thread, (void*)(intptr_t)100) == 0; made++) {
+      for (;
+           made < n && pthread_create(&threads[made], &small, in_thread, (void*)(intptr_t)100) == 0;
+           made++) {
       }
       for (int i = 0; i < made; i++) {
         void* result = NULL;

@@ -16,7 +16,10 @@ static long sys_bpf(int command, union bpf_attr* attr, unsigned size) {
 // r0 = 0; map value += 1
 static inline int load_program(int map, const char* name) {
   struct bpf_insn code[] = {
-      {.code = BPF_LD | BPF_DW | BPF_IMM, .dst_reg = 1, .src_reg = BPF_PSEUDO_MAP_VALUE, .imm = map},
+      {.code = BPF_LD | BPF_DW | BPF_IMM,
+       .dst_reg = 1,
+       .src_reg = BPF_PSEUDO_MAP_VALUE,
+       .imm = map},
       {0},
       {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 2, .imm = 1},
       {.code = BPF_STX | BPF_DW | BPF_ATOMIC, .dst_reg = 1, .src_reg = 2, .imm = BPF_ADD},
@@ -74,11 +77,13 @@ static int attach(int program, const char* path, unsigned long offset, int pid, 
   attr.config = is_return;
   attr.config1 = (unsigned long)path;
   attr.config2 = offset;
-  int event = (int)syscall(SYS_perf_event_open, &attr, pid, pid > 0 ? -1 : 0, -1, PERF_FLAG_FD_CLOEXEC);
+  int event =
+      (int)syscall(SYS_perf_event_open, &attr, pid, pid > 0 ? -1 : 0, -1, PERF_FLAG_FD_CLOEXEC);
   if (event < 0) {
     return -1;
   }
-  if (ioctl(event, PERF_EVENT_IOC_SET_BPF, program) != 0 || ioctl(event, PERF_EVENT_IOC_ENABLE, 0) != 0) {
+  if (ioctl(event, PERF_EVENT_IOC_SET_BPF, program) != 0 ||
+      ioctl(event, PERF_EVENT_IOC_ENABLE, 0) != 0) {
     int saved = errno;
     close(event);
     errno = saved;

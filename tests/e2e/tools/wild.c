@@ -13,7 +13,8 @@ static struct bpf_insn code[kMax];
 static int count;
 
 static void put(int op, int dst, int src, int off, int imm) {
-  code[count++] = (struct bpf_insn){.code = op, .dst_reg = dst, .src_reg = src, .off = off, .imm = imm};
+  code[count++] =
+      (struct bpf_insn){.code = op, .dst_reg = dst, .src_reg = src, .off = off, .imm = imm};
 }
 static void put64(int dst, int src, unsigned long imm) {
   put(BPF_LD | BPF_DW | BPF_IMM, dst, src, 0, (int)imm);

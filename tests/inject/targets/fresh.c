@@ -11,7 +11,8 @@ int main(int argc, char** argv) {
   sigaction(SIGTRAP, 0, &action);
   printf("trap blocked %d ignored %d default %d args", sigismember(&mask, SIGTRAP),
          action.sa_handler == SIG_IGN, action.sa_handler == SIG_DFL);
-  for (int i = 1; i < argc; i++) printf(" %s", argv[i]);
+  for (int i = 1; i < argc; i++)
+    printf(" %s", argv[i]);
   printf("\n");
   return 7;
 }

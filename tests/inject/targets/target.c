@@ -51,7 +51,8 @@ static void* allocate(void* unused) {
     memset(blocks[i], (int)i, 1);
     counted++;
   }
-  for (int i = 0; i < 64; i++) free(blocks[i]);
+  for (int i = 0; i < 64; i++)
+    free(blocks[i]);
   return 0;
 }
 
@@ -95,7 +96,8 @@ static void* wait_some_way(void* kind) {
                          : "=a"(result)
                          : "D"(&futex_word), "S"(0L), "d"(0L), "r"(limit)
                          : "rcx", "r11", "memory");
-        if (result == -ETIMEDOUT) result = 0;
+        if (result == -ETIMEDOUT)
+          result = 0;
         break;
       }
       case 4: {
@@ -109,31 +111,36 @@ static void* wait_some_way(void* kind) {
         sigaddset(&set, SIGUSR2);
         struct timespec t = {0, 30000000};
         result = sigtimedwait(&set, 0, &t);
-        if (result == -1 && errno == EAGAIN) result = 0, errno = 77;
+        if (result == -1 && errno == EAGAIN)
+          result = 0, errno = 77;
         break;
       }
       case 6: {
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
         t.tv_nsec += 30000000;
-        if (t.tv_nsec >= 1000000000) t.tv_nsec -= 1000000000, t.tv_sec++;
+        if (t.tv_nsec >= 1000000000)
+          t.tv_nsec -= 1000000000, t.tv_sec++;
         result = clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, 0);
         break;
       }
       case 7: {  // SO_RCVTIMEO
         char c;
         result = recv(sock[0], &c, 1, 0);
-        if (result == -1 && errno == EAGAIN) result = 0, errno = 77;
+        if (result == -1 && errno == EAGAIN)
+          result = 0, errno = 77;
         break;
       }
     }
     __asm__ volatile("" : "+x"(before));
-    if (before != vectors) fail("vector register");
+    if (before != vectors)
+      fail("vector register");
     if (result != want || errno != 77) {
       printf("kind %ld result %ld ", (long)(intptr_t)kind, result);
       fail("wait");
     }
-    if (now_ms() + 3 < begun + (uint64_t)least) fail("early");
+    if (now_ms() + 3 < begun + (uint64_t)least)
+      fail("early");
     counted++;
   }
   close(ep);
@@ -143,7 +150,8 @@ static void* wait_some_way(void* kind) {
 static void on_signal(int signal, siginfo_t* info, void* context) {
   (void)signal;
   (void)context;
-  if (info->si_code != SI_QUEUE || info->si_value.sival_int != 4711) atomic_fetch_add(&errors, 1);
+  if (info->si_code != SI_QUEUE || info->si_value.sival_int != 4711)
+    atomic_fetch_add(&errors, 1);
   atomic_fetch_add(&signals, 1);
 }
 
@@ -169,15 +177,19 @@ static void wait_for_end(int busily) {
   char c;
   if (busily) {  // never waiting in a call
     fcntl(0, F_SETFL, O_NONBLOCK);
-    while (read(0, &c, 1) != 0) counted++;
+    while (read(0, &c, 1) != 0)
+      counted++;
     stop_all = 1;
     return;
   }
   for (;;) {
     ssize_t got = read(0, &c, 1);
-    if (got == 0) break;
-    if (got < 0 && errno != EINTR) break;
-    if (got < 0) fail("read EINTR");
+    if (got == 0)
+      break;
+    if (got < 0 && errno != EINTR)
+      break;
+    if (got < 0)
+      fail("read EINTR");
   }
   stop_all = 1;
 }
@@ -188,12 +200,16 @@ int main(int argc, char** argv) {
   pthread_t threads[1100];
   int count = 0;
   void* (*body)(void*) = 0;
-  if (pipe(fds) != 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, sock) != 0) return 2;
+  if (pipe(fds) != 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, sock) != 0)
+    return 2;
   struct timeval timeout = {0, 30000};
   setsockopt(sock[0], SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
-  if (strcmp(mode, "spin") == 0) body = spin;
-  if (strcmp(mode, "malloc") == 0 || strcmp(mode, "malloc-busy") == 0) body = allocate;
-  if (strcmp(mode, "churn") == 0) body = churn;
+  if (strcmp(mode, "spin") == 0)
+    body = spin;
+  if (strcmp(mode, "malloc") == 0 || strcmp(mode, "malloc-busy") == 0)
+    body = allocate;
+  if (strcmp(mode, "churn") == 0)
+    body = churn;
   if (strcmp(mode, "wait") == 0) {
     body = wait_some_way;
     n = 8;
@@ -202,7 +218,8 @@ int main(int argc, char** argv) {
     struct sigaction action = {0};
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_RESTART;
-    for (int s = SIGRTMIN; s <= SIGRTMAX; s++) sigaction(s, &action, 0);
+    for (int s = SIGRTMIN; s <= SIGRTMAX; s++)
+      sigaction(s, &action, 0);
     body = spin;
   }
   if (strcmp(mode, "dead-main") == 0) {
@@ -227,17 +244,20 @@ int main(int argc, char** argv) {
     printf("ready\n");
     fflush(stdout);
     struct pollfd p = {0, POLLIN, 0};
-    while (poll(&p, 1, -1) < 0) fail("poll");
+    while (poll(&p, 1, -1) < 0)
+      fail("poll");
     printf("errors %ld counted %ld signals %ld\n", errors, counted, signals);
     return errors != 0;
   }
   for (; body != 0 && count < n; count++) {
-    if (pthread_create(&threads[count], 0, body, (void*)(intptr_t)count) != 0) return 3;
+    if (pthread_create(&threads[count], 0, body, (void*)(intptr_t)count) != 0)
+      return 3;
   }
   printf("ready\n");
   fflush(stdout);
   wait_for_end(strstr(mode, "-busy") != 0);
-  for (int i = 0; i < count; i++) pthread_join(threads[i], 0);
+  for (int i = 0; i < count; i++)
+    pthread_join(threads[i], 0);
   printf("errors %ld counted %ld signals %ld\n", errors, counted, signals);
   return errors != 0;
 }

@@ -40,7 +40,8 @@ static void print_reads(const struct results* r) {
     // A user's address is ERANGE for the kernel's probe_read_kernel; here all memory is the user's (docs/parity.md).
     printf("read %d: %ld", i, i == 13 || i == 14 ? -(r->read[i] < 0) : r->read[i]);
     // What stands behind a string's NUL is nobody's business: the kernel copies whole words.
-    const bool is_string = (i >= 3 && i <= 9) || i == 11 || i == 14 || i == 16 || i == 18 || i == 20;
+    const bool is_string =
+        (i >= 3 && i <= 9) || i == 11 || i == 14 || i == 16 || i == 18 || i == 20;
     for (int n = 0; n < (is_string && r->read[i] > 0 ? r->read[i] : 16); n++) {
       printf(" %02x", (unsigned char)r->bytes[i][n]);
     }
@@ -81,15 +82,20 @@ static int print_trace(int pipe, int want) {
 
 int main(void) {
   const long page = sysconf(_SC_PAGESIZE);
-  char* pages = mmap(NULL, 6 * (size_t)page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  char* pages =
+      mmap(NULL, 6 * (size_t)page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   mprotect(pages + page, (size_t)page, PROT_NONE);
   mprotect(pages + 3 * page, (size_t)page, PROT_NONE);
   mprotect(pages + 4 * page, (size_t)page, PROT_NONE);
   memcpy(pages + page - 4, "abc", 4);
   memset(pages + 2 * page, 'x', (size_t)page);
   static const char text[] = "hello, world";
-  const struct addresses at = {.text = text, .empty = "", .nowhere = (char*)0x30000, .page_end = pages + page,
-                               .no_nul_end = pages + 3 * page, .no_access = pages + 4 * page};
+  const struct addresses at = {.text = text,
+                               .empty = "",
+                               .nowhere = (char*)0x30000,
+                               .page_end = pages + page,
+                               .no_nul_end = pages + 3 * page,
+                               .no_access = pages + 4 * page};
   int pipe = open("/sys/kernel/tracing/trace_pipe", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
   if (pipe < 0) {
     pipe = open("/sys/kernel/debug/tracing/trace_pipe", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -106,12 +112,14 @@ int main(void) {
     printf("load: %s\n", strerror(errno));
     return 1;
   }
-  LIBBPF_OPTS(bpf_uprobe_opts, entry, .func_name = "probed_by_helpers", .bpf_cookie = 0xfeedface12345678);
-  LIBBPF_OPTS(bpf_uprobe_opts, at_return, .func_name = "probed_by_helpers", .retprobe = true, .bpf_cookie = 99);
-  skeleton->links.on_entry =
-      bpf_program__attach_uprobe_opts(skeleton->progs.on_entry, getpid(), "/proc/self/exe", 0, &entry);
-  skeleton->links.on_return =
-      bpf_program__attach_uprobe_opts(skeleton->progs.on_return, getpid(), "/proc/self/exe", 0, &at_return);
+  LIBBPF_OPTS(bpf_uprobe_opts, entry, .func_name = "probed_by_helpers",
+              .bpf_cookie = 0xfeedface12345678);
+  LIBBPF_OPTS(bpf_uprobe_opts, at_return, .func_name = "probed_by_helpers", .retprobe = true,
+              .bpf_cookie = 99);
+  skeleton->links.on_entry = bpf_program__attach_uprobe_opts(skeleton->progs.on_entry, getpid(),
+                                                             "/proc/self/exe", 0, &entry);
+  skeleton->links.on_return = bpf_program__attach_uprobe_opts(skeleton->progs.on_return, getpid(),
+                                                              "/proc/self/exe", 0, &at_return);
   if (skeleton->links.on_entry == NULL || skeleton->links.on_return == NULL) {
     printf("attach: %s\n", strerror(errno));
     return 1;
@@ -123,7 +131,8 @@ int main(void) {
   printf("runs %llu, reading its argument %ld\n", r->runs, r->first_read);
   say("pid_tgid", r->pid_tgid == ((__u64)getpid() << 32 | (__u64)syscall(SYS_gettid)));
   say("uid_gid", r->uid_gid == ((__u64)getgid() << 32 | getuid()));
-  printf("comm %ld \"%s\", short %ld \"%.4s\"\n", r->comm_result, r->comm, r->short_comm_result, r->short_comm);
+  printf("comm %ld \"%s\", short %ld \"%.4s\"\n", r->comm_result, r->comm, r->short_comm_result,
+         r->short_comm);
   say("ktime_get_ns", r->ktime >= ktime && r->ktime <= now(CLOCK_MONOTONIC));
   say("ktime_get_boot_ns", r->boot >= boot && r->boot <= now(CLOCK_BOOTTIME));
   say("get_prandom_u32", r->random[0] != r->random[1] || r->random[1] != r->random[2]);
@@ -146,7 +155,8 @@ int main(void) {
   skeleton->data->from_data = 7000;
   prctl(PR_SET_NAME, "second-name-that-is-too-long");
   call_probed(&at);
-  printf("runs %llu, data %llu then %llu, comm \"%s\"\n", r->runs, r->data, skeleton->data->from_data, r->comm);
+  printf("runs %llu, data %llu then %llu, comm \"%s\"\n", r->runs, r->data,
+         skeleton->data->from_data, r->comm);
 
   // .rodata is frozen and cannot be written by anybody.
   const int rodata = bpf_map__fd(skeleton->maps.rodata);

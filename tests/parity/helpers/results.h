@@ -6,7 +6,8 @@ struct addresses {
 };
 
 struct results {
-  __u64 runs, pid_tgid, uid_gid, ktime, boot, func_ip, cookie, rodata, data, returned, return_func_ip, return_cookie;
+  __u64 runs, pid_tgid, uid_gid, ktime, boot, func_ip, cookie, rodata, data, returned,
+      return_func_ip, return_cookie;
   __u64 magic;
   char name[16];
   long first_read, comm_result, short_comm_result;
