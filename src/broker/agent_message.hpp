@@ -21,7 +21,7 @@ std::optional<AgentMessage> parse_agent_message(std::span<const std::byte> datag
 struct HeardFromAgent {
   std::optional<AgentMessage> message;  // nothing: not one of ours, to be passed over
   pid_t sender = 0;                     // as the kernel says (SCM_CREDENTIALS); 0 = it does not
-  std::vector<UniqueFd> fds;            // at most four; the kernel closes those beyond
+  std::vector<UniqueFd> fds;            // at most twelve; the kernel drops those beyond
 };
 // The next datagram; does not wait. Errors: EAGAIN (none is there), ECONNRESET (none will come), recvmsg's.
 Result<HeardFromAgent> hear_agent(int channel);
