@@ -62,6 +62,7 @@ static_assert(sizeof(Op) == 24);
   X(Jslt, static_cast<Signed>(a) < static_cast<Signed>(b))  \
   X(Jsle, static_cast<Signed>(a) <= static_cast<Signed>(b))
 
+// clang-format off: it never comes to rest over this
 #define BPFTIME_OTHERS(X)                                                                       \
   X(Neg64)                                                                                      \
   X(Neg32)                                                                                      \
@@ -72,6 +73,7 @@ static_assert(sizeof(Op) == 24);
               X(Atomic4) X(Atomic8) X(Acquire1) X(Acquire2) X(Acquire4) X(Acquire8) X(Release1) \
                   X(Release2) X(Release4) X(Release8) X(Ja) X(MayGoto) X(Fuel) X(Call)          \
                       X(CallLocal) X(Exit)
+// clang-format on
 
 enum OpName : uint16_t {
 #define X(name, expr) kDo##name##64Reg, kDo##name##64Imm, kDo##name##32Reg, kDo##name##32Imm,
