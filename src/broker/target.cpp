@@ -371,6 +371,17 @@ Result<uint64_t> reserve(std::vector<Mapping>* maps, uint64_t near, uint64_t byt
 
 // ---- Bringing the agent in -------------------------------------------------------------------------------------
 
+namespace {
+// A thread that works for us cannot do so while its process is stopped by a signal.
+Result<void> check_runs(pid_t pid) {
+  const ProcessStatus status = TRY(read_status(pid));
+  if (status.state == 'T') {
+    return make_error(EBUSY, "the process is stopped by a signal: let it run (SIGCONT) first");
+  }
+  return {};
+}
+}  // namespace
+
 Result<void> Targets::Impl::attach(pid_t pid) {
   if (agent_error.code != 0) {
     return agent_error;
@@ -386,6 +397,7 @@ Result<void> Targets::Impl::attach(pid_t pid) {
     t->exe = *exe;
   }
   TRY(look_at(t.get()));
+  TRY(check_runs(pid));
   if (t->status.tracer == 0) {
     clear_unfinished(pid);
   }
@@ -1291,6 +1303,9 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held, co
                                std::any_of(programs.begin(), programs.end(),
                                            [&](uint32_t id) { return !t->programs.contains(id); });
   if (brings_mappings) {
+    if (held == nullptr) {
+      TRY(check_runs(t->pid));
+    }
     const StopWatch watch;
     {
       std::optional<StoppedProcess> borrowed;

@@ -270,18 +270,17 @@ class Targets(Hostile):
         self.assertEqual(counts(tool)[:2], (10, 10))
         tool.kill()
 
-    @unittest.expectedFailure
-    def test_a_stopped_target(self):
-        """Not yet: an attach to a process that SIGSTOP holds ends only when somebody continues it."""
+    def test_a_stopped_target_is_one_line_and_can_be_attached_to_when_it_runs(self):
         target = self.hostile()
         target.say("stop")
         until("stopped", lambda: "T (stopped)" in pathlib.Path(f"/proc/{target.pid}/status").read_text())
-        tool = self.session.load("calls", "-i", "-p", target.pid, self.session.bin("hostile"), "traced")
-        self.addCleanup(target.kill, signal.SIGKILL)
-        tool.expect("^attached$", 4)
+        _, errors = self.session.bpftime("attach", str(target.pid), status=None, deadline=4)
+        self.assertEqual(len(errors.strip().splitlines()), 1, errors)
+        self.assertIn("stopped by a signal", errors)
         self.assertIn("T (stopped)", pathlib.Path(f"/proc/{target.pid}/status").read_text())
         os.kill(target.pid, signal.SIGCONT)
         target.expect("^continued$")
+        tool = self.traced(target)
         self.call(target, 10)
         self.assertEqual(counts(tool)[:2], (10, 10))
         self.ends_well([tool], [target])
