@@ -90,6 +90,7 @@ Result<ProcessStatus> parse_status(const std::string& text) {
   status.seccomp = number<uint32_t>(field(text, "Seccomp"));
   status.seccomp_filters = number<uint32_t>(field(text, "Seccomp_filters"));
   status.thread_count = number<uint32_t>(field(text, "Threads"));
+  status.descriptor_slots = number<uint32_t>(field(text, "FDSize"));
   status.signals_blocked = number<uint64_t>(field(text, "SigBlk"), 16);
   status.signals_ignored = number<uint64_t>(field(text, "SigIgn"), 16);
   status.signals_caught = number<uint64_t>(field(text, "SigCgt"), 16);

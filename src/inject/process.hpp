@@ -31,7 +31,8 @@ struct ProcessStatus {
   uint32_t seccomp;          // 0 none, 1 strict, 2 filter
   uint32_t seccomp_filters;  // 0 when the kernel does not say (before 5.9)
   uint32_t thread_count;
-  char state;                                                 // R S D T t Z X I
+  uint32_t descriptor_slots;  // room in its table of file descriptors as it is now
+  char state;                 // R S D T t Z X I
   uint64_t signals_blocked, signals_ignored, signals_caught;  // bit signo - 1
   std::string name;
   [[nodiscard]] bool is_zombie() const { return state == 'Z' || state == 'X'; }

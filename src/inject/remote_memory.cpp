@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -19,6 +20,7 @@ namespace {
 
 constexpr uint64_t kNoFd = ~uint64_t{0};
 constexpr int kChannelLowest = 500;
+constexpr int kChannelBelowEnd = 8;  // of the table of descriptors
 
 uint64_t number(int value) { return static_cast<uint64_t>(static_cast<int64_t>(value)); }
 
@@ -93,9 +95,12 @@ Result<RemoteChannel> remote_channel(RemoteThread& thread) {
     return ours.error();
   }
   channel.ours = std::move(*ours);
-  // Programs count on low numbers (dup2, select, "the next free one").
-  const auto high =
-      thread.syscall(SYS_fcntl, number(pair.first), F_DUPFD_CLOEXEC, number(kChannelLowest));
+  // Programs count on low numbers (dup2, select, "the next free one"). But only as high as the table reaches now: making
+  // it larger waits for an RCU grace period where threads share it (Linux 6.18 fs/file.c: expand_fdtable), 10 ms and more.
+  const auto status = read_status(thread.process().pid());
+  const int slots = status ? static_cast<int>(status->descriptor_slots) : 0;
+  const int lowest = std::clamp(slots - kChannelBelowEnd, 0, kChannelLowest);
+  const auto high = thread.syscall(SYS_fcntl, number(pair.first), F_DUPFD_CLOEXEC, number(lowest));
   if (high) {
     channel.remote_fd = static_cast<int>(*high);
     (void)remote_close(thread, pair.first);

@@ -31,8 +31,8 @@ struct KernelSigaction {
 Result<KernelSigaction> remote_sigaction(RemoteThread& thread, int signal,
                                          const KernelSigaction* new_action);
 
-// A SOCK_SEQPACKET pair with one end in the target. The target's end is CLOEXEC, at 500 or above
-// where its limits allow; ours came by pidfd_getfd.
+// A SOCK_SEQPACKET pair with one end in the target. The target's end is CLOEXEC, as high as its
+// table of descriptors reaches, at most at 500; ours came by pidfd_getfd.
 struct RemoteChannel {
   int remote_fd = -1;
   uint64_t remote_inode = 0;  // st_ino of the target's end

@@ -259,7 +259,7 @@ class EndToEnd(unittest.TestCase):
             pid = process if isinstance(process, int) else process.pid
             self.assertEqual(changed_code(pid), [])
             self.assertEqual(our_mappings(pid), [])
-            self.assertEqual([f for f in our_fds(pid) if f[0] >= 100], [])
+            self.assertEqual([f for f in our_fds(pid) if f[0] >= 48], [])
 
     def assert_nothing_left(self):
         """After `bpftime shutdown`: no broker, no socket, no process with a mapping of ours."""
