@@ -1,6 +1,5 @@
 #include "broker/object_table.hpp"
 
-#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -49,6 +48,9 @@ size_t index_of(ObjectKind kind) { return static_cast<size_t>(kind); }
 ObjectTable::~ObjectTable() {
   on_ended_ = nullptr;
   end_all();
+  if (watch_) {
+    loop_->remove(watch_.get());
+  }
 }
 
 void ObjectTable::name(const std::shared_ptr<Object>& object) {
@@ -70,12 +72,21 @@ Result<UniqueFd> ObjectTable::give(const std::shared_ptr<Object>& object, uint64
     return make_error(errno, "fstat of a socket");
   }
   const Identity identity{st.st_dev, st.st_ino};
-  const int fd = ours.get();
-  TRY(loop_->add(fd, EPOLLIN | EPOLLRDHUP, [this, identity](uint32_t) {
-    if (end(identity) && on_ended_ != nullptr) {
-      on_ended_();
+  if (!watch_) {
+    UniqueFd watch(::epoll_create1(EPOLL_CLOEXEC));
+    if (!watch) {
+      return make_error(errno, "epoll_create1");
     }
-  }));
+    TRY(loop_->add(watch.get(), EPOLLIN, [this](uint32_t) { collect_ended(); }));
+    watch_ = std::move(watch);
+  }
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLRDHUP;
+  event.data.fd = ours.get();
+  if (::epoll_ctl(watch_.get(), EPOLL_CTL_ADD, ours.get(), &event) != 0) {
+    return make_error(errno, "epoll_ctl");
+  }
+  by_end_[ours.get()] = identity;
   name(object);
   references_[identity] = Reference{object, std::move(ours), giver};
   given_[giver]++;
@@ -110,7 +121,8 @@ bool ObjectTable::end(const Identity& identity) {
   }
   Reference gone = std::move(it->second);
   references_.erase(it);
-  loop_->remove(gone.end.get());
+  by_end_.erase(gone.end.get());
+  ::epoll_ctl(watch_.get(), EPOLL_CTL_DEL, gone.end.get(), nullptr);
   drain(gone.end.get());
   const auto count = given_.find(gone.giver);
   if (count != given_.end() && --count->second == 0) {
@@ -131,19 +143,15 @@ void ObjectTable::forget_expired() {
 }
 
 void ObjectTable::collect_ended() {
-  std::vector<pollfd> polled;
-  std::vector<Identity> identities;
-  for (const auto& [identity, reference] : references_) {
-    polled.push_back({reference.end.get(), POLLIN | POLLRDHUP, 0});
-    identities.push_back(identity);
-  }
-  if (polled.empty() || ::poll(polled.data(), polled.size(), 0) <= 0) {
-    return;
-  }
   bool any = false;
-  for (size_t i = 0; i < polled.size(); i++) {
-    if (polled[i].revents != 0) {
-      any |= end(identities[i]);
+  epoll_event events[64];
+  for (int n = 64; watch_ && n == 64;) {
+    n = ::epoll_wait(watch_.get(), events, 64, 0);
+    for (int i = 0; i < n; i++) {
+      if (const auto it = by_end_.find(events[i].data.fd); it != by_end_.end()) {
+        const Identity identity = it->second;
+        any |= end(identity);
+      }
     }
   }
   if (any && on_ended_ != nullptr) {

@@ -71,6 +71,8 @@ class ObjectTable {
 
   EventLoop* loop_;
   std::function<void()> on_ended_;
+  UniqueFd watch_;  // an epoll of all our ends, itself in the loop: one look finds those that ended
+  std::map<int, Identity> by_end_;
   std::map<Identity, Reference> references_;
   std::map<uint64_t, size_t> given_;
   std::array<std::map<uint32_t, std::weak_ptr<Object>>, 8> by_id_;

@@ -144,16 +144,28 @@ Result<std::string> read_text_file(const char* path, size_t limit) {
   }
 }
 
-Result<ProcessIdentity> identify(pid_t pid) {
-  const std::string text = TRY(read_proc(pid, "stat"));
-  // proc(5): the name is in parentheses and may hold any byte; fields count from after the last
-  // one.
+namespace {
+// proc(5): a field of /proc/PID/stat by its number there, from 3 on. The name, field 2, is in
+// parentheses and may hold any byte; fields count from after the last one.
+Result<uint64_t> stat_field(pid_t pid, const char* file, int field_number) {
+  const std::string text = TRY(read_proc(pid, file));
   const size_t paren = text.rfind(')');
   if (paren == std::string::npos) {
     return make_error(EINVAL, "/proc stat without a name");
   }
   const std::string_view rest = std::string_view(text).substr(paren + 1);
-  return ProcessIdentity{pid, number<uint64_t>(word(rest, 22 - 3))};
+  return number<uint64_t>(word(rest, field_number - 3));
+}
+}  // namespace
+
+Result<ProcessIdentity> identify(pid_t pid) {
+  return ProcessIdentity{pid, TRY(stat_field(pid, "stat", 22))};
+}
+
+Result<uint32_t> last_cpu(pid_t pid, pid_t tid) {
+  char name[64];
+  std::snprintf(name, sizeof name, "task/%d/stat", tid);
+  return static_cast<uint32_t>(TRY(stat_field(pid, name, 39)));
 }
 
 Result<ProcessStatus> read_status(pid_t pid) { return parse_status(TRY(read_proc(pid, "status"))); }

@@ -44,7 +44,8 @@ Result<std::string> read_executable(pid_t pid);      // ENOENT: kernel thread; E
 // The system call a thread waits in: number, or -1 when it runs or is in none.
 // /proc/PID/task/TID/syscall.
 Result<long> waiting_syscall(pid_t pid, pid_t tid);
-Result<UniqueFd> open_pidfd(pid_t pid);  // readable when the process has ended
+Result<uint32_t> last_cpu(pid_t pid, pid_t tid);  // where the thread ran last
+Result<UniqueFd> open_pidfd(pid_t pid);           // readable when the process has ended
 // A duplicate of a file descriptor of the process (pidfd_getfd, Linux 5.6).
 Result<UniqueFd> take_fd(pid_t pid, int remote_fd);
 Result<std::vector<std::pair<uint64_t, uint64_t>>> read_auxv(pid_t pid);

@@ -361,6 +361,7 @@ Result<RemoteThread> RemoteThread::begin(StoppedProcess& process, pid_t tid, uin
   remote.saved_mask_ = mask;
   remote.saved_ = thread->registers;
   remote.shorten_slice();
+  remote.go_where_it_runs();
   // From here ~RemoteThread puts everything back. No handler of the target runs while its thread
   // works for us: its signals are blocked with the first call.
   if (thread->signal != 0) {
@@ -407,7 +408,8 @@ RemoteThread::RemoteThread(RemoteThread&& other) noexcept
       has_called_(other.has_called_),
       driven_sp_(other.driven_sp_),
       is_blocked_(other.is_blocked_),
-      slice_ns_(std::exchange(other.slice_ns_, 0)) {}
+      slice_ns_(std::exchange(other.slice_ns_, 0)),
+      our_cpus_(std::move(other.our_cpus_)) {}
 
 RemoteThread::~RemoteThread() { (void)finish(); }
 
@@ -437,7 +439,30 @@ void RemoteThread::shorten_slice() {
   }
 }
 
+// We and the thread work in turns, never at once: on one CPU each turn is a plain switch, where waking it on another
+// that is busy waits for that one's slice. So we go where it ran last; nothing of the target's is changed for that.
+void RemoteThread::go_where_it_runs() {
+  if (const auto threads = read_threads(process_->pid()); !threads || threads->size() < 2) {
+    return;  // nobody of its own is in its way
+  }
+  const auto cpu = last_cpu(process_->pid(), tid_);
+  auto before = std::make_unique<cpu_set_t>();
+  if (!cpu || sched_getaffinity(0, sizeof *before, before.get()) != 0 || *cpu >= CPU_SETSIZE) {
+    return;
+  }
+  cpu_set_t there;
+  CPU_ZERO(&there);
+  CPU_SET(*cpu, &there);
+  if (sched_setaffinity(0, sizeof there, &there) == 0) {
+    our_cpus_ = std::move(before);
+  }
+}
+
 void RemoteThread::restore_slice() {
+  if (our_cpus_) {
+    (void)sched_setaffinity(0, sizeof *our_cpus_, our_cpus_.get());
+    our_cpus_.reset();
+  }
   SchedulingAttributes now{};
   if (slice_ns_ != 0 && ::syscall(SYS_sched_getattr, tid_, &now, sizeof now, 0) == 0 &&
       now.policy == SCHED_OTHER) {

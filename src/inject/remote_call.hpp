@@ -11,8 +11,11 @@
 // somebody else's (a goroutine's stack) or the process has no code for it: there a driven call is a matter of
 // microseconds, and a kill in them is fatal.
 #pragma once
+#include <sched.h>
+
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <vector>
 
 #include "base/result.hpp"
@@ -67,6 +70,7 @@ class RemoteThread {
   void prepare_way_back();
   void shorten_slice();
   void restore_slice();
+  void go_where_it_runs();
   StoppedProcess* process_ = nullptr;
   pid_t tid_ = 0;
   uint64_t deadline_ns_ = 0, syscall_ip_ = 0, saved_mask_ = 0;
@@ -82,6 +86,7 @@ class RemoteThread {
   uint64_t driven_sp_ = 0;   // of driven calls: leads the thread back should we die; 0: as it was
   bool is_blocked_ = false;  // its signals
   uint64_t slice_ns_ = 0;    // its time slice before; 0: not changed
+  std::unique_ptr<cpu_set_t> our_cpus_;  // the CPUs of our own thread before; null: not changed
 };
 
 }  // namespace bpftime

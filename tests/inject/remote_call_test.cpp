@@ -370,7 +370,8 @@ TEST(RemoteMemory, MappingsAndDescriptorsComeAndGo) {
 
     auto channel = remote_channel(*thread);
     ASSERT_TRUE(channel) << channel.error().why;
-    EXPECT_GE(channel->remote_fd, 500);
+    EXPECT_GE(channel->remote_fd, 48);  // a table of descriptors has 64 places at least
+    EXPECT_LE(channel->remote_fd, 1024);
     EXPECT_NE(channel->remote_inode, 0U);
     std::vector<UniqueFd> ours;
     std::vector<int> numbers;
