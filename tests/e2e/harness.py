@@ -213,9 +213,12 @@ class Session:
         """Runs `bpftime ARGUMENTS` to its end; (stdout, stderr). Any other status than wanted is a failure."""
         process = self.start([self.bin("bpftime"), *arguments], stdin=False)
         code, output = process.finish(deadline)
+        errors = process.stderr()
+        process.close()
+        self.processes.remove(process)  # hundreds of them in one test would use up the descriptors
         if status is not None and code != status:
-            raise AssertionError(f"bpftime {arguments}: status {code}: {output} {process.stderr()}")
-        return output, process.stderr()
+            raise AssertionError(f"bpftime {arguments}: status {code}: {output} {errors}")
+        return output, errors
 
     def load(self, tool, *arguments, options=()):
         """An unmodified tool under `bpftime load`."""
