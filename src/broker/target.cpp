@@ -309,6 +309,7 @@ class Targets::Impl {
   }
   bool watches_late = false;
 
+  Result<std::unique_ptr<TargetProcess>> new_record(pid_t pid);
   Result<void> attach(pid_t pid);
   Result<void> look_at(TargetProcess* t);
   void clear_unfinished(pid_t pid);
@@ -373,8 +374,7 @@ Result<uint64_t> reserve(std::vector<Mapping>* maps, uint64_t near, uint64_t byt
 
 namespace {
 // A thread that works for us cannot do so while its process is stopped by a signal.
-Result<void> check_runs(pid_t pid) {
-  const ProcessStatus status = TRY(read_status(pid));
+Result<void> check_runs(const ProcessStatus& status) {
   if (status.state == 'T') {
     return make_error(EBUSY, "the process is stopped by a signal: let it run (SIGCONT) first");
   }
@@ -382,13 +382,8 @@ Result<void> check_runs(pid_t pid) {
 }
 }  // namespace
 
-Result<void> Targets::Impl::attach(pid_t pid) {
-  if (agent_error.code != 0) {
-    return agent_error;
-  }
-  if (const auto it = targets.find(pid); it != targets.end()) {
-    return sync(it->second.get());
-  }
+// What is known of a process before anything in it is touched.
+Result<std::unique_ptr<TargetProcess>> Targets::Impl::new_record(pid_t pid) {
   auto t = std::make_unique<TargetProcess>();
   t->pid = pid;
   t->identity = TRY(identify(pid));
@@ -397,7 +392,18 @@ Result<void> Targets::Impl::attach(pid_t pid) {
     t->exe = *exe;
   }
   TRY(look_at(t.get()));
-  TRY(check_runs(pid));
+  return t;
+}
+
+Result<void> Targets::Impl::attach(pid_t pid) {
+  if (agent_error.code != 0) {
+    return agent_error;
+  }
+  if (const auto it = targets.find(pid); it != targets.end()) {
+    return sync(it->second.get());
+  }
+  auto t = TRY(new_record(pid));
+  TRY(check_runs(t->status));
   if (t->status.tracer == 0) {
     clear_unfinished(pid);
   }
@@ -1304,7 +1310,8 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held, co
                                            [&](uint32_t id) { return !t->programs.contains(id); });
   if (brings_mappings) {
     if (held == nullptr) {
-      TRY(check_runs(t->pid));
+      const ProcessStatus now = TRY(read_status(t->pid));
+      TRY(check_runs(now));
     }
     const StopWatch watch;
     {
@@ -1822,14 +1829,7 @@ void Targets::Impl::step_starting(pid_t pid) {
     return;
   }
   const auto attached = [&]() -> Result<void> {
-    auto t = std::make_unique<TargetProcess>();
-    t->pid = pid;
-    t->identity = TRY(identify(pid));
-    t->pidfd = TRY(open_pidfd(pid));
-    if (auto exe = read_executable(pid)) {
-      t->exe = *exe;
-    }
-    TRY(look_at(t.get()));
+    auto t = TRY(new_record(pid));
     StoppedProcess process = TRY(it->second.held.take(deadline()));
     t->image =
         TRY(bring_agent(process, {agent.bytes, agent_fd.get()}, AgentWish::kAny, true, deadline()));
