@@ -48,6 +48,7 @@ struct WantedLink {
   bool is_return;
   pid_t pid;  // > 0: this process only; -1: every target
   uint64_t cookie;
+  [[nodiscard]] bool applies_to(pid_t process) const { return pid <= 0 || pid == process; }
 };
 
 // What Targets asks of and tells the session.

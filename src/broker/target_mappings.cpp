@@ -1,0 +1,210 @@
+// What one thread of a target does for us while the others run: trampoline rooms, programs' code, map regions, signal
+// actions.
+#include "broker/targets_impl.hpp"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "inject/remote_memory.hpp"
+
+namespace bpftime {
+
+Result<void> Targets::Impl::note_mapping(TargetProcess* t, uint64_t begin, uint64_t bytes,
+                                         StoppedProcess& process) {
+  if (t->mappings.size() >= kMaxMappings) {
+    return make_error(ENOSPC, "too many mappings in one target");
+  }
+  t->mappings.push_back({begin, bytes});
+  TRY(process.write_value(
+      RemoteAddr{t->arena + kMappingsOffset + (t->mappings.size() - 1) * sizeof(MappedRange)},
+      t->mappings.back()));
+  return process.write_value(RemoteAddr{t->arena + offsetof(AgentState, mapping_count)},
+                             uint64_t{t->mappings.size()});
+}
+
+// Maps rooms, and code and map regions of programs that are not here yet. One thread of the target is held.
+Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping>* maps,
+                                           const std::set<uint32_t>& programs,
+                                           const std::vector<uint64_t>& new_rooms,
+                                           StoppedProcess& process) {
+  struct Region {
+    int fd;
+    uint64_t bytes, at;
+    int prot;
+  };
+  std::vector<Region> regions;
+  const bool any_missing = std::any_of(programs.begin(), programs.end(),
+                                       [&](uint32_t id) { return !t->programs.contains(id); });
+  if (!any_missing && new_rooms.empty() && t->owns_signals) {
+    return {};
+  }
+  RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline()));
+  for (const uint64_t room : new_rooms) {
+    TRY(remote_map_anonymous(thread, RemoteAddr{room}, kRoomBytes, PROT_READ | PROT_EXEC));
+    TRY(note_mapping(t, room, kRoomBytes, process));
+    for (TrampolineRoom& r : t->rooms) {
+      r.is_mapped = r.is_mapped || r.base == room;
+    }
+  }
+  // Looked at afresh, once the thread that works for us has mapped its scratch memory.
+  (void)TRY(thread.scratch());
+  *maps = TRY(read_maps(t->pid));
+  const uint64_t near = raw(t->image.base);
+  struct NewProgram {
+    uint32_t id;
+    ProgramForTarget program;
+    uint64_t at;
+  };
+  std::vector<NewProgram> new_programs;
+  std::vector<std::pair<MapForTarget, uint64_t>> new_maps;
+  for (const uint32_t id : programs) {
+    if (t->programs.contains(id)) {
+      continue;
+    }
+    const ProgramForTarget program = TRY(host->program_for_target(ProgId{id}));
+    const uint64_t bytes = page_up(program.compiled->code.size());
+    const uint64_t at = TRY(reserve(maps, near, bytes));
+    regions.push_back({program.code_fd, bytes, at, PROT_READ | PROT_EXEC});
+    new_programs.push_back({id, program, at});
+    for (const Slot& slot : program.compiled->slots) {
+      if ((slot.kind != SlotKind::kMap && slot.kind != SlotKind::kMapValue) ||
+          t->maps.contains(slot.id) ||
+          std::any_of(new_maps.begin(), new_maps.end(),
+                      [&](const auto& m) { return raw(m.first.id) == slot.id; })) {
+        continue;
+      }
+      const MapForTarget map = TRY(host->map_for_target(MapId{slot.id}));
+      const uint64_t map_at = TRY(reserve(maps, near, page_up(map.region_bytes)));
+      regions.push_back({map.region_fd, page_up(map.region_bytes), map_at,
+                         map.read_only ? PROT_READ : PROT_READ | PROT_WRITE});
+      new_maps.emplace_back(map, map_at);
+    }
+  }
+  RemoteChannel channel;
+  channel.remote_fd = t->remote_channel_fd;
+  channel.remote_inode = t->remote_channel_inode;
+  channel.ours.reset(::fcntl(t->channel.get(), F_DUPFD_CLOEXEC, 0));
+  for (size_t begin = 0; begin < regions.size(); begin += kMaxFdsAtOnce) {
+    const size_t end = std::min(regions.size(), begin + kMaxFdsAtOnce);
+    std::vector<int> fds;
+    for (size_t i = begin; i < end; i++) {
+      fds.push_back(regions[i].fd);
+    }
+    const auto remote = TRY(send_fds(thread, channel, fds));
+    for (size_t i = begin; i < end; i++) {
+      TRY(remote_map_fd(thread, RemoteAddr{regions[i].at}, regions[i].bytes, regions[i].prot,
+                        MAP_SHARED, remote[i - begin], 0));
+      TRY(note_mapping(t, regions[i].at, regions[i].bytes, process));
+      TRY(remote_close(thread, remote[i - begin]));
+    }
+  }
+  if (!t->owns_signals) {
+    TRY(own_signals(t, thread));
+  }
+  TRY(thread.finish());
+
+  for (const auto& [map, at] : new_maps) {
+    // The view is made from our own mapping of the region, then moved to where the target has it.
+    void* const here = ::mmap(nullptr, map.region_bytes, PROT_READ, MAP_SHARED, map.region_fd, 0);
+    if (here == MAP_FAILED) {
+      return make_error(ENOMEM, "no room to look at a map's region");
+    }
+    auto view = open_region(static_cast<std::byte*>(here), map.region_bytes, map.spec);
+    ::munmap(here, map.region_bytes);
+    MapHere m{};
+    m.view = rebased(TRY(std::move(view)), at);
+    m.view.map_id = raw(map.id);
+    m.base = at;
+    m.bytes = page_up(map.region_bytes);
+    m.view_at = t->heap.allocate(sizeof(MapView));
+    if (m.view_at == 0) {
+      return make_error(ENOSPC, "the arena is full");
+    }
+    TRY(process.write_value(RemoteAddr{m.view_at}, m.view));
+    t->maps[raw(map.id)] = m;
+  }
+  for (const auto& [id, program, at] : new_programs) {
+    const CompiledProgram& compiled = *program.compiled;
+    ProgramHere p{};
+    p.code = at;
+    p.bytes = page_up(compiled.code.size());
+    std::vector<uint64_t> slots;
+    for (const Slot& slot : compiled.slots) {
+      uint64_t value = 0;
+      switch (slot.kind) {
+        case SlotKind::kHelper: {
+          const auto helper = agent.helpers.find(slot.id);
+          value = helper == agent.helpers.end() ? 0 : raw(t->image.base) + helper->second;
+          break;
+        }
+        case SlotKind::kMap:
+          value = t->maps.at(slot.id).view_at;
+          break;
+        case SlotKind::kMapValue:
+          value = reinterpret_cast<uint64_t>(t->maps.at(slot.id).view.values) + slot.addend;
+          break;
+        case SlotKind::kFunction:
+          value = at + slot.addend;
+          break;
+      }
+      slots.push_back(value);
+    }
+    slots.push_back(0);
+    p.slots_bytes = slots.size() * sizeof(uint64_t);
+    p.slots = t->heap.allocate(p.slots_bytes);
+    if (p.slots == 0 || t->code_range_count + compiled.faults.size() > kMaxCodeRanges) {
+      return make_error(ENOSPC, "the arena is full");
+    }
+    TRY(process.write(RemoteAddr{p.slots}, std::as_bytes(std::span(slots))));
+    p.range = t->arena + kCodeRangesOffset + t->code_range_count * sizeof(CodeRange);
+    for (const FaultRange& fault : compiled.faults) {
+      TRY(process.write_value(
+          RemoteAddr{t->arena + kCodeRangesOffset + t->code_range_count * sizeof(CodeRange)},
+          CodeRange{at + fault.code_begin, at + fault.code_end, at + fault.resume_at}));
+      t->code_range_count++;
+    }
+    TRY(process.write_value(RemoteAddr{t->arena + offsetof(AgentState, code_range_count)},
+                            t->code_range_count));
+    t->programs[id] = p;
+  }
+  return {};
+}
+
+// Faults in programs and in checked reads come to the agent; everything else goes on to the target's own actions.
+// Other threads run meanwhile: the action that ours replaced is what counts, should it be another than the one seen.
+Result<void> Targets::Impl::own_signals(TargetProcess* t, RemoteThread& thread) {
+  StoppedProcess& process = thread.process();
+  constexpr uint64_t kRestorer = 0x04000000;  // SA_RESTORER, asm/signal.h
+  KernelSigaction ours{};
+  ours.handler = raw(t->image.base) + agent.fault_handler;
+  ours.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | kRestorer;
+  ours.restorer = raw(t->image.base) + agent.signal_restorer;
+  uint32_t owned = 0;
+  for (const int signal : {SIGSEGV, SIGBUS}) {
+    const auto note = [&](const KernelSigaction& old) {
+      const uint64_t words[4] = {old.handler, old.flags, old.restorer, old.mask};
+      return process.write(
+          RemoteAddr{t->arena + offsetof(AgentState, old_actions) + signal * sizeof(words)},
+          std::as_bytes(std::span(words)));
+    };
+    const KernelSigaction seen = TRY(remote_sigaction(thread, signal, nullptr));
+    TRY(note(seen));
+    owned |= 1U << signal;
+    TRY(process.write_value(RemoteAddr{t->arena + offsetof(AgentState, signals_owned)}, owned));
+    const KernelSigaction old = TRY(remote_sigaction(thread, signal, &ours));
+    if (old.handler != ours.handler && std::memcmp(&old, &seen, sizeof(old)) != 0) {
+      TRY(note(old));
+    }
+  }
+  t->owns_signals = true;
+  return {};
+}
+
+}  // namespace bpftime

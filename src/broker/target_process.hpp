@@ -1,0 +1,117 @@
+// TargetProcess: the broker's record of one process that has an agent: what lies where in it, and what is patched.
+// Home: broker, its one thread. Addresses are the target's.
+#pragma once
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "abi/agent.hpp"
+#include "abi/patch.hpp"
+#include "abi/trampoline.hpp"
+#include "base/unique_fd.hpp"
+#include "broker/arena.hpp"
+#include "broker/target.hpp"
+#include "inject/bring_agent.hpp"
+#include "inject/process.hpp"
+#include "inject/process_maps.hpp"
+#include "maps/map_view.hpp"
+
+namespace bpftime {
+
+inline constexpr uint64_t kRoomBytes = 64 << 10;
+inline constexpr uint64_t kSlotBytes = kMaxTrampolineBytes;
+inline constexpr uint64_t kTableBytes = uint64_t{kMaxSites} * sizeof(Site);
+
+struct ProgramHere {
+  uint64_t code, bytes, slots, slots_bytes;
+  uint64_t range;  // address of its first CodeRange
+};
+struct MapHere {
+  uint64_t base, bytes;
+  MapView view;      // as the target sees it
+  uint64_t view_at;  // where the view lies in the arena
+};
+struct ListHere {
+  uint64_t at = 0, bytes = 0;
+  std::vector<WantedLink> links;
+};
+// Places where the agent itself listens.
+enum class InternalProbe : uint8_t {
+  kNone,
+  kLibraries,  // ld.so's _dl_debug_state: a library came
+  kSigaction,  // libc's sigaction: answered from the shadow table (DESIGN D10)
+};
+struct SiteHere {
+  uint32_t index = 0;
+  bool with_return = false;
+  InternalProbe internal = InternalProbe::kNone;
+  Patch patch{}, hole{};
+  ListHere entry, on_return;
+};
+struct TrampolineRoom {
+  uint64_t base, used;
+  std::vector<uint64_t> free;
+  bool is_mapped = false;
+};
+struct Retired {  // freed when no thread is inside a hit
+  enum { kHeap, kSlot } kind;
+  uint64_t at, bytes;
+};
+// What one place should be.
+struct WantedPlace {
+  const Mapping* mapping = nullptr;
+  uint64_t file_offset = 0;
+  InternalProbe internal = InternalProbe::kNone;
+  std::vector<WantedLink> entry, on_return;
+};
+
+struct TargetProcess {
+  pid_t pid = 0;
+  ProcessIdentity identity{};
+  UniqueFd pidfd, channel;
+  uint32_t owner = 0;
+  std::string exe;
+  AgentImage image{};
+  bool unwinder_knows_image = false;
+  uint64_t arena = 0, table = 0, alive = 0;
+  bool is_hashed = false;  // gs is not ours: thunks that do not read it
+  int remote_channel_fd = -1;
+  uint64_t remote_channel_inode = 0;
+  RemoteHeap heap;
+  uint32_t next_site = 1;
+  std::vector<uint32_t> free_sites;
+  std::map<uint64_t, SiteHere> sites;  // by address
+  std::vector<TrampolineRoom> rooms;
+  std::map<uint32_t, ProgramHere> programs;
+  std::map<uint32_t, MapHere> maps;
+  std::map<uint32_t, uint64_t> counts;  // link -> HitCounts
+  std::vector<Retired> retired;
+  std::vector<MappedRange> mappings;
+  uint64_t journal_count = 0, code_range_count = 0, generation = 0;
+  std::map<std::pair<uint64_t, std::array<uint8_t, 16>>, uint64_t>
+      journal;  // (address, after) -> index
+  bool armed = false, owns_signals = false;
+  uint32_t channels_lost = 0;
+  uint64_t libc_restorer = 0;  // 0: not found yet
+  uint64_t stopped_ns = 0;     // longest so far
+  // Read before anything is stopped.
+  ProcessStatus status{};
+  bool has_fsgsbase = false;
+  uint64_t vdso_clock_gettime = 0;
+  std::optional<int64_t> rseq_offset;
+  struct WhyNot {
+    int code;  // 0: not an error (its file is not mapped)
+    const char* why;
+  };
+  std::map<uint32_t, WhyNot> why_not;             // link -> reason it is not placed
+  std::map<uint32_t, std::set<uint64_t>> places;  // link -> sites it stands in
+};
+
+}  // namespace bpftime

@@ -1,0 +1,157 @@
+// What a target should be: the session's links, and the places where the agent itself listens, as addresses in it.
+#include "broker/targets_impl.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <array>
+#include <functional>
+#include <iterator>
+#include <span>
+#include <string>
+#include <utility>
+
+namespace bpftime {
+namespace {
+// What libc gives the kernel as sa_restorer: mov $15, %rax; syscall (rt_sigreturn; sigaction(2)).
+std::optional<uint64_t> restorer_in(const Module& module, uint64_t bias) {
+  constexpr std::array<uint8_t, 9> kRestorer = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
+  const auto pattern = std::as_bytes(std::span(kRestorer));
+  for (const ElfSegment& segment : module.image.segments()) {
+    const auto bytes = segment.is_executable
+                           ? module.image.bytes_at(segment.address, segment.file_bytes)
+                           : Result<std::span<const std::byte>>(std::span<const std::byte>());
+    if (!bytes) {
+      continue;
+    }
+    const auto at = std::search(bytes->begin(), bytes->end(),
+                                std::boyer_moore_horspool_searcher(pattern.begin(), pattern.end()));
+    if (at != bytes->end()) {
+      return bias + segment.address + static_cast<uint64_t>(at - bytes->begin());
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+void Targets::Impl::want(TargetProcess* t, const WantedLink& link, const std::vector<Mapping>& maps,
+                         std::map<uint64_t, WantedPlace>* wanted) {
+  bool mapped = false;
+  for (const Mapping& m : maps) {
+    if ((m.prot & PROT_EXEC) != 0 && m.inode == link.inode && m.device == link.device &&
+        m.offset <= link.file_offset && link.file_offset - m.offset < m.end - m.begin) {
+      WantedPlace& w = (*wanted)[m.begin + (link.file_offset - m.offset)];
+      w.mapping = &m;
+      w.file_offset = link.file_offset;
+      (link.is_return ? w.on_return : w.entry).push_back(link);
+      mapped = true;
+    }
+  }
+  if (!mapped) {
+    t->why_not[raw(link.id)] = {0, "the file is not mapped here"};
+  }
+}
+
+// Everything.
+std::map<uint64_t, WantedPlace> Targets::Impl::wanted_of(TargetProcess* t,
+                                                         const std::vector<Mapping>& maps) {
+  std::map<uint64_t, WantedPlace> wanted;
+  t->why_not.clear();
+  bool any = false;
+  for (const WantedLink& link : host->wanted_links()) {
+    if (link.applies_to(t->pid)) {
+      any = true;
+      want(t, link, maps, &wanted);
+    }
+  }
+  if (any) {
+    add_internal(t, maps, &wanted);
+  }
+  return wanted;
+}
+
+// Only the places that one link touches, or touched: what else is there stays.
+std::map<uint64_t, WantedPlace> Targets::Impl::wanted_of_link(TargetProcess* t,
+                                                              const std::vector<Mapping>& maps,
+                                                              LinkId id) {
+  std::map<uint64_t, WantedPlace> wanted;
+  t->why_not.erase(raw(id));
+  if (const auto link = host->wanted_link(id); link && link->applies_to(t->pid)) {
+    want(t, *link, maps, &wanted);
+  }
+  if (const auto places = t->places.find(raw(id)); places != t->places.end()) {
+    for (const uint64_t address : places->second) {
+      wanted.try_emplace(address);
+    }
+  }
+  for (auto& [address, w] : wanted) {
+    const auto site = t->sites.find(address);
+    if (site == t->sites.end()) {
+      continue;
+    }
+    w.internal = site->second.internal;
+    w.mapping = mapping_at(maps, address);
+    for (const auto& [from, to] : {std::pair(&site->second.entry.links, &w.entry),
+                                   std::pair(&site->second.on_return.links, &w.on_return)}) {
+      std::vector<WantedLink> merged;
+      std::remove_copy_if(from->begin(), from->end(), std::back_inserter(merged),
+                          [&](const WantedLink& l) { return l.id == id; });
+      merged.insert(merged.end(), to->begin(), to->end());
+      std::sort(merged.begin(), merged.end(),
+                [](const WantedLink& x, const WantedLink& y) { return raw(x.id) < raw(y.id); });
+      *to = std::move(merged);
+    }
+  }
+  return wanted;
+}
+
+// Where ld.so tells debuggers of a changed link map, and where libc sets a signal's action; a static program has none.
+void Targets::Impl::add_internal(TargetProcess* t, const std::vector<Mapping>& maps,
+                                 std::map<uint64_t, WantedPlace>* wanted) {
+  const auto has = [](const Mapping& m, const char* text) {
+    return m.path.find(text) != std::string::npos;
+  };
+  bool found_loader = false, found_libc = false;
+  const auto add = [&](const Mapping& m, const char* name, InternalProbe internal) {
+    const auto module = modules.of_mapping(t->pid, m);
+    if (!module) {
+      return false;
+    }
+    const auto symbol = (*module)->image.find_symbol(name);
+    const auto bias = (*module)->bias(m);
+    if (!symbol || !bias) {
+      return false;
+    }
+    const uint64_t address = *bias + symbol->address;
+    if (address < m.begin || address >= m.end) {
+      return false;
+    }
+    if (internal == InternalProbe::kSigaction && t->libc_restorer == 0) {
+      const auto restorer = restorer_in(**module, *bias);
+      if (!restorer) {
+        return false;
+      }
+      t->libc_restorer = *restorer;
+    }
+    WantedPlace& w = (*wanted)[address];
+    w.mapping = &m;
+    w.file_offset = address - m.begin + m.offset;
+    w.internal = internal;
+    return true;
+  };
+  for (const Mapping& m : maps) {
+    if ((m.prot & PROT_EXEC) == 0) {
+      continue;
+    }
+    const bool is_musl = has(m, "/ld-musl");
+    if (!found_loader && (is_musl || has(m, "/ld-linux"))) {
+      found_loader = add(m, "_dl_debug_state", InternalProbe::kLibraries);
+    }
+    if (!found_libc && (is_musl || has(m, "/libc.so.6") || has(m, "/libc-2."))) {
+      found_libc = add(m, "sigaction", InternalProbe::kSigaction);
+    }
+  }
+}
+
+}  // namespace bpftime

@@ -1,0 +1,119 @@
+// Targets::Impl: what Targets consists of; each part has a file of its own (target_*.cpp). Home: broker, these files
+// only.
+#pragma once
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "broker/agent_file.hpp"
+#include "broker/agent_message.hpp"
+#include "broker/module.hpp"
+#include "broker/target.hpp"
+#include "broker/target_process.hpp"
+#include "inject/hold.hpp"
+#include "inject/process_maps.hpp"
+#include "inject/remote_call.hpp"
+#include "patchplan/plan.hpp"
+
+namespace bpftime {
+
+inline constexpr uint64_t kTakeOutMs = 4000;  // until every thread has left what is to be unmapped
+
+// Times a stop: begun before the first thread is stopped.
+struct StopWatch {
+  uint64_t begin = monotonic_ns();
+  [[nodiscard]] uint64_t elapsed() const { return monotonic_ns() - begin; }
+};
+
+inline uint64_t page_up(uint64_t n) { return (n + 4095) & ~4095ULL; }
+
+// A hole, which `maps` then shows as taken.
+Result<uint64_t> reserve(std::vector<Mapping>* maps, uint64_t near, uint64_t bytes,
+                         uint64_t reach = ~0ULL >> 2);
+// EBUSY when the process is stopped by a signal: a thread that works for us cannot do so.
+Result<void> check_runs(const ProcessStatus& status);
+
+class Targets::Impl {
+ public:
+  Impl(EventLoop* event_loop, TargetHost* target_host, Config target_config);
+
+  EventLoop* loop;
+  TargetHost* host;
+  Config config;
+  UniqueFd arena_file, agent_fd;
+  AgentFile agent;
+  Error agent_error{};
+  Modules modules;
+  uint32_t next_owner = 0;
+  uint64_t alive_inode = 0;  // of our alive page: how our agents are told from another session's
+  std::map<pid_t, std::unique_ptr<TargetProcess>> targets;
+  struct Starting {
+    HeldProcess held;
+    uint64_t give_up_ns;
+  };
+  std::map<pid_t, Starting> starting;
+  UniqueFd child_signals;  // SIGCHLD: something that we follow has stopped
+
+  // Processes whose code is restored and whose agent could not be unmapped yet; looked at again and again.
+  std::vector<ProcessIdentity> asleep;
+  bool is_waking = false;
+  void wake_up_later();
+
+  static uint64_t deadline() { return deadline_in_ms(kTargetDeadlineMs); }
+  // After an error: threads that did not stop in time are let go as soon as they do.
+  // After an error: threads that did not stop in time are let go as soon as they do.
+  void watch_late();
+  bool watches_late = false;
+
+  Result<std::unique_ptr<TargetProcess>> new_record(pid_t pid);
+  Result<void> attach(pid_t pid);
+  Result<void> look_at(TargetProcess* t);
+  void clear_unfinished(pid_t pid);
+  Result<void> set_up(TargetProcess* t, StoppedProcess& process);
+  // `held`: all threads of the process, when somebody has stopped it already; else sync() stops it itself.
+  Result<void> adopt(std::unique_ptr<TargetProcess> t, StoppedProcess* held);
+  // `only`: the one link that has changed; null: anything may have.
+  Result<void> sync(TargetProcess* t, StoppedProcess* held = nullptr, const LinkId* only = nullptr);
+  Result<void> sync_once(TargetProcess* t, StoppedProcess* held, const LinkId* only);
+  Result<void> detach(pid_t pid);
+  void forget(pid_t pid, const char* how);
+  void channel_ready(pid_t pid, uint32_t events);
+  void child_forked(TargetProcess* parent, const AgentMessage& message, pid_t child, UniqueFd fd);
+  Result<void> attach_at_exec(pid_t pid);
+  void step_starting(pid_t pid);
+  void look_at_starting();
+
+ private:
+  void want(TargetProcess* t, const WantedLink& link, const std::vector<Mapping>& maps,
+            std::map<uint64_t, WantedPlace>* wanted);
+  std::map<uint64_t, WantedPlace> wanted_of(TargetProcess* t, const std::vector<Mapping>& maps);
+  std::map<uint64_t, WantedPlace> wanted_of_link(TargetProcess* t, const std::vector<Mapping>& maps,
+                                                 LinkId id);
+  void add_internal(TargetProcess* t, const std::vector<Mapping>& maps,
+                    std::map<uint64_t, WantedPlace>* wanted);
+  Result<uint64_t> take_slot(TargetProcess* t, std::vector<Mapping>* maps, uint64_t near,
+                             std::vector<uint64_t>* new_rooms);
+  Result<Plan> plan_site(TargetProcess* t, std::vector<Mapping>* maps, uint64_t address,
+                         const WantedPlace& wanted, uint32_t index,
+                         std::vector<uint64_t>* new_rooms);
+  Result<void> bring_mappings(TargetProcess* t, std::vector<Mapping>* maps,
+                              const std::set<uint32_t>& programs,
+                              const std::vector<uint64_t>& new_rooms, StoppedProcess& process);
+  Result<ListHere> make_list(TargetProcess* t, const std::vector<WantedLink>& links,
+                             InternalProbe internal, StoppedProcess& process);
+  Result<void> note_mapping(TargetProcess* t, uint64_t begin, uint64_t bytes,
+                            StoppedProcess& process);
+  Result<uint64_t> journal_entry(TargetProcess* t, const Patch& patch, StoppedProcess& process);
+  Result<void> discover_threads(TargetProcess* t, StoppedProcess& process);
+  Result<void> own_signals(TargetProcess* t, RemoteThread& thread);
+  Result<void> unregister(TargetProcess* t);
+  Result<void> listen_to(TargetProcess* t);
+  Result<void> renew_channel(TargetProcess* t);
+};
+
+}  // namespace bpftime
