@@ -12,11 +12,13 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "abi/ids.hpp"
 #include "abi/messages.hpp"
 #include "base/unique_fd.hpp"
+#include "btf/btf.hpp"
 #include "spec/spec.hpp"
 #include "vm/program.hpp"
 
@@ -40,8 +42,8 @@ struct Object {
 
 struct BtfObject : Object {
   static constexpr ObjectKind kKind = ObjectKind::kBtf;
-  BtfObject() : Object(kKind) {}
-  std::vector<std::byte> bytes;
+  explicit BtfObject(Btf given) : Object(kKind), types(std::move(given)) {}
+  Btf types;
 };
 
 struct MapObject : Object {

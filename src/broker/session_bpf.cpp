@@ -10,7 +10,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "broker/btf_check.hpp"
 #include "broker/memfd.hpp"
 #include "broker/program_check.hpp"
 #include "broker/session.hpp"
@@ -292,16 +291,15 @@ Result<Reply> Session::btf_load(const BpfCall& call) {
   }
   const LogRoom room = TRY(log_room(attr.btf_log_level, attr.btf_log_size, attr.btf_log_buf,
                                     call.request.payload(tag_of(attr, attr.btf_log_buf))));
-  auto checked = check_btf(data->bytes);
-  if (!checked) {
+  auto types = Btf::parse(data->bytes);
+  if (!types) {
     Reply reply;
-    reply.value = -int64_t{checked.error().code};
-    put_log(room, std::string(checked.error().why) + "\n", &reply);
+    reply.value = -int64_t{types.error().code};
+    put_log(room, std::string(types.error().why) + "\n", &reply);
     return reply;
   }
-  auto btf = std::make_shared<BtfObject>();
+  auto btf = std::make_shared<BtfObject>(std::move(types).value());
   TRY(charge(btf.get(), &btf_bytes_, config_.limits.btf_bytes, data->bytes.size()));
-  btf->bytes = data->bytes;
   Reply reply = TRY(give(call.caller, btf));
   put_log(room, "", &reply);
   return reply;
@@ -574,7 +572,7 @@ Result<Reply> Session::object_info(const BpfCall& call) {
       size = sizeof(info.btf);
       input(&info.btf, sizeof(info.btf));  // pointers of the caller's, given back as they are
       info.btf.id = btf.id;
-      info.btf.btf_size = static_cast<uint32_t>(btf.bytes.size());
+      info.btf.btf_size = static_cast<uint32_t>(btf.types.bytes().size());
       info.btf.name_len = 0;
       info.btf.kernel_btf = 0;
       break;
