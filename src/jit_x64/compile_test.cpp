@@ -113,6 +113,28 @@ constexpr std::string_view kDeep =
     "f:\nmov %r7, 2\nstdw [%r10-8], 1\ncall local g\nexit\n"
     "g:\nmov %r8, 2\nmov %r9, 2\nstdw [%r10-512], 1\n";
 
+// Over every number of bytes, so that the jumps are short, just short, just long, long.
+TEST(CompileX64, ForwardJumpsReachOverAnyDistance) {
+  for (int threes = 0; threes < 48; threes++) {
+    for (int fours = 0; fours < 4; fours++) {
+      for (const char* jump : {"ja", "jne %r0, 2,"}) {
+        std::string text =
+            "mov %r0, 1\n" + std::string(jump) + " +" + std::to_string(threes + fours) + "\n";
+        for (int i = 0; i < threes; i++) {
+          text += "add %r0, %r0\n";  // 3 bytes of code
+        }
+        for (int i = 0; i < fours; i++) {
+          text += "add %r0, 5\n";  // 4
+        }
+        text += "exit\n";
+        Mapped mapped;
+        map(text, &mapped);
+        EXPECT_EQ(run(mapped, nullptr), 1U) << text;
+      }
+    }
+  }
+}
+
 TEST(CompileX64, LeavesFromAnyDepthWhenFuelIsUsedUp) {
   Mapped mapped;
   map(std::string(kDeep) + "l:\nja l", &mapped);
