@@ -5,41 +5,9 @@
 #include <sys/stat.h>
 
 #include <cerrno>
-#include <cstring>
 
 namespace bpftime {
 namespace {
-
-// Receives and closes whatever lies in the socket.
-void drain(int fd) {
-  for (int rounds = 0; rounds < 4096; rounds++) {
-    char byte[256];
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 253)];  // kernel: SCM_MAX_FD
-    iovec iov{byte, sizeof(byte)};
-    msghdr m{};
-    m.msg_iov = &iov;
-    m.msg_iovlen = 1;
-    m.msg_control = control;
-    m.msg_controllen = sizeof(control);
-    const ssize_t n = ::recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n < 0) {
-      return;
-    }
-    for (cmsghdr* c = CMSG_FIRSTHDR(&m); c != nullptr; c = CMSG_NXTHDR(&m, c)) {
-      if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-        const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; i++) {
-          int passed = -1;
-          std::memcpy(&passed, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-          ::close(passed);
-        }
-      }
-    }
-    if (n == 0 && m.msg_controllen == 0) {
-      return;
-    }
-  }
-}
 
 size_t index_of(ObjectKind kind) { return static_cast<size_t>(kind); }
 
@@ -123,7 +91,6 @@ bool ObjectTable::end(const Identity& identity) {
   references_.erase(it);
   by_end_.erase(gone.end.get());
   ::epoll_ctl(watch_.get(), EPOLL_CTL_DEL, gone.end.get(), nullptr);
-  drain(gone.end.get());
   const auto count = given_.find(gone.giver);
   if (count != given_.end() && --count->second == 0) {
     given_.erase(count);
