@@ -303,8 +303,9 @@ Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
   }
   auto state = std::make_unique<AgentState>();
   bool restored = false;
-  // A thread that is inside needs a CPU to get out: looked for again at growing intervals, since each look stops all.
-  for (int pause_ms = 1;; pause_ms = std::min(pause_ms * 2, 100)) {
+  // A thread that is inside needs a CPU to get out, which each look takes from all of them: where many threads share few
+  // CPUs, one of them runs only when the interval is long enough for all.
+  for (int pause_ms = 1;; pause_ms *= 2) {
     const char* why = nullptr;
     {
       StoppedProcess process = TRY(StoppedProcess::stop(pid, deadline_ns));
