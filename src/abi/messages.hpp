@@ -14,8 +14,9 @@
 //             the room is its size. PROG_TEST_RUN: data_in, ctx_in; data_out, ctx_out as room.
 //             RAW_TRACEPOINT_OPEN: name.
 //   reply     value and fd as bpf(2) returns; output by command: PROG_LOAD and BTF_LOAD the log text with its NUL (also
-//             beside an error; at most the room); OBJ_GET_INFO_BY_FD the info, whose size becomes info_len;
-//             *_GET_NEXT_ID a uint32_t; PROG_TEST_RUN a TestRunOutput and what it announces.
+//             beside an error; at most the room); OBJ_GET_INFO_BY_FD an InfoOutput and what it announces;
+//             *_GET_NEXT_ID a uint32_t; PROG_TEST_RUN a TestRunOutput and what it announces; TASK_FD_QUERY a
+//             TaskFdOutput and the name (also beside ENOSPC).
 // kPerfOpen: attr = perf_event_attr as far as the caller gave it (its `size` is the true one), args[0] > 0 or -1.
 //   The file of a uprobe is opened by the caller, in its own root and mount namespace, with O_PATH: the first fd that
 //   is no payload file. Payload kPathTag = the path as given, for messages. Reply: the event's fd.
@@ -107,6 +108,24 @@ struct TestRunOutput {
   uint32_t data_bytes, ctx_bytes;  // that follow here
 };
 static_assert(sizeof(TestRunOutput) == 24);
+
+// First part of OBJ_GET_INFO_BY_FD's output. The info follows (its size becomes info_len), padded to 8, then `pieces`
+// times an InfoPiece and its bytes, padded to 8: what pointers in the caller's info name. Written before the info.
+struct InfoOutput {
+  uint32_t info_bytes, pieces;
+};
+static_assert(sizeof(InfoOutput) == 8);
+struct InfoPiece {
+  uint64_t address, size_bytes;  // in the caller's memory
+};
+static_assert(sizeof(InfoPiece) == 16);
+
+// First part of TASK_FD_QUERY's output; the name follows, without a NUL.
+struct TaskFdOutput {
+  uint32_t prog_id, fd_type;
+  uint64_t probe_offset, probe_addr;
+};
+static_assert(sizeof(TaskFdOutput) == 24);
 
 enum class ObjectKind : uint32_t { kNone = 0, kMap, kProg, kLink, kBtf, kPerf, kLog };
 

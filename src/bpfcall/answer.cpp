@@ -16,6 +16,9 @@ namespace bpftime {
 namespace {
 
 constexpr uint32_t kPageBytes = 4096;
+constexpr uint32_t kMostRecordBytes =
+    252;  // Linux 6.18 kernel/bpf/verifier.c: MAX_FUNCINFO_REC_SIZE
+constexpr uint16_t kFdArrayCountAt = 148;  // union bpf_attr: fd_array_cnt, Linux 6.14
 
 enum class PointerKind : uint8_t { kEnd, kInput, kString, kRoom, kInputAndRoom };
 enum class TooLong : uint8_t { kE2big, kClamp };
@@ -228,6 +231,61 @@ Result<void> add_payload(const CallerMemory& memory, const PointerField& pointer
   return {};
 }
 
+// func_info and line_info: count and record size stand in the attr. What the broker refuses anyway is not copied.
+Result<void> add_records(const CallerMemory& memory, const std::byte* attr, uint16_t at,
+                         uint16_t count_at, uint16_t size_at, Request* request) {
+  const uint64_t bytes =
+      static_cast<uint64_t>(field<uint32_t>(attr, count_at)) * field<uint32_t>(attr, size_at);
+  if (bytes == 0 || field<uint32_t>(attr, size_at) > kMostRecordBytes || bytes > kMostBtfBytes) {
+    return {};
+  }
+  RequestPayload payload;
+  payload.tag = at;
+  payload.bytes.resize(bytes);
+  payload.size_bytes = bytes;
+  TRY(memory.read(memory.self, field<uint64_t>(attr, at), payload.bytes));
+  request->payloads.push_back(std::move(payload));
+  return {};
+}
+
+// The array of fds that instructions name by index (linux/bpf.h: BPF_PSEUDO_MAP_IDX, fd_array) is as long as the largest
+// index says, unless fd_array_cnt does (Linux 6.14).
+Result<void> add_fd_array(const Caller& caller, const std::byte* attr, Request* request) {
+  const auto from = field<uint64_t>(attr, AT(fd_array));
+  if (from == 0) {
+    return {};
+  }
+  const std::vector<std::byte>& code = request->payload(AT(insns))->bytes;
+  uint64_t count = field<uint32_t>(attr, kFdArrayCountAt);
+  for (size_t at = 0; at + 2 * sizeof(bpf_insn) <= code.size(); at += sizeof(bpf_insn)) {
+    bpf_insn insn;
+    std::memcpy(&insn, code.data() + at, sizeof(insn));
+    if (insn.code == (BPF_LD | BPF_IMM | BPF_DW)) {
+      at += sizeof(bpf_insn);
+      if ((insn.src_reg == BPF_PSEUDO_MAP_IDX || insn.src_reg == BPF_PSEUDO_MAP_IDX_VALUE) &&
+          insn.imm >= 0) {
+        count = std::max<uint64_t>(count, static_cast<uint64_t>(insn.imm) + 1);
+      }
+    }
+  }
+  if (count == 0) {
+    return {};
+  }
+  if (count > kMaxRefs) {
+    return make_error(E2BIG, "program names too many maps");
+  }
+  RequestPayload payload;
+  payload.tag = AT(fd_array);
+  payload.bytes.resize(count * sizeof(int32_t));
+  payload.size_bytes = payload.bytes.size();
+  TRY(caller.memory.read(caller.memory.self, from, payload.bytes));
+  for (size_t i = 0; i < count; i++) {
+    add_ref(caller, field<int32_t>(payload.bytes.data(), static_cast<uint16_t>(i * 4)), request);
+  }
+  request->payloads.push_back(std::move(payload));
+  return {};
+}
+
 Result<void> write_u32(const CallerMemory& memory, uint64_t to, uint32_t value) {
   return memory.write(memory.self, to, std::as_bytes(std::span(&value, 1)));
 }
@@ -265,6 +323,70 @@ Result<void> write_test_run(const CallerMemory& memory, uint64_t attr_address,
   return write_u32(memory, attr_address + AT(test.duration), head.duration_ns);
 }
 
+// Bytes of an answer, part by part, each padded to 8.
+class OutputReader {
+ public:
+  explicit OutputReader(std::span<const std::byte> bytes) : rest_(bytes) {}
+  Result<std::span<const std::byte>> take(uint64_t bytes) {
+    if (bytes > rest_.size()) {
+      return make_error(EPROTO, "answer is cut");
+    }
+    const auto part = rest_.first(bytes);
+    rest_ = rest_.subspan(std::min<uint64_t>(rest_.size(), (bytes + 7) & ~7ULL));
+    return part;
+  }
+  template <class T>
+  Result<T> take_one() {
+    const auto bytes = TRY(take(sizeof(T)));
+    T value;
+    std::memcpy(&value, bytes.data(), sizeof(T));
+    return value;
+  }
+  std::span<const std::byte> rest() const { return rest_; }
+
+ private:
+  std::span<const std::byte> rest_;
+};
+
+Result<void> write_info(const CallerMemory& memory, uint64_t attr_address, const std::byte* attr,
+                        std::span<const std::byte> output) {
+  OutputReader reader(output);
+  const InfoOutput head = TRY(reader.take_one<InfoOutput>());
+  const std::span<const std::byte> info = TRY(reader.take(head.info_bytes));
+  for (uint32_t i = 0; i < head.pieces; i++) {
+    const InfoPiece piece = TRY(reader.take_one<InfoPiece>());
+    const std::span<const std::byte> bytes = TRY(reader.take(piece.size_bytes));
+    TRY(memory.write(memory.self, piece.address, bytes));
+  }
+  const uint64_t room = field<uint32_t>(attr, AT(info.info_len));
+  TRY(write_output(memory, field<uint64_t>(attr, AT(info.info)), room, info));
+  return write_u32(memory, attr_address + AT(info.info_len),
+                   static_cast<uint32_t>(std::min<uint64_t>(room, info.size())));
+}
+
+// Linux 6.18 kernel/bpf/syscall.c: bpf_task_fd_query_copy. buf_len becomes the name's length without its NUL.
+Result<void> write_task_fd(const CallerMemory& memory, uint64_t attr_address, const std::byte* attr,
+                           std::span<const std::byte> output) {
+  OutputReader reader(output);
+  const TaskFdOutput about = TRY(reader.take_one<TaskFdOutput>());
+  const std::span<const std::byte> name = reader.rest();
+  const auto room = field<uint32_t>(attr, AT(task_fd_query.buf_len));
+  const auto buffer = field<uint64_t>(attr, AT(task_fd_query.buf));
+  TRY(write_u32(memory, attr_address + AT(task_fd_query.buf_len),
+                static_cast<uint32_t>(name.size())));
+  if (room != 0 && buffer != 0) {
+    const auto part = name.first(std::min<size_t>(name.size(), room - 1));
+    constexpr std::byte kEnd{0};
+    TRY(write_output(memory, buffer, part.size(), part));
+    TRY(memory.write(memory.self, buffer + part.size(), std::span(&kEnd, 1)));
+  }
+  TRY(write_u32(memory, attr_address + AT(task_fd_query.prog_id), about.prog_id));
+  TRY(write_u32(memory, attr_address + AT(task_fd_query.fd_type), about.fd_type));
+  const uint64_t places[2] = {about.probe_offset, about.probe_addr};
+  return memory.write(memory.self, attr_address + AT(task_fd_query.probe_offset),
+                      std::as_bytes(std::span(places)));
+}
+
 Result<void> write_back(const CallerMemory& memory, uint32_t command, uint64_t attr_address,
                         const std::byte* attr, const Reply& reply) {
   switch (command) {
@@ -274,15 +396,13 @@ Result<void> write_back(const CallerMemory& memory, uint32_t command, uint64_t a
     case BPF_BTF_LOAD:
       return write_output(memory, field<uint64_t>(attr, AT(btf_log_buf)),
                           field<uint32_t>(attr, AT(btf_log_size)), reply.output);
-    case BPF_OBJ_GET_INFO_BY_FD: {
-      if (reply.value < 0) {
-        return {};
-      }
-      const uint64_t room = field<uint32_t>(attr, AT(info.info_len));
-      TRY(write_output(memory, field<uint64_t>(attr, AT(info.info)), room, reply.output));
-      return write_u32(memory, attr_address + AT(info.info_len),
-                       static_cast<uint32_t>(std::min<uint64_t>(room, reply.output.size())));
-    }
+    case BPF_OBJ_GET_INFO_BY_FD:
+      return reply.value < 0 ? Result<void>{}
+                             : write_info(memory, attr_address, attr, reply.output);
+    case BPF_TASK_FD_QUERY:
+      return reply.value < 0 && reply.value != -ENOSPC
+                 ? Result<void>{}
+                 : write_task_fd(memory, attr_address, attr, reply.output);
     case BPF_PROG_GET_NEXT_ID:
     case BPF_MAP_GET_NEXT_ID:
     case BPF_BTF_GET_NEXT_ID:
@@ -347,6 +467,11 @@ Result<Answer> try_bpf(const Caller& caller, uint32_t command, uint64_t attr_add
   }
   if (command == BPF_PROG_LOAD) {
     TRY(add_refs_of_program(caller, request.payload(AT(insns))->bytes, &request));
+    TRY(add_fd_array(caller, attr, &request));
+    TRY(add_records(caller.memory, attr, AT(func_info), AT(func_info_cnt), AT(func_info_rec_size),
+                    &request));
+    TRY(add_records(caller.memory, attr, AT(line_info), AT(line_info_cnt), AT(line_info_rec_size),
+                    &request));
   }
   Reply reply = TRY(caller.ask(caller.self, &request));
   TRY(write_back(caller.memory, command, attr_address, attr, reply));

@@ -152,13 +152,62 @@ TEST(AnswerBpf, LogIsWrittenBesideAnErrorAndNeverBehindItsRoom) {
   EXPECT_EQ(p.get<uint32_t>(0x4004), 0U);
 }
 
+TEST(AnswerBpf, WhatPointersInAnInfoNameIsWritten) {
+  Pretended p;
+  bpf_attr attr{};
+  attr.info.bpf_fd = 60;
+  attr.info.info_len = 8;
+  attr.info.info = kBase + 0x4000;
+  struct {
+    InfoOutput head{8, 2};
+    uint64_t info = 7;
+    InfoPiece first{kBase + 0x4100, 4};
+    uint64_t first_bytes = 0x11223344;
+    InfoPiece second{kBase + 0x4200, 8};
+    uint64_t second_bytes = 9;
+  } output;
+  const auto bytes = std::as_bytes(std::span(&output, 1));
+  p.next.output.assign(bytes.begin(), bytes.end());
+  EXPECT_EQ(answer_bpf(p.caller(), BPF_OBJ_GET_INFO_BY_FD, p.put(0, attr), 16).value, 0);
+  EXPECT_EQ(p.get<uint64_t>(0x4000), 7U);
+  EXPECT_EQ(p.get<uint64_t>(0x4100), 0x11223344U);
+  EXPECT_EQ(p.get<uint64_t>(0x4200), 9U);
+  p.next.output.assign(bytes.begin(), bytes.end() - 8);  // what is announced is not there
+  EXPECT_EQ(answer_bpf(p.caller(), BPF_OBJ_GET_INFO_BY_FD, p.put(0, attr), 16).value, -EPROTO);
+  output.second.address = 1;  // not the caller's
+  p.next.output.assign(bytes.begin(), bytes.end());
+  EXPECT_EQ(answer_bpf(p.caller(), BPF_OBJ_GET_INFO_BY_FD, p.put(0, attr), 16).value, -EFAULT);
+}
+
+TEST(AnswerBpf, MapsThatInstructionsNameByIndexAreSent) {
+  Pretended p;
+  const bpf_insn insns[] = {{BPF_LD | BPF_IMM | BPF_DW, 1, BPF_PSEUDO_MAP_IDX, 0, 1},
+                            {0, 0, 0, 0, 0},
+                            {BPF_JMP | BPF_EXIT, 0, 0, 0, 0}};
+  p.put(0x1000, insns);
+  bpf_attr attr = program_attr(&p, 3);
+  attr.insns = kBase + 0x1000;
+  const int32_t fds[] = {60, 61, 62};
+  p.put(0x2000, fds);
+  attr.fd_array = kBase + 0x2000;
+  answer_bpf(p.caller(), BPF_PROG_LOAD, p.put(0, attr), sizeof(attr));
+  ASSERT_EQ(p.asked.size(), 1U);
+  const RequestPayload* array = p.asked[0].payload(offsetof(bpf_attr, fd_array));
+  ASSERT_NE(array, nullptr);
+  EXPECT_EQ(array->bytes.size(), 8U);
+  EXPECT_NE(p.asked[0].ref(61), nullptr);
+  EXPECT_EQ(p.asked[0].ref(62), nullptr);
+}
+
 TEST(AnswerBpf, InfoLengthIsWhatWasWritten) {
   Pretended p;
   bpf_attr attr{};
   attr.info.bpf_fd = 60;
   attr.info.info_len = 8;
   attr.info.info = kBase + 0x4000;
-  p.next.output.assign(80, std::byte{1});
+  const InfoOutput head{80, 0};
+  p.next.output.assign(sizeof(head) + 80, std::byte{1});
+  std::memcpy(p.next.output.data(), &head, sizeof(head));
   EXPECT_EQ(answer_bpf(p.caller(), BPF_OBJ_GET_INFO_BY_FD, p.put(0, attr), 16).value, 0);
   EXPECT_EQ(p.get<bpf_attr>(0).info.info_len, 8U);
   EXPECT_EQ(p.get<uint8_t>(0x4007), 1U);

@@ -89,6 +89,11 @@ TEST(Shim, FilesOfSysAreServed) {
   FakeBroker broker;
   passes("files", &broker);
 }
+TEST(Shim, AProgramWithLibbpfIsToldThatItIsRoot) {
+  FakeBroker broker;
+  passes("user", &broker);
+  passes("user_of_a_loader", &broker);
+}
 TEST(Shim, ManyThreadsAndASignalHandlerCallAtOnce) {
   FakeBroker broker;
   passes("threads", &broker);

@@ -74,7 +74,12 @@ struct ProgramObject : Object {
   UniqueFd code;
   std::vector<std::shared_ptr<MapObject>> maps;
   std::shared_ptr<BtfObject> btf;
+  std::vector<std::byte> insns;  // with map ids where the loader's fds stood
+  std::vector<std::byte> func_info, line_info;
 };
+
+// Kernel v6.18 include/linux/license.h: license_is_gpl_compatible.
+bool is_gpl_compatible(const std::string& license);
 
 struct PerfEventObject : Object {
   static constexpr ObjectKind kKind = ObjectKind::kPerf;
@@ -82,6 +87,7 @@ struct PerfEventObject : Object {
   std::string path;
   UniqueFd file;  // O_PATH: keeps the inode number from being used for another file
   uint64_t device = 0, inode = 0, file_offset = 0;
+  uint64_t semaphore_offset = 0;  // in the same file; 0 = none
   bool is_return = false, enabled = false, disarmed = false;
   pid_t pid = -1;  // process id; -1: every target
   std::shared_ptr<ProgramObject> program;

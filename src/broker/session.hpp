@@ -90,7 +90,7 @@ class Session : public TargetHost {
   void log(const std::string& line) override;
 
  private:
-  struct BpfCall;  // session_bpf.cpp
+  struct BpfCall;  // bpf_call.hpp
   // Each answers one command; the errno of an Error becomes the reply's value.
   Result<Reply> answer(const Caller& caller, const Request& request);
   Result<Reply> bpf(const Caller& caller, const Request& request);
@@ -100,6 +100,7 @@ class Session : public TargetHost {
   Result<Reply> link_create(const BpfCall& call);
   Result<Reply> prog_bind_map(const BpfCall& call);
   Result<Reply> object_info(const BpfCall& call);
+  Result<Reply> task_fd_query(const BpfCall& call);
   Result<Reply> next_id(const BpfCall& call, ObjectKind kind);
   Result<Reply> fd_by_id(const BpfCall& call, ObjectKind kind);
   void prog_load(const Caller& caller, Request&& request, Answer answer);

@@ -10,25 +10,20 @@
 #include <cerrno>
 #include <cstring>
 
+#include "broker/bpf_call.hpp"
 #include "broker/memfd.hpp"
 #include "broker/program_check.hpp"
-#include "broker/session.hpp"
+#include "broker/sha256.hpp"
 #include "maps/map_view.hpp"
 
 namespace bpftime {
 namespace {
 
-constexpr int kKernelEnotsupp = 524;         // ENOTSUPP, not in uapi
 constexpr uint32_t kAttachKprobeMulti = 42;  // BPF_TRACE_KPROBE_MULTI
 constexpr uint32_t kAttachUprobeMulti = 48;  // BPF_TRACE_UPROBE_MULTI
 constexpr uint32_t kKnownLoadFlags = 0x1ff;  // BPF_F_STRICT_ALIGNMENT ... BPF_F_TEST_REG_INVARIANTS
 constexpr uint32_t kKnownLogBits = 0xf;      // kernel: BPF_LOG_MASK
-
-template <class T>
-uint32_t tag_of(const bpf_attr& attr, const T& field) {
-  return static_cast<uint32_t>(reinterpret_cast<const char*>(&field) -
-                               reinterpret_cast<const char*>(&attr));
-}
+constexpr uint32_t kMaxRecordBytes = 252;    // kernel: MAX_FUNCINFO_REC_SIZE, MAX_LINEINFO_REC_SIZE
 
 // End of the last field that a command uses (kernel: CHECK_ATTR); 0 = any.
 #define BPFTIME_END_OF(field) (offsetof(bpf_attr, field) + sizeof(bpf_attr::field))
@@ -47,6 +42,8 @@ size_t attr_end(uint32_t command) {
     case BPF_BTF_GET_NEXT_ID:
     case BPF_LINK_GET_NEXT_ID:
       return BPFTIME_END_OF(next_id);
+    case BPF_TASK_FD_QUERY:
+      return BPFTIME_END_OF(task_fd_query.probe_addr);
     case BPF_PROG_GET_FD_BY_ID:
     case BPF_BTF_GET_FD_BY_ID:
     case BPF_LINK_GET_FD_BY_ID:
@@ -57,10 +54,6 @@ size_t attr_end(uint32_t command) {
   }
 }
 #undef BPFTIME_END_OF
-
-bool is_zero(std::span<const std::byte> bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-}
 
 Result<bpf_attr> attr_of(const Request& request) {
   bpf_attr attr;
@@ -93,11 +86,6 @@ Result<std::string> name_of(const char* field) {
   return std::string(field, length);
 }
 
-void copy_name(char* to, const std::string& name) {
-  std::memset(to, 0, BPF_OBJ_NAME_LEN);
-  std::memcpy(to, name.data(), std::min<size_t>(name.size(), BPF_OBJ_NAME_LEN - 1));
-}
-
 // Writes the start state through a mapping of our own, which is gone afterwards.
 Result<void> format_file(int fd, uint64_t bytes, const MapSpec& spec) {
   void* base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -113,13 +101,53 @@ Result<void> format_file(int fd, uint64_t bytes, const MapSpec& spec) {
   return formatted;
 }
 
-// A name for the instructions; the kernel's is a hash too (SHA), tools only compare and show it.
-uint64_t tag_for(std::span<const std::byte> bytes) {
-  uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
-  for (const std::byte b : bytes) {
-    hash = (hash ^ static_cast<uint8_t>(b)) * 0x100000001b3ULL;
+// Kernel v6.18 kernel/bpf/core.c: bpf_prog_calc_tag: the hash of the instructions without what differs from load to load,
+// the fds of maps.
+uint64_t tag_of_program(std::span<const std::byte> bytes) {
+  std::vector<std::byte> plain(bytes.begin(), bytes.end());
+  for (size_t at = 0; at + 2 * sizeof(bpf_insn) <= plain.size(); at += sizeof(bpf_insn)) {
+    bpf_insn pair[2];
+    std::memcpy(pair, plain.data() + at, sizeof(pair));
+    if (pair[0].code != (BPF_LD | BPF_IMM | BPF_DW)) {
+      continue;
+    }
+    if (pair[0].src_reg == BPF_PSEUDO_MAP_FD || pair[0].src_reg == BPF_PSEUDO_MAP_VALUE) {
+      pair[0].imm = 0;
+      pair[1].imm = 0;
+      std::memcpy(plain.data() + at, pair, sizeof(pair));
+    }
+    at += sizeof(bpf_insn);
   }
-  return hash;
+  uint64_t tag = 0;
+  std::memcpy(&tag, sha256(plain).data(), sizeof(tag));
+  return tag;
+}
+
+// func_info and line_info: `count` records of the caller's size, of which we know the first `known` bytes.
+// Kernel v6.18 kernel/bpf/verifier.c: check_btf_func_early, check_btf_line.
+// Errors: EINVAL, E2BIG, EFAULT.
+Result<std::vector<std::byte>> records_of(const Request& request, uint32_t tag, uint32_t count,
+                                          uint32_t size, size_t known) {
+  std::vector<std::byte> records;
+  if (count == 0) {
+    return records;
+  }
+  if (size < known || size > kMaxRecordBytes || size % sizeof(uint32_t) != 0) {
+    return make_error(EINVAL, "records of func_info or line_info have an impossible size");
+  }
+  const RequestPayload* given = request.payload(tag);
+  if (given == nullptr || given->bytes.size() != static_cast<uint64_t>(count) * size) {
+    return make_error(EFAULT, "func_info or line_info cannot be read");
+  }
+  const std::span<const std::byte> bytes(given->bytes);
+  for (size_t at = 0; at < bytes.size(); at += size) {
+    const auto record = bytes.subspan(at, size);
+    if (!is_zero(record.subspan(known))) {
+      return make_error(E2BIG, "records of func_info or line_info have fields that nobody knows");
+    }
+    records.insert(records.end(), record.begin(), record.begin() + static_cast<ptrdiff_t>(known));
+  }
+  return records;
 }
 
 uint64_t since_boot_ns() {
@@ -162,12 +190,6 @@ bool put_log(const LogRoom& room, const std::string& text, Reply* reply) {
 
 }  // namespace
 
-struct Session::BpfCall {
-  const Caller& caller;
-  const Request& request;
-  bpf_attr attr;
-};
-
 Result<Reply> Session::bpf(const Caller& caller, const Request& request) {
   const BpfCall call{caller, request, TRY(attr_of(request))};
   switch (request.command) {
@@ -199,8 +221,9 @@ Result<Reply> Session::bpf(const Caller& caller, const Request& request) {
       return fd_by_id(call, ObjectKind::kBtf);
     case BPF_LINK_GET_FD_BY_ID:
       return fd_by_id(call, ObjectKind::kLink);
-    case BPF_PROG_TEST_RUN:
     case BPF_TASK_FD_QUERY:
+      return task_fd_query(call);
+    case BPF_PROG_TEST_RUN:
       return make_error(kKernelEnotsupp, "not yet");
     default:
       return make_error(EINVAL, "no such command");
@@ -371,7 +394,15 @@ void Session::prog_load(const Caller& caller, Request&& request, Answer answer_t
         [&](int fd) { return object_of<MapObject>(request, fd, EINVAL); }, &log_text));
     program->insn_count = attr.insn_cnt;
     program->uid = caller.uid;
-    program->tag = tag_for(insns->bytes);
+    program->tag = tag_of_program(insns->bytes);
+    const auto shown = std::as_bytes(std::span(linked.program.insns));
+    program->insns.assign(shown.begin(), shown.end());
+    if (program->btf != nullptr) {
+      program->func_info = TRY(records_of(request, tag_of(attr, attr.func_info), attr.func_info_cnt,
+                                          attr.func_info_rec_size, sizeof(bpf_func_info)));
+      program->line_info = TRY(records_of(request, tag_of(attr, attr.line_info), attr.line_info_cnt,
+                                          attr.line_info_rec_size, sizeof(bpf_line_info)));
+    }
     program->maps = std::move(linked.maps);
     return std::make_shared<const DecodedProgram>(std::move(linked.program));
   };
@@ -475,120 +506,6 @@ Result<Reply> Session::link_create(const BpfCall& call) {
   if (!reply) {
     sync_soon();
   }
-  return reply;
-}
-
-// ---- Ids and descriptions ----
-
-Result<Reply> Session::next_id(const BpfCall& call, ObjectKind kind) {
-  if (call.attr.start_id >= INT32_MAX) {
-    return make_error(EINVAL, "no such id");
-  }
-  objects_.collect_ended();
-  const uint32_t id = objects_.next_id(kind, call.attr.start_id);
-  if (id == 0) {
-    return make_error(ENOENT, "no more");
-  }
-  Reply reply;
-  const auto bytes = std::as_bytes(std::span(&id, 1));
-  reply.output.assign(bytes.begin(), bytes.end());
-  return reply;
-}
-
-Result<Reply> Session::fd_by_id(const BpfCall& call, ObjectKind kind) {
-  const auto object = objects_.find(kind, call.attr.map_id);
-  if (object == nullptr) {
-    return make_error(ENOENT, "no such id");
-  }
-  return give(call.caller, object);
-}
-
-Result<Reply> Session::object_info(const BpfCall& call) {
-  const bpf_attr& attr = call.attr;
-  const ObjectRef* ref = call.request.ref(static_cast<int>(attr.info.bpf_fd));
-  if (ref == nullptr) {
-    return make_error(EBADF, "no such fd");
-  }
-  const auto object = ref->inode == 0 ? nullptr : objects_.find(ref->device, ref->inode);
-  if (object == nullptr || object->kind == ObjectKind::kPerf) {
-    return make_error(EINVAL, "fd is no bpf object");
-  }
-  union {
-    bpf_map_info map;
-    bpf_prog_info prog;
-    bpf_link_info link;
-    bpf_btf_info btf;
-  } info;
-  std::memset(&info, 0, sizeof(info));
-  size_t size = 0;
-  const RequestPayload* given = call.request.payload(tag_of(attr, attr.info.info));
-  const auto input = [&](void* to, size_t room) {
-    if (given != nullptr) {
-      std::memcpy(to, given->bytes.data(), std::min(room, given->bytes.size()));
-    }
-  };
-  switch (object->kind) {
-    case ObjectKind::kMap: {
-      const auto& map = static_cast<const MapObject&>(*object);
-      size = sizeof(info.map);
-      info.map.type = map.spec.map_type;
-      info.map.id = map.id;
-      info.map.key_size = map.spec.key_size;
-      info.map.value_size = map.spec.value_size;
-      info.map.max_entries = map.spec.max_entries;
-      info.map.map_flags = map.spec.map_flags;
-      info.map.map_extra = map.map_extra;
-      info.map.btf_id = map.btf == nullptr ? 0 : map.btf->id;
-      info.map.btf_key_type_id = map.btf_key_type_id;
-      info.map.btf_value_type_id = map.btf_value_type_id;
-      copy_name(info.map.name, map.name);
-      break;
-    }
-    case ObjectKind::kProg: {
-      const auto& program = static_cast<const ProgramObject&>(*object);
-      size = sizeof(info.prog);
-      info.prog.type = program.type;
-      info.prog.id = program.id;
-      std::memcpy(info.prog.tag, &program.tag, sizeof(info.prog.tag));
-      info.prog.load_time = program.load_time_ns;
-      info.prog.created_by_uid = program.uid;
-      info.prog.nr_map_ids = static_cast<uint32_t>(program.maps.size());
-      info.prog.gpl_compatible = program.license == "GPL" ? 1 : 0;
-      info.prog.btf_id = program.btf == nullptr ? 0 : program.btf->id;
-      info.prog.verified_insns = program.insn_count;
-      copy_name(info.prog.name, program.name);
-      break;
-    }
-    case ObjectKind::kLink: {
-      const auto& link = static_cast<const LinkObject&>(*object);
-      size = sizeof(info.link);
-      info.link.type = BPF_LINK_TYPE_PERF_EVENT;
-      info.link.id = link.id;
-      info.link.prog_id = link.program->id;
-      break;
-    }
-    case ObjectKind::kBtf: {
-      const auto& btf = static_cast<const BtfObject&>(*object);
-      size = sizeof(info.btf);
-      input(&info.btf, sizeof(info.btf));  // pointers of the caller's, given back as they are
-      info.btf.id = btf.id;
-      info.btf.btf_size = static_cast<uint32_t>(btf.types.bytes().size());
-      info.btf.name_len = 0;
-      info.btf.kernel_btf = 0;
-      break;
-    }
-    default:
-      return make_error(EINVAL, "fd is no bpf object");
-  }
-  // Kernel: bpf_check_uarg_tail_zero.
-  if (attr.info.info_len > 4096 || (given != nullptr && given->bytes.size() > size &&
-                                    !is_zero(std::span(given->bytes).subspan(size)))) {
-    return make_error(E2BIG, "info has fields that nobody knows");
-  }
-  Reply reply;
-  const auto bytes =
-      std::as_bytes(std::span(&info, 1)).first(std::min<size_t>(size, attr.info.info_len));
-  reply.output.assign(bytes.begin(), bytes.end());
   return reply;
 }
 

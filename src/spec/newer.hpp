@@ -16,9 +16,24 @@ inline constexpr uint32_t kMapFlagVtypeBtfObjFd = 1U << 15;  // 6.9
 inline constexpr uint32_t kMapFlagTokenFd = 1U << 16;        // 6.9
 
 // sizeof(union bpf_attr); bytes beyond must be zero, else E2BIG.
-inline constexpr uint32_t kAttrBytes = 168;
+inline constexpr uint32_t kBpfAttrBytes = 168;
 // End of the last field that BPF_MAP_CREATE knows (excl_prog_hash_size); bytes beyond must be zero,
 // else EINVAL.
 inline constexpr uint32_t kMapCreateEnd = 92;
+
+// struct bpf_link_info as far as links of uprobes go. perf_event part: 6.6; ref_ctr_offset: 6.16.
+inline constexpr uint32_t kPerfEventUprobe = 1;  // enum bpf_perf_event_type
+inline constexpr uint32_t kPerfEventUretprobe = 2;
+struct LinkInfo {
+  uint32_t type, id, prog_id, padding;
+  uint32_t perf_event_type, reserved;
+  struct {
+    uint64_t file_name;  // room of the caller's
+    uint32_t name_bytes, offset;
+    uint64_t cookie, ref_ctr_offset;
+  } uprobe;
+  uint64_t rest;
+};
+static_assert(sizeof(LinkInfo) == 64);
 
 }  // namespace bpftime

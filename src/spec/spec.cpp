@@ -186,12 +186,12 @@ bool is_name(const char (&name)[16]) {
 
 Result<MapSpec> check_map_spec(const void* attr, uint32_t attr_bytes, uint32_t cpu_count) {
   const auto* const bytes = static_cast<const unsigned char*>(attr);
-  for (uint32_t i = kAttrBytes; i < attr_bytes; i++) {
+  for (uint32_t i = kBpfAttrBytes; i < attr_bytes; i++) {
     if (bytes[i] != 0) {
       return make_error(E2BIG, "attr has fields that we do not know");
     }
   }
-  for (uint32_t i = kMapCreateEnd; i < attr_bytes && i < kAttrBytes; i++) {
+  for (uint32_t i = kMapCreateEnd; i < attr_bytes && i < kBpfAttrBytes; i++) {
     if (bytes[i] != 0) {
       return make_error(EINVAL, "attr has fields that BPF_MAP_CREATE does not have");
     }

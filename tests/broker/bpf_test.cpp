@@ -351,14 +351,52 @@ TEST(BpfInfo, IsCutToTheCallersSizeAndRefusesUnknownTails) {
     return bench.ask(std::move(request));
   };
   Reply reply = ask(sizeof(bpf_map_info), std::byte{0});
-  ASSERT_EQ(reply.output.size(), sizeof(bpf_map_info));
+  InfoOutput head{};
   bpf_map_info info{};
-  std::memcpy(&info, reply.output.data(), sizeof(info));
+  ASSERT_EQ(reply.output.size(), sizeof(head) + sizeof(info));
+  std::memcpy(&info, reply.output.data() + sizeof(head), sizeof(info));
   EXPECT_EQ(info.type, uint32_t{BPF_MAP_TYPE_ARRAY});
   EXPECT_STREQ(info.name, "counts");
-  EXPECT_EQ(ask(8, std::byte{0}).output.size(), 8U);
+  reply = ask(8, std::byte{0});
+  ASSERT_EQ(reply.output.size(), sizeof(head) + 8);
+  std::memcpy(&head, reply.output.data(), sizeof(head));
+  EXPECT_EQ(head.info_bytes, 8U);
   EXPECT_EQ(ask(sizeof(bpf_map_info) + 8, std::byte{1}).value, -E2BIG);
   ::close(map);
+}
+
+TEST(BpfInfo, InfoOfAProgramGivesItsCode) {
+  Bench bench;
+  const int program = bench.program();
+  bpf_prog_info info{};
+  info.jited_prog_insns = 0x1000;
+  info.jited_prog_len = 1;
+  info.nr_jited_ksyms = 1;
+  info.jited_ksyms = 0x2000;
+  bpf_attr attr = requests::zero_attr();
+  attr.info.bpf_fd = static_cast<uint32_t>(program);
+  attr.info.info_len = sizeof(info);
+  Request request = requests::bpf(BPF_OBJ_GET_INFO_BY_FD, attr);
+  request.refs.push_back(ref_to(program));
+  requests::add_payload(&request, offsetof(bpf_attr, info.info), bytes_of(&info, 1));
+  const Reply reply = bench.ask(std::move(request));
+  struct {
+    InfoOutput head;
+    bpf_prog_info info;
+    InfoPiece code;
+    uint8_t code_bytes[8];
+    InfoPiece symbols;
+    uint64_t symbol;
+  } output;
+  ASSERT_EQ(reply.output.size(), sizeof(output));
+  std::memcpy(&output, reply.output.data(), sizeof(output));
+  EXPECT_EQ(output.head.pieces, 2U);
+  EXPECT_EQ(output.info.jited_prog_len, 1U);
+  EXPECT_EQ(output.code.address, 0x1000U);
+  EXPECT_EQ(output.code_bytes[0], 0xc3);  // what the fake compiler made
+  EXPECT_EQ(output.symbols.address, 0x2000U);
+  EXPECT_EQ(output.symbol, 0U);
+  ::close(program);
 }
 
 TEST(BpfBtf, LoadTakesWholeBtfAndRefusesTheRest) {

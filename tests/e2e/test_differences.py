@@ -15,8 +15,8 @@ DIFFERENCES = {
     "hits_after_disable": (1, 2),  # the kernel (6.18) lets the program run on; older ones do not
     "prog_info": (0, 0),
     "prog_info_nr_map_ids": (1, 1),
-    "prog_info_map_ids_filled": (0, 1),
-    "prog_info_xlated_given": (0, 1),
+    "prog_info_map_ids_filled": (1, 1),
+    "prog_info_xlated_given": (1, 1),
     "obj_pin_on_no_bpffs": (1, None),
     "ringbuf": (0, 1),
     "percpu_array": (0, 1),

@@ -265,7 +265,12 @@ class FakeBroker {
           info.value_size = map->spec.value_size;
           info.max_entries = map->spec.max_entries;
         }
-        put(reply, info);
+        struct {
+          InfoOutput head{sizeof(bpf_map_info), 0};
+          bpf_map_info info;
+        } answer;
+        answer.info = info;
+        put(reply, answer);
         return;
       }
       case BPF_PROG_LOAD: {

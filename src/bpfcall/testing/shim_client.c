@@ -1,5 +1,6 @@
 // A small loader that shim_test runs under the shim: `shim_client CASE`. Plain C and raw calls. Exits 0 when all is
 // as it should be, else with the line of the first thing that was not.
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
@@ -457,6 +458,20 @@ static int inert(void) {
   return 0;
 }
 
+static int become_nobody(void) { return getuid() != 0 || setresuid(65534, 65534, 65534) == 0; }
+static int user(void) {
+  EXPECT(become_nobody());
+  EXPECT(geteuid() == getuid());
+  return 0;
+}
+static int user_of_a_loader(void) {
+  EXPECT(become_nobody());
+  EXPECT(dlopen("libbpf.so.1", RTLD_NOW | RTLD_GLOBAL) != NULL);
+  EXPECT(getuid() != 0);
+  EXPECT(geteuid() == 0);
+  return 0;
+}
+
 int main(int argc, char** argv) {
   static const struct {
     const char* name;
@@ -466,7 +481,8 @@ int main(int argc, char** argv) {
                 {"frozen", frozen},     {"mapped", mapped},
                 {"programs", programs}, {"forked", forked},
                 {"threads", threads},   {"files", files},
-                {"speed", speed},       {"inert", inert}};
+                {"speed", speed},       {"inert", inert},
+                {"user", user},         {"user_of_a_loader", user_of_a_loader}};
   for (size_t i = 0; argc == 2 && i < sizeof(kCases) / sizeof(kCases[0]); i++) {
     if (strcmp(argv[1], kCases[i].name) == 0) {
       return kCases[i].run();
