@@ -16,7 +16,7 @@ import time
 import unittest
 
 BUILD = pathlib.Path(os.environ.get("BPFTIME_BUILD", "build/release")).resolve()
-NOBODY = 65534
+NOBODY = int(os.environ.get("BPFTIME_TEST_UID", "65534"))  # runs side by side need a user each
 AS_ROOT = os.geteuid() == 0
 DEADLINE = float(os.environ.get("BPFTIME_TEST_DEADLINE", "30"))
 
