@@ -1,5 +1,7 @@
 #include "cli/broker.hpp"
 
+#include <grp.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -7,6 +9,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <optional>
+#include <vector>
 
 #include "cli/invocation.hpp"
 
@@ -14,6 +18,39 @@ namespace bpftime::cli {
 namespace {
 
 constexpr int kAnswerMs = 60'000;
+
+// Root in a user's directories: as that user, so that what is made there is the user's, and nothing that the user puts
+// there leads root anywhere else.
+class ActingAs {
+ public:
+  ActingAs(uid_t uid, gid_t gid) : uid_(uid), gid_(gid) {}
+  Result<void> begin() {
+    const int count = ::getgroups(0, nullptr);
+    groups_.resize(count > 0 ? static_cast<size_t>(count) : 0);
+    if (count < 0 || ::getgroups(count, groups_.data()) != count) {
+      return make_error(errno, "getgroups");
+    }
+    const passwd* const user = ::getpwuid(uid_);  // NOLINT(concurrency-mt-unsafe): one thread
+    const int joined = user != nullptr ? ::initgroups(user->pw_name, gid_) : ::setgroups(1, &gid_);
+    if (joined != 0 || ::setegid(gid_) != 0 || ::seteuid(uid_) != 0) {
+      return make_error(errno, "cannot act as the user who called sudo");
+    }
+    return {};
+  }
+  ~ActingAs() {
+    if (::seteuid(0) != 0 || ::setegid(0) != 0 ||
+        ::setgroups(groups_.size(), groups_.data()) != 0) {
+      ::_exit(1);
+    }
+  }
+  ActingAs(const ActingAs&) = delete;
+  ActingAs& operator=(const ActingAs&) = delete;
+
+ private:
+  uid_t uid_;
+  gid_t gid_;
+  std::vector<gid_t> groups_;
+};
 
 // Runs bpftimed, which goes to the background and says by its exit status whether it serves.
 Result<void> start_broker(const Surroundings& here, const std::string& directory) {
@@ -23,10 +60,11 @@ Result<void> start_broker(const Surroundings& here, const std::string& directory
     return make_error(errno, "fork");
   }
   if (child == 0) {
-    if (::geteuid() == 0 && here.uid != 0) {
-      if (::setgid(here.gid) != 0 || ::setuid(here.uid) != 0) {
-        ::_exit(1);
-      }
+    // For good. The groups are that user's already.
+    if (::getuid() == 0 && here.uid != 0 &&
+        (::seteuid(0) != 0 || ::setresgid(here.gid, here.gid, here.gid) != 0 ||
+         ::setresuid(here.uid, here.uid, here.uid) != 0)) {
+      ::_exit(1);
     }
     ::execl(file.c_str(), "bpftimed", "--session-dir", directory.c_str(), "--idle-ms",
             here.idle_ms.c_str(), nullptr);
@@ -72,20 +110,18 @@ Surroundings for_process(const Surroundings& here, pid_t pid) {
   Surroundings theirs = here;
   theirs.uid = here.sudo_uid;
   theirs.gid = here.sudo_gid;
-  const std::string run = "/run/user/" + std::to_string(here.sudo_uid);
-  theirs.runtime_dir = ::stat(run.c_str(), &st) == 0 ? run : "";
+  theirs.runtime_dir = here.sudo_runtime_dir;
   return theirs;
 }
 
 Result<Channel> reach_broker(const Surroundings& here, Role role, bool start) {
   Channel channel;
-  channel.directory = TRY(session_directory(here.runtime_dir, here.uid, here.session));
-  if (::geteuid() == 0 && here.uid != 0) {
-    // Made by root for the user, or the user's already.
-    if (::chown(channel.directory.c_str(), here.uid, here.gid) != 0) {
-      return make_error(errno, "cannot give the session directory to its user");
-    }
+  std::optional<ActingAs> user;
+  if (here.uid != ::geteuid()) {
+    user.emplace(here.uid, here.gid);
+    TRY(user->begin());
   }
+  channel.directory = TRY(session_directory(here.runtime_dir, here.uid, here.session));
   const std::string socket = channel.directory + "/" + kSocketName;
   Error last = make_error(ENOENT, "no broker runs");
   // A broker may be leaving just when we come: then the next one is asked.

@@ -22,6 +22,7 @@ struct Surroundings {
   bool is_sudo = false;  // root for another user: uid is still root's own
   uid_t sudo_uid = 0;
   gid_t sudo_gid = 0;
+  std::string sudo_runtime_dir;
   std::string session;
   std::string idle_ms;
   bool attach = true;

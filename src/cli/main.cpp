@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -29,24 +31,38 @@ std::string own_directory() {
   return path;
 }
 
+bool belongs_to(const std::string& directory, uid_t uid) {
+  struct stat st{};
+  return !directory.empty() && ::stat(directory.c_str(), &st) == 0 && st.st_uid == uid;
+}
+
+// A user's or group's number; the last one means "leave it" to setuid(2) and its kin.
+bool read_id(const std::string& text, uint32_t* id) {
+  const char* const end = text.data() + text.size();
+  const auto read = std::from_chars(text.data(), end, *id);
+  return read.ec == std::errc() && read.ptr == end && *id != UINT32_MAX;
+}
+
 Surroundings look_around(const Config& config) {
   Surroundings here;
   here.bin_dir = own_directory();
   here.uid = ::geteuid();
   here.gid = ::getegid();
   here.home = environment("HOME");
-  here.runtime_dir = environment("XDG_RUNTIME_DIR");
-  struct stat st{};
-  // Kept by su and the like, although it is another user's.
-  if (!here.runtime_dir.empty() &&
-      (::stat(here.runtime_dir.c_str(), &st) != 0 || st.st_uid != here.uid)) {
-    here.runtime_dir.clear();
+  const std::string runtime_dir = environment("XDG_RUNTIME_DIR");
+  // su and the like keep it, although it is another user's.
+  if (belongs_to(runtime_dir, here.uid)) {
+    here.runtime_dir = runtime_dir;
   }
-  const std::string sudo_uid = environment("SUDO_UID");
-  if (here.uid == 0 && !sudo_uid.empty() && sudo_uid != "0") {
-    here.is_sudo = true;
-    here.sudo_uid = static_cast<uid_t>(std::strtoul(sudo_uid.c_str(), nullptr, 10));
-    here.sudo_gid = static_cast<gid_t>(std::strtoul(environment("SUDO_GID").c_str(), nullptr, 10));
+  here.is_sudo = here.uid == 0 && read_id(environment("SUDO_UID"), &here.sudo_uid) &&
+                 read_id(environment("SUDO_GID"), &here.sudo_gid) && here.sudo_uid != 0;
+  if (here.is_sudo) {
+    const std::string usual = "/run/user/" + std::to_string(here.sudo_uid);
+    if (belongs_to(runtime_dir, here.sudo_uid)) {
+      here.sudo_runtime_dir = runtime_dir;
+    } else if (belongs_to(usual, here.sudo_uid)) {
+      here.sudo_runtime_dir = usual;
+    }
   }
   here.session = config.session.value;
   here.idle_ms = config.idle_ms.value;
