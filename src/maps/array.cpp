@@ -34,23 +34,6 @@ int update(const MapView& map, const LockContext& /*who*/, uint32_t /*lane*/, co
   return 0;
 }
 
-int erase(const MapView& /*map*/, const LockContext& /*who*/, const void* /*key*/) {
-  return -EINVAL;
-}
-
-int next_key(const MapView& map, const void* key, void* next) {
-  const uint32_t index = key == nullptr ? ~0U : load_as<uint32_t>(key);
-  if (index >= map.element_count) {
-    store_as<uint32_t>(next, 0);
-    return 0;
-  }
-  if (index == map.element_count - 1) {
-    return -ENOENT;
-  }
-  store_as<uint32_t>(next, index + 1);
-  return 0;
-}
-
 int sys_lookup(const MapView& map, const void* key, void* value, uint64_t flags,
                const LockContext* /*who*/) {
   if (flags != 0) {
@@ -69,11 +52,41 @@ int sys_update(const MapView& map, const LockContext& who, const void* key, cons
   return update(map, who, 0, key, value, flags);
 }
 
-uint32_t sweep(const MapView& /*map*/, const LockContext& /*who*/, OwnerId /*dead*/) { return 0; }
+int visit(const MapView& map, uint64_t* cursor, void* key, uint32_t /*lane*/, std::byte** value) {
+  if (*cursor >= map.element_count) {
+    return -ENOENT;
+  }
+  const auto index = static_cast<uint32_t>((*cursor)++);
+  store_as<uint32_t>(key, index);
+  *value = map.values + static_cast<uint64_t>(index) * map.value_stride;
+  return 0;
+}
 
 }  // namespace
 
-constinit const MapOps kArrayOps = {BPF_MAP_TYPE_ARRAY, lookup,     update,     erase,
-                                    next_key,           sys_lookup, sys_update, sweep};
+int array_erase(const MapView& /*map*/, const LockContext& /*who*/, const void* /*key*/) {
+  return -EINVAL;
+}
+
+int array_next_key(const MapView& map, const void* key, void* next) {
+  const uint32_t index = key == nullptr ? ~0U : load_as<uint32_t>(key);
+  if (index >= map.element_count) {
+    store_as<uint32_t>(next, 0);
+    return 0;
+  }
+  if (index == map.element_count - 1) {
+    return -ENOENT;
+  }
+  store_as<uint32_t>(next, index + 1);
+  return 0;
+}
+
+uint32_t array_sweep(const MapView& /*map*/, const LockContext& /*who*/, OwnerId /*dead*/) {
+  return 0;
+}
+
+constinit const MapOps kArrayOps = {
+    BPF_MAP_TYPE_ARRAY, lookup,     update,      array_erase, array_next_key,
+    sys_lookup,         sys_update, array_sweep, visit,       nullptr};
 
 }  // namespace bpftime

@@ -42,6 +42,15 @@ BPFTIME_RACY inline void copy_bytes(void* to, const void* from, uint64_t size) {
   }
 }
 
+// `size` is a multiple of 8.
+BPFTIME_RACY inline void zero_bytes(void* to, uint64_t size) {
+  auto* d = static_cast<std::byte*>(to);
+  for (; size >= 8; size -= 8, d += 8) {
+    store_as<uint64_t>(d, 0);
+    __asm__ volatile("" : "+r"(d));
+  }
+}
+
 BPFTIME_RACY inline bool equal_bytes(const void* a, const void* b, uint64_t size) {
   auto* x = static_cast<const std::byte*>(a);
   auto* y = static_cast<const std::byte*>(b);

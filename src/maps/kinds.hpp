@@ -4,6 +4,12 @@
 
 namespace bpftime {
 
-extern const MapOps kArrayOps, kHash4Ops, kHash8Ops, kHash16Ops, kHashAnyOps;
+extern const MapOps kArrayOps, kHash4Ops, kHash8Ops, kHash16Ops, kHashAnyOps, kPercpuArrayOps,
+    kPercpuHash4Ops, kPercpuHash8Ops, kPercpuHash16Ops, kPercpuHashAnyOps;
+
+// What every kind with an index as key answers alike.
+int array_erase(const MapView& map, const LockContext& who, const void* key);
+int array_next_key(const MapView& map, const void* key, void* next);
+uint32_t array_sweep(const MapView& map, const LockContext& who, OwnerId dead);
 
 }  // namespace bpftime

@@ -3,20 +3,19 @@
 #include "maps/kinds.hpp"
 
 namespace bpftime {
+namespace {
+
+// In the order of MapCode.
+constinit const MapOps* const kRows[] = {
+    &kArrayOps,       &kHash4Ops,       &kHash8Ops,       &kHash16Ops,       &kHashAnyOps,
+    &kPercpuArrayOps, &kPercpuHash4Ops, &kPercpuHash8Ops, &kPercpuHash16Ops, &kPercpuHashAnyOps,
+};
+static_assert(sizeof kRows / sizeof kRows[0] == static_cast<size_t>(MapCode::kCount));
+
+}  // namespace
 
 const MapOps& map_ops(MapCode code) {
-  switch (code) {
-    case MapCode::kArray:
-      return kArrayOps;
-    case MapCode::kHash4:
-      return kHash4Ops;
-    case MapCode::kHash8:
-      return kHash8Ops;
-    case MapCode::kHash16:
-      return kHash16Ops;
-    default:
-      return kHashAnyOps;
-  }
+  return *kRows[code < MapCode::kCount ? static_cast<size_t>(code) : 0];
 }
 
 }  // namespace bpftime

@@ -29,6 +29,14 @@ struct MapOps {
   // Frees and repairs every lock that `dead` holds (or that the kernel marked); the count.
   // For the broker at a process's death; not needed for others to go on.
   uint32_t (*sweep)(const MapView& map, const LockContext& who, OwnerId dead);
+  // The first element at or behind *cursor (0: of all): copies its key, gives its value of `lane`
+  // (null where there is no such lane), and moves the cursor behind it. ENOENT at the end. What
+  // stays in the map is met once, whatever comes and goes beside it, the element given included.
+  int (*visit)(const MapView& map, uint64_t* cursor, void* key, uint32_t lane,
+               std::byte** value) = nullptr;
+  // Gives the value in bpf(2) shape and erases in one step. Null: the kind does not have it.
+  int (*sys_take)(const MapView& map, const LockContext& who, const void* key,
+                  void* value) = nullptr;
 };
 const MapOps& map_ops(MapCode code);
 

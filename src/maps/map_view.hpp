@@ -11,8 +11,20 @@
 
 namespace bpftime {
 
-// Which code serves the map: the kind, and for HASH the key size. Index into map_ops().
-enum class MapCode : uint32_t { kArray, kHash4, kHash8, kHash16, kHashAny, kCount };
+// Which code serves the map: the kind, and for hashes the key size. Index into map_ops().
+enum class MapCode : uint32_t {
+  kArray,
+  kHash4,
+  kHash8,
+  kHash16,
+  kHashAny,
+  kPercpuArray,
+  kPercpuHash4,
+  kPercpuHash8,
+  kPercpuHash16,
+  kPercpuHashAny,
+  kCount
+};
 
 struct MapView {
   std::byte* base;          // +0
@@ -30,10 +42,18 @@ struct MapView {
   std::byte* used;          // +96 HASH: bit map of used elements; behind it that of full words
   std::byte* full;          // +104
   uint32_t map_id;          // +112 for messages only
-  uint32_t reserved;
+  uint32_t lane_eighth;     // +116 lane_place()
+  uint64_t lane_stride;     // +120 PERCPU_ARRAY: bytes from lane to lane
 };
-static_assert(sizeof(MapView) == 120 && offsetof(MapView, values) == 8 &&
+static_assert(sizeof(MapView) == 128 && offsetof(MapView, values) == 8 &&
               offsetof(MapView, element_count) == 20 && offsetof(MapView, value_stride) == 24);
+
+// Where a lane's value stands among the values of one element: neighbours, which are CPUs, stand an
+// eighth of all apart, so that they do not write into the same cache line.
+inline uint64_t lane_place(const MapView& map, uint32_t lane) {
+  return map.lane_eighth == 0 ? lane
+                              : static_cast<uint64_t>(lane & 7) * map.lane_eighth + (lane >> 3);
+}
 
 // Bytes of the region that `spec` needs; page multiple. Errors: EINVAL unknown kind, ENOMEM too
 // large.

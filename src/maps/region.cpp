@@ -1,6 +1,7 @@
 // Shape of each kind's region, worked out from the MapSpec alone.
 //   ARRAY: head page, values (stride round_up(value_size, 8)), page aligned so that BPF_F_MMAPABLE
-//   can map them. HASH:  head page, buckets, bit map of used elements, bit map of full words of it,
+//   can map them. PERCPU_ARRAY: head page, then such an array a lane, each at the beginning of a
+//   cache line. HASH, PERCPU_HASH: head page, buckets, bit map of used elements, bit map of full words of it,
 //   elements (page aligned).
 #include <linux/bpf.h>
 
@@ -13,17 +14,38 @@ namespace bpftime {
 namespace {
 
 constexpr uint64_t kPage = 4096;
+constexpr uint64_t kCacheLine = 64;
 constexpr uint64_t kMaxRegionBytes = 64ULL
                                      << 30;  // sparse; what is more is ENOMEM, as in the kernel
 
+constexpr uint32_t kMostLanes = 1 << 16;
+
 struct Shape {
   uint64_t buckets, elements, value_stride, element_stride, value_offset;
-  uint64_t table_offset, used_offset, used_words, full_offset, full_words, values_offset,
-      size_bytes;
+  uint64_t lane_stride, table_offset, used_offset, used_words, full_offset, full_words,
+      values_offset, size_bytes;
   MapCode code;
 };
 
 uint32_t lanes(const MapSpec& spec) { return spec.cpu_count == 0 ? 1 : spec.cpu_count; }
+
+MapCode hash_code(const MapSpec& spec) {
+  const bool is_per_cpu = spec.map_type == BPF_MAP_TYPE_PERCPU_HASH;
+  switch (spec.key_size) {
+    case 4:
+      return is_per_cpu ? MapCode::kPercpuHash4 : MapCode::kHash4;
+    case 8:
+      return is_per_cpu ? MapCode::kPercpuHash8 : MapCode::kHash8;
+    case 16:
+      return is_per_cpu ? MapCode::kPercpuHash16 : MapCode::kHash16;
+    default:
+      return is_per_cpu ? MapCode::kPercpuHashAny : MapCode::kHashAny;
+  }
+}
+
+bool is_hash(const MapSpec& spec) {
+  return spec.map_type == BPF_MAP_TYPE_HASH || spec.map_type == BPF_MAP_TYPE_PERCPU_HASH;
+}
 
 Result<Shape> shape_of(const MapSpec& spec) {
   Shape s = {};
@@ -42,6 +64,21 @@ Result<Shape> shape_of(const MapSpec& spec) {
       s.values_offset = kRegionHeadBytes;
       s.size_bytes = round_up(s.values_offset + s.elements * s.value_stride, kPage);
       break;
+    case BPF_MAP_TYPE_PERCPU_ARRAY:
+      if (spec.key_size != 4) {
+        return make_error(EINVAL, "array keys have 4 bytes");
+      }
+      s.code = MapCode::kPercpuArray;
+      s.elements = spec.max_entries;
+      s.value_stride = round_up(spec.value_size, 8);
+      s.lane_stride = round_up(s.elements * s.value_stride, kCacheLine);
+      if (s.lane_stride > kMaxRegionBytes || lanes(spec) > kMostLanes) {
+        return make_error(ENOMEM, "map too large");
+      }
+      s.values_offset = kRegionHeadBytes;
+      s.size_bytes = round_up(s.values_offset + s.lane_stride * lanes(spec), kPage);
+      break;
+    case BPF_MAP_TYPE_PERCPU_HASH:
     case BPF_MAP_TYPE_HASH: {
       s.buckets = 1;
       while (s.buckets * 3 < spec.max_entries) {
@@ -51,16 +88,16 @@ Result<Shape> shape_of(const MapSpec& spec) {
       s.value_stride = round_up(spec.value_size, 8);
       s.value_offset = sizeof(HashElement) + round_up(spec.key_size, 8);
       s.element_stride = s.value_offset + s.value_stride * lanes(spec);
+      if (s.element_stride > ~0U) {
+        return make_error(ENOMEM, "map too large");
+      }
       s.used_offset = s.table_offset + s.buckets * sizeof(HashBucket);
       s.used_words = (s.elements + 63) / 64;
       s.full_offset = s.used_offset + s.used_words * 8;
       s.full_words = (s.used_words + 63) / 64;
       s.values_offset = round_up(s.full_offset + s.full_words * 8, kPage);
       s.size_bytes = round_up(s.values_offset + s.elements * s.element_stride, kPage);
-      s.code = spec.key_size == 4    ? MapCode::kHash4
-               : spec.key_size == 8  ? MapCode::kHash8
-               : spec.key_size == 16 ? MapCode::kHash16
-                                     : MapCode::kHashAny;
+      s.code = hash_code(spec);
       break;
     }
     default:
@@ -114,7 +151,7 @@ Result<void> format_region(std::byte* base, uint64_t size_bytes, const MapSpec& 
   if (size_bytes < s.size_bytes) {
     return make_error(EINVAL, "region too small");
   }
-  if (spec.map_type == BPF_MAP_TYPE_HASH) {
+  if (is_hash(spec)) {
     // The spares, and what the last words have too much, are never free.
     set_bits(base + s.used_offset, spec.max_entries, s.used_words * 64);
     set_bits(base + s.full_offset, (spec.max_entries + 63) / 64, s.full_words * 64);
@@ -146,6 +183,8 @@ Result<MapView> open_region(std::byte* base, uint64_t size_bytes, const MapSpec&
   view.table = base + s.table_offset;
   view.size_bytes = s.size_bytes;
   view.spec = spec;
+  view.lane_stride = s.lane_stride;
+  view.lane_eighth = lanes(spec) % 8 == 0 ? lanes(spec) / 8 : 0;
   view.used = base + s.used_offset;
   view.full = base + s.full_offset;
   return view;

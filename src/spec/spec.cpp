@@ -156,10 +156,10 @@ static_assert(offsetof(MapCreate, name) == 28 && offsetof(MapCreate, map_extra) 
 
 constexpr uint32_t kAccessFlags =
     BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG;
-constexpr uint32_t kHashFlags =
-    BPF_F_NO_PREALLOC | BPF_F_NUMA_NODE | kAccessFlags | BPF_F_ZERO_SEED;
-constexpr uint32_t kArrayFlags = BPF_F_NUMA_NODE | kAccessFlags | BPF_F_MMAPABLE | BPF_F_INNER_MAP;
+constexpr uint32_t kHashFlags = BPF_F_NO_PREALLOC | kAccessFlags | BPF_F_ZERO_SEED;
+constexpr uint32_t kArrayFlags = kAccessFlags;
 constexpr uint64_t kLargestAllocation = 4ULL << 20;  // KMALLOC_MAX_SIZE
+constexpr uint64_t kLargestPercpuValue = 32 << 10;   // PCPU_MIN_UNIT_SIZE
 constexpr uint64_t kHashElement = 48;                // sizeof(struct htab_elem)
 constexpr uint32_t kMostHashEntries = 1U << 28;  // U32_MAX / sizeof(struct bucket), a power of two
 constexpr uint32_t kNumaNodes = 1024;
@@ -180,6 +180,70 @@ bool is_name(const char (&name)[16]) {
     }
   }
   return false;
+}
+
+Result<void> check_sizes(const MapCreate& a) {
+  if (a.max_entries == 0 || a.key_size == 0 || a.value_size == 0) {
+    return make_error(EINVAL, "map without entries, key or value");
+  }
+  return {};
+}
+
+// mm/percpu.c: a value of each CPU comes in one piece.
+Result<void> check_percpu_value(const MapCreate& a) {
+  if ((uint64_t{a.value_size} + 7) / 8 * 8 > kLargestPercpuValue) {
+    return make_error(E2BIG, "per-CPU value too large");
+  }
+  return {};
+}
+
+// kernel/bpf/hashtab.c: htab_map_alloc_check, htab_map_alloc
+Result<void> check_hash(const MapCreate& a) {
+  TRY(check_sizes(a));
+  if (static_cast<uint64_t>(a.key_size) + a.value_size >= kLargestAllocation - kHashElement) {
+    return make_error(E2BIG, "key and value too large");
+  }
+  if (a.map_type == BPF_MAP_TYPE_PERCPU_HASH) {
+    TRY(check_percpu_value(a));
+  }
+  if (a.max_entries > kMostHashEntries) {
+    return make_error(E2BIG, "too many entries");
+  }
+  return {};
+}
+
+// kernel/bpf/arraymap.c: array_map_alloc_check
+Result<void> check_array(const MapCreate& a) {
+  TRY(check_sizes(a));
+  if (a.key_size != 4) {
+    return make_error(EINVAL, "array with a key that is not 4 bytes");
+  }
+  if (a.value_size > 0x7fffffff) {
+    return make_error(E2BIG, "value too large");
+  }
+  return a.map_type == BPF_MAP_TYPE_PERCPU_ARRAY ? check_percpu_value(a) : Result<void>{};
+}
+
+// What BPF_MAP_CREATE asks of a kind; for those that are supported.
+struct MapRules {
+  uint32_t map_type, flags;
+  Result<void> (*check)(const MapCreate&);
+};
+constexpr MapRules kMapRules[] = {
+    {BPF_MAP_TYPE_HASH, kHashFlags | BPF_F_NUMA_NODE, check_hash},
+    {BPF_MAP_TYPE_ARRAY, kArrayFlags | BPF_F_NUMA_NODE | BPF_F_MMAPABLE | BPF_F_INNER_MAP,
+     check_array},
+    {BPF_MAP_TYPE_PERCPU_HASH, kHashFlags, check_hash},
+    {BPF_MAP_TYPE_PERCPU_ARRAY, kArrayFlags, check_array},
+};
+
+const MapRules* find_rules(uint32_t map_type) {
+  for (const MapRules& rules : kMapRules) {
+    if (rules.map_type == map_type) {
+      return &rules;
+    }
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -221,7 +285,8 @@ Result<MapSpec> check_map_spec(const void* attr, uint32_t attr_bytes, uint32_t c
   if (kind == nullptr) {
     return make_error(EINVAL, "no such map type");
   }
-  if (!kind->is_supported) {
+  const MapRules* const rules = kind->is_supported ? find_rules(a.map_type) : nullptr;
+  if (rules == nullptr) {
     return make_error(EINVAL, "map type not supported yet");
   }
   const uint32_t both_prog = BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG;
@@ -229,29 +294,10 @@ Result<MapSpec> check_map_spec(const void* attr, uint32_t attr_bytes, uint32_t c
   if ((a.map_flags & both_prog) == both_prog || (a.map_flags & both_user) == both_user) {
     return make_error(EINVAL, "map may be neither read nor written");
   }
-  if (a.max_entries == 0 || a.key_size == 0 || a.value_size == 0) {
-    return make_error(EINVAL, "map without entries, key or value");
+  if ((a.map_flags & ~rules->flags) != 0) {
+    return make_error(EINVAL, "flags that the map type does not have");
   }
-  if (a.map_type == BPF_MAP_TYPE_HASH) {
-    // kernel/bpf/hashtab.c: htab_map_alloc_check, htab_map_alloc
-    if ((a.map_flags & ~kHashFlags) != 0) {
-      return make_error(EINVAL, "flags that hash maps do not have");
-    }
-    if (static_cast<uint64_t>(a.key_size) + a.value_size >= kLargestAllocation - kHashElement) {
-      return make_error(E2BIG, "key and value too large");
-    }
-    if (a.max_entries > kMostHashEntries) {
-      return make_error(E2BIG, "too many entries");
-    }
-  } else {
-    // kernel/bpf/arraymap.c: array_map_alloc_check
-    if (a.key_size != 4 || (a.map_flags & ~kArrayFlags) != 0) {
-      return make_error(EINVAL, "array with a key that is not 4 bytes, or unknown flags");
-    }
-    if (a.value_size > 0x7fffffff) {
-      return make_error(E2BIG, "value too large");
-    }
-  }
+  TRY(rules->check(a));
   MapSpec spec = {};
   spec.map_type = a.map_type;
   spec.map_flags = a.map_flags;

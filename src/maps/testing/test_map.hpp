@@ -108,4 +108,9 @@ inline MapSpec array_spec(uint32_t value_size, uint32_t max_entries, uint32_t fl
   return MapSpec{BPF_MAP_TYPE_ARRAY, flags, 4, value_size, max_entries, 1, 0};
 }
 
+inline MapSpec percpu_spec(uint32_t type, uint32_t key_size, uint32_t value_size,
+                           uint32_t max_entries, uint32_t lanes = 64) {
+  return MapSpec{type, 0, key_size, value_size, max_entries, lanes, 0};
+}
+
 }  // namespace bpftime::testing
