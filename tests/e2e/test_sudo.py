@@ -32,11 +32,15 @@ class Sudo(EndToEnd):
     def brokers(self):
         """uid -> pid of the brokers of this test."""
         found = {}
-        for pid in self.session.brokers() + [int(p.name) for p in pathlib.Path("/proc").glob("[0-9]*")
-                                             if self.name.encode() in (p / "cmdline").read_bytes()]:
-            text = pathlib.Path(f"/proc/{pid}/status").read_text()
-            if text.startswith("Name:\tbpftimed"):
-                found[int(re.search(r"^Uid:\t\d+\t(\d+)", text, re.M).group(1))] = pid
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_bytes()
+                text = (process / "status").read_text()
+            except OSError:  # it ended
+                continue
+            if text.startswith("Name:\tbpftimed") and (self.name.encode() in command or
+                                                       str(self.session.base).encode() in command):
+                found[int(re.search(r"^Uid:\t\d+\t(\d+)", text, re.M).group(1))] = int(process.name)
         return found
 
     def test_the_callers_own_process_joins_what_the_caller_loaded(self):
