@@ -99,19 +99,54 @@ std::vector<PaddingRange> padding_near(const Module& module, uint64_t address) {
   return ranges;
 }
 
-Result<std::shared_ptr<const Module>> Modules::of_mapping(pid_t pid, const Mapping& m) {
-  const std::string path = "/proc/" + std::to_string(pid) + "/root" + m.path;
+namespace {
+
+// Opens what is mapped, if it is the file named: nothing else is opened, not even to look at it.
+Result<UniqueFd> open_if_mapped(const std::string& path, const Mapping& m, struct stat* st) {
+  if (::stat(path.c_str(), st) != 0) {
+    return make_error(errno, "the mapped file cannot be opened");
+  }
+  if (!S_ISREG(st->st_mode)) {
+    return make_error(ENOENT, "the mapped file is no regular file");
+  }
+  // Not the device: in a container's overlay, or a subvolume, stat(2) and the mapping name different ones.
+  if (st->st_ino != m.inode) {
+    return make_error(ESTALE, "the mapped file was replaced");
+  }
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (!fd) {
     return make_error(errno, "the mapped file cannot be opened");
   }
-  struct stat st{};
-  if (::fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
-    return make_error(ENOENT, "the mapped file is no regular file");
-  }
-  if (st.st_ino != m.inode) {
+  if (::fstat(fd.get(), st) != 0 || !S_ISREG(st->st_mode) || st->st_ino != m.inode) {
     return make_error(ESTALE, "the mapped file was replaced");
   }
+  return fd;
+}
+
+// /proc/PID/maps names a file from our root directory or, where that does not lead to it, from the top of its mount
+// namespace; the target's root may lie anywhere below either. Its own program can be opened even where it was deleted.
+Result<UniqueFd> open_mapped(pid_t pid, const Mapping& m, struct stat* st) {
+  const std::string process = "/proc/" + std::to_string(pid);
+  auto opened = open_if_mapped(process + "/root" + m.path, m, st);
+  for (size_t at = m.path.find('/', 1); !opened && at != std::string::npos;
+       at = m.path.find('/', at + 1)) {
+    if (auto below = open_if_mapped(process + "/root" + m.path.substr(at), m, st)) {
+      opened = std::move(below);
+    }
+  }
+  if (!opened) {
+    if (auto program = open_if_mapped(process + "/exe", m, st)) {
+      opened = std::move(program);
+    }
+  }
+  return opened;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Module>> Modules::of_mapping(pid_t pid, const Mapping& m) {
+  struct stat st{};
+  const UniqueFd fd = TRY(open_mapped(pid, m, &st));
   const auto size = static_cast<uint64_t>(st.st_size);
   const int64_t mtime = st.st_mtim.tv_sec * 1000000000LL + st.st_mtim.tv_nsec;
   for (auto it = recent_.begin(); it != recent_.end(); ++it) {

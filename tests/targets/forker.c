@@ -1,5 +1,5 @@
-// Forks on command. Reads lines from stdin: "fork" makes a child that calls traced() ten times a millisecond until
-// its stdin pipe from us closes; "call N" calls traced() N times here; "quit" ends. Answers "child PID", "called N".
+// Forks on command. Reads lines from stdin: "fork N" makes a child that calls traced() N times and then waits for its
+// parent's end; "call N" calls traced() N times here; "quit" ends. Answers "child PID called N sum S", "called N sum S".
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
