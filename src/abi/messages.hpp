@@ -55,7 +55,10 @@ enum class MessageKind : uint16_t {
   kLog = 24,     // args[0] = 1: follow; reply: a readable fd
   kShutdown = 25,
   kOptions = 26,  // args[0] = OptionBits for this loader connection's process tree
+  kList = 27,     // args[0] = Listing
 };
+
+enum class Listing : uint32_t { kPrograms = 1, kMaps, kLinks, kTargets };
 
 enum class Role : uint32_t { kLoader = 1, kCommand = 2 };
 inline constexpr uint64_t kOptionNoAttach =

@@ -272,6 +272,8 @@ Result<Reply> Session::answer(const Caller& caller, const Request& request) {
       return start_command(caller, request);
     case MessageKind::kStatus:
       return status_command(request);
+    case MessageKind::kList:
+      return list_command(request);
     case MessageKind::kLog:
       return log_command(request);
     default:
@@ -365,7 +367,7 @@ Result<Reply> Session::log_command(const Request& request) {
   return reply;
 }
 
-Result<Reply> Session::status_command(const Request& request) {
+SessionStatus Session::status() {
   objects_.collect_ended();
   SessionStatus status;
   for (const auto& map : objects_.all<MapObject>()) {
@@ -389,12 +391,33 @@ Result<Reply> Session::status_command(const Request& request) {
   }
   status.targets = targets_->status();
   status.broker_pid = ::getpid();
-  const std::string text = request.args[3] == 1 ? status_json(status) : status_text(status);
+  return status;
+}
+
+namespace {
+void put_text(const std::string& text, Reply* reply) {
+  const auto bytes = std::as_bytes(std::span(text));
+  reply->output.assign(bytes.begin(), bytes.end());
+}
+}  // namespace
+
+Result<Reply> Session::list_command(const Request& request) {
+  const auto what = static_cast<Listing>(request.args[0]);
+  if (request.args[0] < 1 || what > Listing::kTargets) {
+    return make_error(EINVAL, "no such listing");
+  }
+  Reply reply;
+  put_text(request.args[3] == 1 ? list_json(what, status()) : list_text(what, status()), &reply);
+  return reply;
+}
+
+Result<Reply> Session::status_command(const Request& request) {
+  const SessionStatus all = status();
+  const std::string text = request.args[3] == 1 ? status_json(all) : status_text(all);
   Reply reply;
   reply.value =
       static_cast<int64_t>(wanted_links().size());  // armed probes: `trace` waits for them
-  const auto bytes = std::as_bytes(std::span(text));
-  reply.output.assign(bytes.begin(), bytes.end());
+  put_text(text, &reply);
   return reply;
 }
 

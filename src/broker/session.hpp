@@ -32,6 +32,8 @@
 
 namespace bpftime {
 
+struct SessionStatus;  // status_text.hpp
+
 // Who asks. `key` names the connection.
 struct Caller {
   uint64_t key = 0;
@@ -111,6 +113,8 @@ class Session : public TargetHost {
   Result<Reply> detach_command(const Request& request);
   Result<Reply> start_command(const Caller& caller, const Request& request);
   Result<Reply> status_command(const Request& request);
+  Result<Reply> list_command(const Request& request);
+  [[nodiscard]] SessionStatus status();
   Result<Reply> log_command(const Request& request);
 
   // The object behind a caller's fd. Errors: EBADF not open; `foreign` when it is no T of ours.

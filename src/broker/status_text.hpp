@@ -1,9 +1,10 @@
-// `bpftime status` for people and for programs. Home: broker; pure.
+// `bpftime status` and the listings, for people and for programs. Home: broker; pure.
 #pragma once
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "abi/messages.hpp"
 #include "broker/target.hpp"
 #include "spec/spec.hpp"
 
@@ -41,8 +42,18 @@ struct SessionStatus {
   std::vector<TargetStatus> targets;
 };
 
+// What one link did in all targets together.
+struct LinkTotals {
+  uint32_t targets = 0, placed = 0;
+  uint64_t run = 0, missed = 0, faulted = 0, out_of_fuel = 0;
+  std::string why_not;  // of one target where it is not placed
+};
+LinkTotals totals_of(const SessionStatus& status, uint32_t link);
+
 std::string status_text(const SessionStatus& status);
-std::string status_json(
-    const SessionStatus& status);  // status_json.cpp: the one file that includes nlohmann
+std::string list_text(Listing what, const SessionStatus& status);
+// status_json.cpp: the one file that includes nlohmann
+std::string status_json(const SessionStatus& status);
+std::string list_json(Listing what, const SessionStatus& status);  // an array
 
 }  // namespace bpftime

@@ -18,6 +18,8 @@ int run_attach(const Surroundings& here, const Invocation& invocation);
 int run_detach(const Surroundings& here, const Invocation& invocation);
 int run_trace(const Surroundings& here, const Invocation& invocation);
 int run_status(const Surroundings& here, const Invocation& invocation);
+int run_list(const Surroundings& here, const Invocation& invocation);
+int run_map(const Surroundings& here, const Invocation& invocation);
 int run_log(const Surroundings& here, const Invocation& invocation);
 int run_shutdown(const Surroundings& here);
 int run_version();

@@ -4,6 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "abi/messages.hpp"
+#include "cli/processes.hpp"
+
 namespace bpftime::cli {
 
 enum class Command {
@@ -19,6 +22,9 @@ enum class Command {
   kConfig,
   kVersion,
   kDoctor,
+  kList,
+  kMapDump,
+  kMapGet,
 };
 
 // Flags that were not given leave the configuration's value (DESIGN D13).
@@ -31,6 +37,10 @@ struct Invocation {
   bool follow = false;
   int64_t pid = 0;                 // 0 = not given
   std::vector<std::string> words;  // of the command to run, verbatim
+  ProcessChoice processes;         // of attach and detach
+  Listing listing = Listing::kPrograms;
+  std::string map;               // id or name
+  std::vector<std::string> key;  // of map get
 };
 
 // Exit statuses of bpftime itself; load, start and trace end with the command's own.

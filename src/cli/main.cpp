@@ -84,6 +84,11 @@ int run(const Surroundings& here, const Config& config, const Invocation& invoca
       return run_trace(here, invocation);
     case Command::kStatus:
       return run_status(here, invocation);
+    case Command::kList:
+      return run_list(here, invocation);
+    case Command::kMapDump:
+    case Command::kMapGet:
+      return run_map(here, invocation);
     case Command::kLog:
       return run_log(here, invocation);
     case Command::kShutdown:

@@ -13,6 +13,8 @@ constexpr char kExamples[] =
     "  bpftime load ./malloc & bpftime attach 42\n"
     "  bpftime trace ./malloc -- ls -R /\n"
     "  bpftime trace --pid 42 ./malloc\n"
+    "  bpftime attach --name nginx --children\n"
+    "  bpftime map dump counts --json\n"
     "Exit status: of load, start and trace the command's own, 127 when it is not found, 126 when "
     "it\n"
     "cannot be run; otherwise 0, 1 when it failed, 2 for a wrong command line.\n";
@@ -22,6 +24,45 @@ CLI::App* add(CLI::App* app, const char* name, const char* help, Invocation* to,
   sub->add_option("--session", to->session, "name of the session (default: default)");
   sub->callback([to, command] { to->command = command; });
   return sub;
+}
+
+void add_processes(CLI::App* app, Invocation* to) {
+  app->add_option("PID", to->processes.pids, "processes");
+  app->add_option("--name", to->processes.names, "processes of this name (as ps -o comm)");
+  app->add_option("--uid", to->processes.users, "processes of this user, by name or number");
+  app->add_option("--exe", to->processes.exes, "processes of this program, by path or file name");
+  app->add_flag("--children", to->processes.children, "and whatever descends from them");
+}
+
+// OBJECT list, for each object; dump and get for maps.
+void add_objects(CLI::App* app, Invocation* to) {
+  const struct {
+    const char* name;
+    const char* help;
+    Listing listing;
+  } kObjects[] = {{"prog", "programs that are loaded: prog list", Listing::kPrograms},
+                  {"map", "maps: map list, map dump MAP, map get MAP KEY", Listing::kMaps},
+                  {"link", "what is attached where: link list", Listing::kLinks},
+                  {"target", "processes that are traced: target list", Listing::kTargets}};
+  for (const auto& object : kObjects) {
+    CLI::App* sub = app->add_subcommand(object.name, object.help);
+    sub->require_subcommand(1, 1);
+    CLI::App* list = add(sub, "list", "one line each", to, Command::kList);
+    list->callback([to, listing = object.listing] {
+      to->command = Command::kList;
+      to->listing = listing;
+    });
+    list->add_flag("--json", to->json, "for programs");
+    if (object.listing == Listing::kMaps) {
+      CLI::App* dump = add(sub, "dump", "every element", to, Command::kMapDump);
+      CLI::App* get = add(sub, "get", "one element", to, Command::kMapGet);
+      for (CLI::App* one : {dump, get}) {
+        one->add_option("MAP", to->map, "id or name")->required();
+        one->add_flag("--json", to->json, "for programs");
+      }
+      get->add_option("KEY", to->key, "a number, text, or each byte in hexadecimal")->required();
+    }
+  }
 }
 
 bool wants_words(const Invocation& to) { return !to.words.empty() && to.words[0][0] != '-'; }
@@ -46,10 +87,10 @@ bool parse(int argc, char** argv, Invocation* to, int* exit_status) {
           Command::kStart);
   start->add_flag("--show-printk", to->show_printk, "print what programs print to stderr");
   start->prefix_command();
-  CLI::App* attach = add(&app, "attach", "make a running process a target", to, Command::kAttach);
-  attach->add_option("PID", to->pid, "process")->required();
-  CLI::App* detach = add(&app, "detach", "restore a process, or all of them", to, Command::kDetach);
-  detach->add_option("PID", to->pid, "process (default: every target)");
+  CLI::App* attach = add(&app, "attach", "make running processes targets", to, Command::kAttach);
+  add_processes(attach, to);
+  CLI::App* detach = add(&app, "detach", "restore processes, or all of them", to, Command::kDetach);
+  add_processes(detach, to);
   CLI::App* trace = add(
       &app, "trace", "run tool and target: trace TOOL... -- COMMAND..., or trace --pid PID TOOL...",
       to, Command::kTrace);
@@ -57,6 +98,7 @@ bool parse(int argc, char** argv, Invocation* to, int* exit_status) {
   trace->prefix_command();
   CLI::App* status = add(&app, "status", "targets, programs, maps, probes", to, Command::kStatus);
   status->add_flag("--json", to->json, "for programs");
+  add_objects(&app, to);
   CLI::App* log = add(&app, "log", "what programs print with bpf_printk", to, Command::kLog);
   log->add_flag("-f,--follow", to->follow, "and what they will print");
   add(&app, "shutdown", "detach all and end the broker", to, Command::kShutdown);
@@ -73,6 +115,9 @@ bool parse(int argc, char** argv, Invocation* to, int* exit_status) {
   }
   try {
     app.parse(argc, argv);
+    if (attach->parsed() && to->processes.is_empty()) {
+      throw CLI::RequiredError("PID, --name, --uid or --exe");
+    }
     for (CLI::App* sub : {load, start, trace}) {
       if (sub->parsed()) {
         to->words = sub->remaining();

@@ -58,11 +58,38 @@ TEST(Parse, WrongCommandLinesAreUsageErrors) {
                                                                  {"load", "--fly", "x"},
                                                                  {"attach"},
                                                                  {"attach", "x"},
+                                                                 {"attach", "--children"},
                                                                  {"status", "--fly"}}) {
     const auto p = parsed(words);
     EXPECT_FALSE(p.go_on);
     EXPECT_EQ(p.exit_status, kExitUsage);
   }
+}
+
+TEST(Parse, ObjectsHaveListsAndMapsElements) {
+  auto p = parsed({"link", "list", "--json"});
+  EXPECT_EQ(p.invocation.command, Command::kList);
+  EXPECT_EQ(p.invocation.listing, Listing::kLinks);
+  EXPECT_TRUE(p.invocation.json);
+  p = parsed({"map", "get", "counts", "1", "ff"});
+  EXPECT_EQ(p.invocation.command, Command::kMapGet);
+  EXPECT_EQ(p.invocation.map, "counts");
+  EXPECT_EQ(p.invocation.key, (Words{"1", "ff"}));
+  EXPECT_FALSE(parsed({"map"}).go_on);
+  EXPECT_FALSE(parsed({"map", "dump"}).go_on);
+  EXPECT_FALSE(parsed({"prog", "dump", "1"}).go_on);
+}
+
+TEST(Parse, ProcessesAreChosenInSeveralWays) {
+  const auto p = parsed(
+      {"attach", "1", "2", "--name", "nginx", "--uid", "33", "--exe", "/bin/a", "--children"});
+  ASSERT_TRUE(p.go_on);
+  EXPECT_EQ(p.invocation.processes.pids, (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(p.invocation.processes.names, Words{"nginx"});
+  EXPECT_EQ(p.invocation.processes.users, Words{"33"});
+  EXPECT_EQ(p.invocation.processes.exes, Words{"/bin/a"});
+  EXPECT_TRUE(p.invocation.processes.children);
+  EXPECT_TRUE(parsed({"detach"}).go_on);
 }
 
 TEST(Parse, HelpIsNoError) {

@@ -1,0 +1,28 @@
+// bpftime prog|map|link|target list.
+#include <cerrno>
+#include <cstdio>
+
+#include "cli/commands.hpp"
+
+namespace bpftime::cli {
+
+int run_list(const Surroundings& here, const Invocation& invocation) {
+  auto broker = reach_broker(here, Role::kCommand, false);
+  if (!broker) {
+    if (broker.error().code != ENOENT) {
+      return complain("list", broker.error(), "", 0);
+    }
+    std::puts(invocation.json ? "[]" : "no broker runs: nothing is loaded, nothing is attached");
+    return 0;
+  }
+  std::string why;
+  const auto listing = static_cast<int64_t>(invocation.listing);
+  auto reply = ask(&*broker, MessageKind::kList, {listing, 0, 0, invocation.json ? 1 : 0}, &why);
+  if (!reply) {
+    return complain("list", reply.error(), why, 0);
+  }
+  std::fwrite(reply->output.data(), 1, reply->output.size(), stdout);
+  return 0;
+}
+
+}  // namespace bpftime::cli
