@@ -1,0 +1,61 @@
+// The case files of tests/data/verifier against the running kernel.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+
+#include "tests/verifier/kernel.hpp"
+#include "tests/verifier/verifier_case.hpp"
+
+namespace bpftime::testing {
+namespace {
+
+struct NamedCase {
+  std::string where;
+  VerifierCase test;
+};
+
+const std::vector<NamedCase>& all_cases() {
+  static const auto* cases = [] {
+    auto* list = new std::vector<NamedCase>;
+    std::set<std::string> titles;
+    for (const auto& entry : std::filesystem::directory_iterator(BPFTIME_VERIFIER_CASES)) {
+      if (entry.path().extension() != ".cases") {
+        continue;
+      }
+      std::ifstream file(entry.path());
+      const std::string text((std::istreambuf_iterator<char>(file)), {});
+      for (const Case& one : parse_cases(text)) {
+        std::string message;
+        auto test = read_verifier_case(one, &message);
+        EXPECT_TRUE(test.has_value()) << entry.path() << ": " << message;
+        if (test) {
+          EXPECT_TRUE(titles.insert(test->title).second) << "twice: " << test->title;
+          list->push_back(
+              {entry.path().filename().string() + ": " + test->title, std::move(test).value()});
+        }
+      }
+    }
+    return list;
+  }();
+  return *cases;
+}
+
+TEST(VerifierCases, TheRunningKernelSaysTheSameOrAPolicyDoes) {
+  if (!KernelOracle::is_available()) {
+    GTEST_SKIP() << "may not load programs here";
+  }
+  for (const auto& [where, test] : all_cases()) {
+    auto kernel = KernelOracle::make(test.object);
+    ASSERT_TRUE(kernel.has_value())
+        << where << ": " << kernel.error().why << " " << kernel.error().code;
+    const bool accepts = kernel->load(test.program(), 0).error == 0;
+    EXPECT_EQ(accepts, test.kernel_accepts)
+        << where << ": " << kernel->load(test.program()).message;
+  }
+}
+
+}  // namespace
+}  // namespace bpftime::testing

@@ -1,0 +1,177 @@
+// Both verdicts, ours and the running kernel's, one line of JSON a program.
+// Usage: verifier_judge [--log LEVEL] [--only TITLE] [--no-kernel] FILE...
+// x.cases are case files, everything else BPF objects.
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "object/verifier_input.hpp"
+#include "tests/verifier/kernel.hpp"
+#include "tests/verifier/verifier_case.hpp"
+
+namespace bpftime::testing {
+namespace {
+
+struct Settings {
+  uint32_t log_level = 0;
+  std::string only;
+  bool ask_kernel = true;
+};
+
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    const auto u = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out += '\\';
+    }
+    if (u < 0x20) {
+      char code[8];
+      std::snprintf(code, sizeof(code), "\\u%04x", u);
+      out += code;
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
+void print(const char* name, bool is_accepted, int error, const std::string& message,
+           uint64_t insns, uint64_t states, uint64_t time_us, bool was_verified = true) {
+  std::printf(
+      ", \"%s\": {\"verdict\": \"%s\", \"error\": %d, \"message\": %s, "
+      "\"insns_processed\": %lu, \"peak_states\": %lu, \"time_us\": %lu}",
+      name,
+      !was_verified ? "none"
+      : is_accepted ? "accept"
+                    : "reject",
+      error, quoted(message).c_str(), insns, states, time_us);
+}
+
+void judge(const std::string& file, const std::string& name, const BpfObject& object,
+           VerifierInput& input, KernelOracle* kernel, const ObjectProgram& program,
+           const std::string& expected, const Settings& settings) {
+  if (!settings.only.empty() && settings.only != name) {
+    return;
+  }
+  (void)object;
+  std::printf("{\"file\": %s, \"name\": %s, \"section\": %s, \"insns\": %zu", quoted(file).c_str(),
+              quoted(name).c_str(), quoted(program.section).c_str(), program.insns.size());
+  if (!expected.empty()) {
+    std::printf(", \"expected\": %s", quoted(expected).c_str());
+  }
+  if (!program.problem.empty()) {
+    std::printf(", \"problem\": %s}\n", quoted(program.problem).c_str());
+    return;
+  }
+  VerifyOptions options;
+  options.log_level = settings.log_level;
+  const auto subject = input.program(program);
+  if (!subject) {
+    std::printf(", \"problem\": %s}\n", quoted(subject.error().why).c_str());
+    return;
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  const Verdict ours = verify(*subject, options);
+  const auto took = std::chrono::duration_cast<std::chrono::microseconds>(
+      std::chrono::steady_clock::now() - begin);
+  print("ours", ours.accepted(), ours.error, ours.message, ours.insns_processed, ours.peak_states,
+        static_cast<uint64_t>(took.count()));
+  KernelVerdict theirs;
+  if (kernel != nullptr) {
+    theirs = kernel->load(program, settings.log_level != 0 ? settings.log_level : 1);
+    if (theirs.error == 0) {
+      const KernelVerdict timed = kernel->load(program, 4);
+      theirs.time_us = timed.time_us;
+      theirs.message = "";
+    }
+    print("kernel", theirs.error == 0, theirs.error, theirs.message, theirs.insns_processed,
+          theirs.peak_states, theirs.time_us, theirs.was_verified);
+  }
+  std::printf("}\n");
+  if (settings.log_level != 0) {
+    std::printf("---- ours\n%s---- kernel\n%s", ours.log.c_str(), theirs.log.c_str());
+  }
+}
+
+std::string read_file(const char* path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+int judge_file(const char* path, const Btf* kernel_btf, const Settings& settings) {
+  const std::string data = read_file(path);
+  int faults = 0;
+  const auto each = [&](const BpfObject& object, const auto& name_of, const std::string& expected) {
+    auto input = VerifierInput::make(object, kernel_btf);
+    if (!input) {
+      std::fprintf(stderr, "%s: %s\n", path, input.error().why);
+      ++faults;
+      return;
+    }
+    auto kernel =
+        settings.ask_kernel ? KernelOracle::make(object) : Result<KernelOracle>(make_error(1, ""));
+    if (settings.ask_kernel && !kernel) {
+      std::fprintf(stderr, "%s: the kernel refuses its maps or types: %s: %s\n", path,
+                   kernel.error().why, std::strerror(kernel.error().code));
+    }
+    for (const ObjectProgram& program : object.programs) {
+      judge(path, name_of(program), object, *input, kernel ? &kernel.value() : nullptr, program,
+            expected, settings);
+    }
+  };
+  if (std::string_view(path).ends_with(".cases")) {
+    for (const Case& text : parse_cases(data)) {
+      std::string message;
+      const auto test = read_verifier_case(text, &message);
+      if (!test) {
+        std::fprintf(stderr, "%s: %s\n", path, message.c_str());
+        ++faults;
+        continue;
+      }
+      each(
+          test->object, [&](const ObjectProgram&) { return test->title; },
+          test->accept ? "accept" : "reject");
+    }
+    return faults;
+  }
+  std::string log;
+  const auto object = read_object(std::as_bytes(std::span(data)), &log);
+  if (!object) {
+    std::fprintf(stderr, "%s: %s\n%s", path, object.error().why, log.c_str());
+    return 1;
+  }
+  each(*object, [](const ObjectProgram& program) { return program.name; }, "");
+  return faults;
+}
+
+int run(int argc, char** argv) {
+  Settings settings;
+  std::vector<const char*> files;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (word == "--log" && i + 1 < argc) {
+      settings.log_level = static_cast<uint32_t>(std::atoi(argv[++i]));
+    } else if (word == "--only" && i + 1 < argc) {
+      settings.only = argv[++i];
+    } else if (word == "--no-kernel") {
+      settings.ask_kernel = false;
+    } else {
+      files.push_back(argv[i]);
+    }
+  }
+  settings.ask_kernel = settings.ask_kernel && KernelOracle::is_available();
+  const auto kernel_btf = read_kernel_btf();
+  int faults = 0;
+  for (const char* file : files) {
+    faults += judge_file(file, kernel_btf ? &kernel_btf.value() : nullptr, settings);
+  }
+  return faults == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace bpftime::testing
+
+int main(int argc, char** argv) { return bpftime::testing::run(argc, argv); }

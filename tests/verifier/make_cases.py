@@ -1,0 +1,557 @@
+#!/usr/bin/env python3
+"""Makes the table-driven case files of tests/data/verifier. As root, on a kernel with eBPF: verdicts are the kernel's.
+
+Usage: make_cases.py BUILD_DIR [--reasons]
+A file is written only when every program of it got a verdict. --reasons also writes down what our verifier says of the
+programs that it and the kernel reject. Where ours differs, the case keeps the `policy` line that the old file has for
+that title, else the kernel's verdict stands and the test is red until that is settled.
+"""
+import itertools
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+root = pathlib.Path(__file__).resolve().parents[2]
+folder = root / "tests/data/verifier"
+
+MAPS = {
+    1: "hash key=8 value=16",
+    2: "array key=4 value=16",
+    3: "ringbuf key=0 value=0 entries=4096",
+    4: "perf_event_array key=4 value=4",
+    5: "prog_array key=4 value=4",
+    6: "stack_trace key=4 value=80",
+    7: "array btf=lock",
+    8: "array btf=timer",
+    9: "array btf=kptr",
+    10: "array key=4 value=16 entries=1 flags=0x80 content=41420000000000000000000000000000 frozen",
+    11: "queue key=0 value=16",
+    12: "array key=4 value=16 flags=0x80",
+    13: "array key=4 value=16 flags=0x100",
+}
+
+
+def lines(text):
+    """`a; b` to lines."""
+    return [part.strip() for part in re.split(r"[;\n]", text) if part.strip()]
+
+
+def case(title, asm, prog_type="kprobe", context=()):
+    asm = lines(asm) if isinstance(asm, str) else [l for part in asm for l in lines(part)]
+    used = sorted({int(n) for l in asm for n in re.findall(r"(?:map|mapvalue) (\d+)", l)})
+    head = [f"type {prog_type}", *context, *(f"map {n} {MAPS[n]}" for n in used)]
+    return title, head, asm
+
+
+# ---- registers of every kind, in %r6; %r9 is the context, fp-8 ... fp-64 are zero ----
+
+PROLOGUE = "mov %r9, %r1; " + "; ".join(f"stdw [%r10-{n}], 0" for n in range(8, 72, 8))
+LOOKUP = "lddw %r1, map 2; mov %r2, %r10; add %r2, -8; call map_lookup_elem"
+VALUE = LOOKUP + "; jeq %r0, 0, out; mov %r6, %r0"
+RECORD = "lddw %r1, map 3; mov %r2, 16; mov %r3, 0; call ringbuf_reserve; jeq %r0, 0, out; mov %r6, %r0"
+SUBMIT = "mov %r1, %r6; mov %r2, 0; call ringbuf_submit"
+UNKNOWN = "call ktime_get_ns; mov %r6, %r0"
+KINDS = {
+    "zero": ("mov %r6, 0", ""),
+    "the constant 16": ("mov %r6, 16", ""),
+    "the constant -1": ("mov %r6, -1", ""),
+    "an unknown number": (UNKNOWN, ""),
+    "a number up to 16": (UNKNOWN + "; and %r6, 31; jgt %r6, 16, out", ""),
+    "a number from 1 to 16": (UNKNOWN + "; jgt %r6, 16, out; jeq %r6, 0, out", ""),
+    "the frame's end": ("mov %r6, %r10", ""),
+    "initialised stack": ("mov %r6, %r10; add %r6, -32", ""),
+    "stack never written": ("mov %r6, %r10; add %r6, -256", ""),
+    "stack at an unknown offset": (UNKNOWN + "; and %r6, 15; add %r6, -64; add %r6, %r10", ""),
+    "the context": ("mov %r6, %r9", ""),
+    "the context and 8": ("mov %r6, %r9; add %r6, 8", ""),
+    "a map": ("lddw %r6, map 1", ""),
+    "a map value": (VALUE, ""),
+    "a map value or null": (LOOKUP + "; mov %r6, %r0", ""),
+    "a map value's last byte": (VALUE + "; add %r6, 15", ""),
+    "a map value at an unknown offset": (VALUE + "; mov %r7, %r6; " + UNKNOWN + "; and %r6, 255; add %r6, %r7", ""),
+    "a ring buffer record": (RECORD, SUBMIT),
+    "read-only data": ("lddw %r6, mapvalue 10+0", ""),
+    "a register never written": ("", ""),
+}
+
+
+def fp(offset):
+    return lambda r: f"mov {r}, %r10; add {r}, {offset}"
+
+
+def imm(n):
+    return lambda r: f"mov {r}, {n}"
+
+
+def the_map(n):
+    return lambda r: f"lddw {r}, map {n}"
+
+
+def ctx(r):
+    return f"mov {r}, %r9"
+
+
+def special(n):
+    """A value of map n, looked up before: kept in %r8."""
+    return lambda r: f"mov {r}, %r8"
+
+
+def look(n):
+    return f"lddw %r1, map {n}; mov %r2, %r10; add %r2, -8; call map_lookup_elem; jeq %r0, 0, out; mov %r8, %r0"
+
+
+RELEASE = "jeq %r0, 0, out; mov %r1, %r0; mov %r2, 0; call ringbuf_submit"
+# argument kind: helper, all arguments as they should be, which one is replaced, before, after
+SLOTS = {
+    "a map": ("map_lookup_elem", [the_map(1), fp(-8)], 0, "", ""),
+    "a key": ("map_lookup_elem", [the_map(1), fp(-8)], 1, "", ""),
+    "a value": ("map_update_elem", [the_map(1), fp(-8), fp(-32), imm(0)], 2, "", ""),
+    "flags": ("map_update_elem", [the_map(1), fp(-8), fp(-32), imm(0)], 3, "", ""),
+    "memory to write": ("probe_read_kernel", [fp(-16), imm(8), imm(0)], 0, "", ""),
+    "a size that may be 0": ("probe_read_kernel", [fp(-16), imm(8), imm(0)], 1, "", ""),
+    "anything": ("probe_read_kernel", [fp(-16), imm(8), imm(0)], 2, "", ""),
+    "memory to write, size above 0": ("get_current_comm", [fp(-16), imm(8)], 0, "", ""),
+    "a size above 0": ("get_current_comm", [fp(-16), imm(8)], 1, "", ""),
+    "memory to read": ("ringbuf_output", [the_map(3), fp(-16), imm(8), imm(0)], 1, "", ""),
+    "a size to read": ("ringbuf_output", [the_map(3), fp(-16), imm(8), imm(0)], 2, "", ""),
+    "the context": ("perf_event_output", [ctx, the_map(4), imm(0), fp(-16), imm(8)], 0, "", ""),
+    "a perf event array": ("perf_event_output", [ctx, the_map(4), imm(0), fp(-16), imm(8)], 1, "", ""),
+    "a stack map": ("get_stackid", [ctx, the_map(6), imm(0)], 1, "", ""),
+    "a ring buffer": ("ringbuf_reserve", [the_map(3), imm(16), imm(0)], 0, "", RELEASE),
+    "a size known at load": ("ringbuf_reserve", [the_map(3), imm(16), imm(0)], 1, "", RELEASE),
+    "a record": ("ringbuf_submit", [ctx, imm(0)], 0, "", ""),
+    "a program array": ("tail_call", [ctx, the_map(5), imm(0)], 1, "", ""),
+    "a constant string": ("strncmp", [fp(-16), imm(8), lambda r: f"lddw {r}, mapvalue 10+0"], 2, "", ""),
+    "a spin lock": ("spin_lock", [special(7)], 0, look(7), "mov %r1, %r8; call spin_unlock"),
+    "a timer": ("timer_init", [special(8), the_map(8), imm(1)], 0, look(8) + "; add %r8, 8", ""),
+    "a kernel pointer's place": ("kptr_xchg", [special(9), imm(0)], 0, look(9) + "; add %r8, 8", "jeq %r0, 0, out; mov %r1, %r0; call kfunc bpf_task_release"),
+    "a queue's value": ("map_peek_elem", [the_map(11), fp(-16)], 1, "", ""),
+}
+
+
+def helper_arguments():
+    for slot, (helper, arguments, index, before, after) in SLOTS.items():
+        for kind, (setup, cleanup) in {"what it should be": (None, ""), **KINDS}.items():
+            if setup is None and slot == "a record":
+                continue
+            args = [make(f"%r{i + 1}") for i, make in enumerate(arguments)]
+            if setup is not None:
+                args[index] = f"mov %r{index + 1}, %r6"
+            if slot == "a record" and kind == "a ring buffer record":
+                cleanup = ""
+            # A jump to the end while a record is held would leak it: what is after comes last.
+            yield case(f"{helper}: for {slot}, {kind}",
+                       [PROLOGUE, before, setup or "", *args, f"call {helper}", cleanup or after,
+                        "out:", "mov %r0, 0", "exit"],
+                       "tc" if "timer" in helper or "lock" in helper else "kprobe")
+
+
+# ---- memory: every kind of pointer, at its edges ----
+
+def access():
+    packet = "ldxw %r6, [%r9+0]; ldxw %r7, [%r9+4]; mov %r8, %r6; add %r8, 16; jgt %r8, %r7, out"
+    pointers = {  # name: setup, offset of the first byte, bytes, program type
+        "stack": ("mov %r6, %r10", -512, 512, "kprobe", ""),
+        "a map value": (VALUE, 0, 16, "kprobe", ""),
+        "a ring buffer record": (RECORD, 0, 16, "kprobe", SUBMIT),
+        "a packet": (packet, 0, 16, "xdp", ""),
+        "a map value a third in": (VALUE + "; add %r6, 5", -5, 16, "kprobe", ""),
+        "a map value plus 0 to 7": (VALUE + "; mov %r7, %r6; " + UNKNOWN + "; and %r6, 7; add %r6, %r7", 0, 9, "kprobe", ""),
+        "a packet plus 0 to 7": (packet + "; mov %r0, %r6; ldxb %r1, [%r0+0]; and %r1, 7; add %r6, %r1; mov %r8, %r6; add %r8, 16; jgt %r8, %r7, out", 0, 16, "xdp", ""),
+        "read-only data": ("lddw %r6, mapvalue 10+0", 0, 16, "kprobe", ""),
+        "a map that programs may not read": ("lddw %r1, map 13; mov %r2, %r10; add %r2, -8; call map_lookup_elem; jeq %r0, 0, out; mov %r6, %r0", 0, 16, "kprobe", ""),
+        "a map that programs may not write": ("lddw %r1, map 12; mov %r2, %r10; add %r2, -8; call map_lookup_elem; jeq %r0, 0, out; mov %r6, %r0", 0, 16, "kprobe", ""),
+    }
+    sizes = {"b": 1, "dw": 8}
+    for name, (setup, first, count, prog_type, cleanup) in pointers.items():
+        for letter, size in sizes.items():
+            for where, offset in {"before it": first - 1, "at its begin": first,
+                                  "at its end": first + count - size,
+                                  "over its end": first + count - size + 1,
+                                  "behind it": first + count}.items():
+                for verb, insn in {"read": f"ldx{letter} %r1, [%r6{offset:+d}]",
+                                   "written": f"st{letter} [%r6{offset:+d}], 1"}.items():
+                    full = name == "stack" and verb == "read"
+                    init = "; ".join(f"stdw [%r10-{n}], 0" for n in (8, 512)) if full else ""
+                    yield case(f"{size} bytes {verb}: {name}, {where}",
+                               [PROLOGUE if prog_type == "kprobe" else "mov %r9, %r1", init, setup,
+                                insn, cleanup, "out:", "mov %r0, 0", "exit"], prog_type)
+    for name, (setup, first, count, prog_type, cleanup) in pointers.items():
+        for insn in ("lock add [%r6{o}], %r1", "lock fetch add32 [%r6{o}], %r1", "lock xchg [%r6{o}], %r1",
+                     "lock cmpxchg [%r6{o}], %r1", "ldxsw %r2, [%r6{o}]", "ldacqw %r2, [%r6{o}]", "strelw [%r6{o}], %r1"):
+            offset = f"{-8 if name == 'stack' else first:+d}"
+            yield case(f"{insn.replace('{o}', '')}: {name}",
+                       [PROLOGUE if prog_type == "kprobe" else "mov %r9, %r1", setup, "mov %r0, 1; mov %r1, 1",
+                        insn.replace("{o}", offset), cleanup, "out:", "mov %r0, 0", "exit"], prog_type)
+
+
+# ---- contexts ----
+
+def contexts():
+    spots = {
+        "kprobe": [0, 8, 104, 112, 160, 164, 168, 4, -8, 1],
+        "tracepoint": [0, 8, 16, 64, 2040, 8184, 8192, -8, 3],
+        "raw_tracepoint": [0, 8, 16, 88, 96, -8, 4],
+        "perf_event": [0, 128, 168, 176, 184, 4],
+        "socket": [0, 4, 8, 16, 48, 64, 68, 76, 80, 140, 144, 152, 160, 164, 168, 176, 184, 192, 2],
+        "xdp": [0, 4, 8, 12, 16, 20, 24, 2],
+        "tc": [0, 8, 12, 44, 48, 72, 76, 80, 128, 136, 140, 152, 160, 164, 168, 184, 188, 192],
+    }
+    for prog_type, offsets in spots.items():
+        for offset, letter in itertools.product(offsets, ("w", "dw")):
+            yield case(f"context of {prog_type}: {letter} at {offset}",
+                       f"ldx{letter} %r0, [%r1{offset:+d}]; mov %r0, 0; exit", prog_type)
+        for offset in offsets[:6]:
+            yield case(f"context of {prog_type} written: at {offset}",
+                       f"mov %r2, 0; stxw [%r1{offset:+d}], %r2; mov %r0, 0; exit", prog_type)
+        for letter in "bh":
+            yield case(f"context of {prog_type}: {letter} at 0", f"ldx{letter} %r0, [%r1+0]; mov %r0, 0; exit", prog_type)
+    for prog_type in spots:
+        for what, value in {"0": "mov %r0, 0", "1": "mov %r0, 1", "-1": "mov %r0, -1", "anything": "call ktime_get_ns",
+                            "a pointer": "mov %r0, %r10", "nothing": ""}.items():
+            yield case(f"{prog_type} returns {what}", f"{value}; exit", prog_type)
+    for prog_type in spots:
+        yield case(f"{prog_type}: the context at an unknown offset",
+                   "mov %r6, %r1; call ktime_get_ns; and %r0, 8; add %r6, %r0; ldxw %r0, [%r6+0]; mov %r0, 0; exit", prog_type)
+
+
+# ---- arithmetic on pointers ----
+
+def pointer_arithmetic():
+    pointers = {"stack": ("mov %r6, %r10; add %r6, -32", "kprobe"), "a map value": (VALUE, "kprobe"),
+                "a map value or null": (LOOKUP + "; mov %r6, %r0", "kprobe"), "the context": ("mov %r6, %r9", "kprobe"),
+                "a map": ("lddw %r6, map 1", "kprobe"),
+                "a packet": ("ldxw %r6, [%r9+0]", "xdp"), "a packet's end": ("ldxw %r6, [%r9+4]", "xdp")}
+    operations = {
+        "plus 8": "add %r6, 8", "minus 8": "sub %r6, 8", "plus 2^28": "mov %r7, 0x10000000; add %r6, %r7",
+        "plus 2^29": "mov %r7, 0x20000000; add %r6, %r7", "minus 2^29": "mov %r7, 0x20000000; sub %r6, %r7",
+        "plus 2^31-1": "add %r6, 0x7fffffff", "plus 2^32": "lddw %r7, 0x100000000; add %r6, %r7",
+        "plus itself": "add %r6, %r6", "minus itself": "sub %r6, %r6", "minus the frame": "sub %r6, %r10",
+        "plus something unknown": "mov %r7, %r6; call ktime_get_ns; add %r7, %r0; mov %r6, %r7",
+        "minus something unknown": "mov %r7, %r6; call ktime_get_ns; sub %r7, %r0; mov %r6, %r7",
+        "something minus it": "mov %r7, 8; sub %r7, %r6; mov %r6, %r7", "and 7": "and %r6, 7", "or 1": "or %r6, 1",
+        "xor 1": "xor %r6, 1", "times 2": "mul %r6, 2", "shifted": "lsh %r6, 1", "negated": "neg %r6",
+        "plus 8 in 32 bits": "add32 %r6, 8", "copied in 32 bits": "mov32 %r6, %r6", "swapped": "be64 %r6",
+        "divided by 2": "div %r6, 2", "compared with 5": "jgt %r6, 5, out", "compared with 0": "jeq %r6, 0, out",
+        "written to the stack": "stxdw [%r10-8], %r6", "half written to the stack": "stxw [%r10-8], %r6; ldxw %r6, [%r10-8]",
+        "returned": "mov %r0, %r6; exit",
+    }
+    for (name, (setup, prog_type)), (what, code) in itertools.product(pointers.items(), operations.items()):
+        yield case(f"{name} {what}", [PROLOGUE if prog_type == "kprobe" else "mov %r9, %r1", setup, code, "out:", "mov %r0, 0", "exit"], prog_type)
+        if what in ("plus 8", "minus 8", "plus 8 in 32 bits", "and 7", "or 1", "minus itself", "copied in 32 bits"):
+            yield case(f"{name} {what}, then read",
+                       [PROLOGUE if prog_type == "kprobe" else "mov %r9, %r1", setup, code, "ldxb %r0, [%r6+0]", "out:", "mov %r0, 0", "exit"], prog_type)
+
+
+# ---- numbers: what a comparison and an operator tell, seen through a 16-byte map value ----
+
+def numbers():
+    start = [PROLOGUE, VALUE, "mov %r8, %r6; call ktime_get_ns; mov %r7, %r0"]
+    for op, bits, reg in itertools.product(("jlt", "jle", "jgt", "jge", "jslt", "jsle", "jsgt", "jsge", "jeq", "jne", "jset"), ("", "32"), (False, True)):
+        for limit in (15, 16):
+            operand = "%r5" if reg else str(limit)
+            for taken in (True, False):
+                jump = f"{op}{bits} %r7, {operand}, {'use' if taken else 'out'}"
+                yield case(f"a number where {op}{bits} {limit}{' in a register' if reg else ''} is {'true' if taken else 'false'}, as an offset",
+                           [*start, f"mov %r5, {limit}" if reg else "", jump, "ja out" if taken else "", "use:",
+                            "mov32 %r7, %r7" if bits else "", "add %r8, %r7; ldxb %r0, [%r8+0]", "out:", "mov %r0, 0", "exit"])
+    for op, value, mask, last in (("add", 8, 7, 15), ("sub", -8, 7, 15), ("mul", 2, 7, 14), ("div", 2, 31, 15), ("mod", 16, 255, 15),
+                                  ("or", 8, 15, 15), ("and", 15, 255, 15), ("xor", 8, 15, 15), ("lsh", 1, 7, 14), ("rsh", 4, 255, 15),
+                                  ("arsh", 4, 255, 15), ("mov", 15, 0, 15)):
+        for bits, reg, size in itertools.product(("", "32"), (False, True), ("exact", "one more")):
+            # The load reaches to the last byte of the value, or one beyond.
+            offset = 15 - last + (1 if size == "one more" else 0)
+            yield case(f"0..{mask} {op}{bits} {value}{' in a register' if reg else ''}, as an offset, {size}",
+                       [*start, f"and %r7, {mask}", f"mov %r5, {value}; {op}{bits} %r7, %r5" if reg else f"{op}{bits} %r7, {value}",
+                        f"add %r8, %r7; ldxb %r0, [%r8+{offset}]", "out:", "mov %r0, 0", "exit"])
+    for how, code in {"its lower half kept": "mov32 %r7, %r7; jgt %r7, 15, out", "checked in 32 bits, used in 64": "jgt32 %r7, 15, out",
+                      "checked, then sign-extended": "jgt %r7, 15, out; movsx3264 %r7, %r7",
+                      "a byte sign-extended": "and %r7, 255; movsx864 %r7, %r7; jsgt %r7, 15, out",
+                      "a byte sign-extended, checked from both sides": "and %r7, 255; movsx864 %r7, %r7; jsgt %r7, 15, out; jslt %r7, 0, out",
+                      "shifted up and down": "jgt %r7, 15, out; lsh %r7, 32; rsh %r7, 32",
+                      "shifted up and down, signed": "jgt %r7, 15, out; lsh %r7, 32; arsh %r7, 32",
+                      "negated twice": "jgt %r7, 15, out; neg %r7; neg %r7",
+                      "swapped within 16 bits": "and %r7, 0xf00; be16 %r7", "swapped within 64 bits": "and %r7, 15; be64 %r7; rsh %r7, 56",
+                      "its copy checked": "mov %r5, %r7; jgt %r5, 15, out", "its 32-bit copy checked": "mov32 %r5, %r7; jgt %r5, 15, out",
+                      "its copy plus 4 checked": "mov %r5, %r7; add %r5, 4; jgt %r5, 15, out",
+                      "checked before it was copied": "jgt %r7, 15, out; mov %r5, %r7; mov %r7, %r5",
+                      "its copy changed, then checked": "mov %r5, %r7; add %r5, %r5; jgt %r5, 15, out",
+                      "checked through the stack": "stxdw [%r10-8], %r7; ldxdw %r5, [%r10-8]; jgt %r5, 15, out",
+                      "checked in the stack's lower half": "stxdw [%r10-8], %r7; ldxw %r5, [%r10-8]; jgt %r5, 15, out",
+                      "checked, written to the stack and read back": "jgt %r7, 15, out; stxdw [%r10-8], %r7; mov %r7, 99; ldxdw %r7, [%r10-8]",
+                      "checked, half written to the stack and read back": "jgt %r7, 15, out; stxw [%r10-8], %r7; mov %r7, 99; ldxw %r7, [%r10-8]",
+                      "checked, written, partly overwritten, read back": "jgt %r7, 15, out; stxdw [%r10-8], %r7; stb [%r10-8], 200; ldxdw %r7, [%r10-8]",
+                      "equal to a checked one": "mov %r5, %r7; call ktime_get_ns; jne %r0, %r7, out; jgt %r0, 15, out",
+                      "or-ed and checked": "mov %r5, %r7; or %r5, 1; jgt %r5, 15, out",
+                      "an atomic's old value": "stdw [%r10-8], 5; mov %r7, 1; lock fetch add [%r10-8], %r7",
+                      "what an atomic left": "stdw [%r10-8], 5; mov %r5, 1; lock fetch add [%r10-8], %r5; ldxdw %r7, [%r10-8]",
+                      "a 32-bit atomic's old value": "stdw [%r10-8], 5; mov %r7, 1; lock fetch add32 [%r10-8], %r7",
+                      "a byte from memory": "stdw [%r10-8], 5; ldxb %r7, [%r10-8]", "a divisor of zero": "mov %r5, 0; div %r7, %r5",
+                      "modulo zero": "mov %r5, 0; mod %r7, %r5", "modulo zero, checked": "and %r7, 15; mov %r5, 0; mod %r7, %r5",
+                      "shifted by 64": "jgt %r7, 15, out; mov %r5, 64; lsh %r7, %r5", "shifted by 64 at once": "raw 0x0000004000000767",
+                      "divided signed": "jgt %r7, 15, out; mov %r5, 2; sdiv %r7, %r5"}.items():
+        yield case(f"an offset: {how}", [*start, code, "add %r8, %r7; ldxb %r0, [%r8+0]", "out:", "mov %r0, 0", "exit"])
+
+
+# ---- packets ----
+
+def packets():
+    load = "ldxw %r6, [%r1+0]; ldxw %r7, [%r1+4]"
+    for op, mirrored, taken in itertools.product(("jgt", "jge", "jlt", "jle", "jeq", "jne"), (False, True), (False, True)):
+        for size in (8, 9):
+            pair = "%r7, %r8" if mirrored else "%r8, %r7"
+            yield case(f"packet: {'end' if mirrored else 'p + 8'} {op} {'p + 8' if mirrored else 'end'} {'taken' if taken else 'not taken'}, byte {size}",
+                       [load, "mov %r8, %r6; add %r8, 8", f"{op} {pair}, {'use' if taken else 'out'}", "ja out" if taken else "", "use:",
+                        f"ldxb %r0, [%r6+{size - 1}]", "out:", "mov %r0, 0", "exit"], "xdp")
+    for how, code in {"checked again after it moved": "call xdp_adjust_head; ldxw %r6, [%r9+0]; ldxw %r7, [%r9+4]; mov %r8, %r6; add %r8, 8; jgt %r8, %r7, out",
+                      "not checked after it moved": "call xdp_adjust_head",
+                      "loaded but not checked after it moved": "call xdp_adjust_head; ldxw %r6, [%r9+0]",
+                      "after a helper that does not move it": "mov %r1, 0; call ktime_get_ns"}.items():
+        yield case(f"packet {how}", ["mov %r9, %r1", load, "mov %r8, %r6; add %r8, 8; jgt %r8, %r7, out; mov %r1, %r9; mov %r2, 0", code,
+                                     "ldxb %r0, [%r6+0]", "out:", "mov %r0, 0", "exit"], "xdp")
+    for limit, op in itertools.product((255, 65534, 65535, 65536, 1 << 20), ("jgt", "jge")):
+        yield case(f"packet plus up to {limit}, {op}",
+                   [load, f"mov %r8, %r6; add %r8, 8; jgt %r8, %r7, out; ldxdw %r2, [%r6+0]; {op} %r2, {limit}, out; add %r6, %r2",
+                    "mov %r8, %r6; add %r8, 8; jgt %r8, %r7, out; ldxdw %r0, [%r6+0]", "out:", "mov %r0, 0", "exit"], "xdp")
+    yield case("packet: a callee that moves it", ["mov %r9, %r1", load, "mov %r8, %r6; add %r8, 8; jgt %r8, %r7, out; mov %r1, %r9; call local f; ldxb %r0, [%r6+0]",
+               "out:", "mov %r0, 0; exit", "f:", "mov %r2, 0; call xdp_adjust_head; mov %r0, 0; exit"], "xdp")
+    yield case("packet: a callee that does not move it", ["mov %r9, %r1", load, "mov %r8, %r6; add %r8, 8; jgt %r8, %r7, out; mov %r1, %r9; call local f; ldxb %r0, [%r6+0]",
+               "out:", "mov %r0, 0; exit", "f:", "mov %r0, 0; exit"], "xdp")
+    yield case("packet: sign-extending load of its address", "ldxsw %r6, [%r1+0]; ldxw %r7, [%r1+4]; mov %r8, %r6; add %r8, 8; jgt %r8, %r7, out; ldxb %r0, [%r6+0]; out:; mov %r0, 0; exit", "xdp")
+
+
+# ---- what must be given back ----
+
+def references():
+    steps = {"reserve": "lddw %r1, map 3; mov %r2, 16; mov %r3, 0; call ringbuf_reserve; mov %r6, %r0",
+             "check": "jeq %r6, 0, out", "submit": "mov %r1, %r6; mov %r2, 0; call ringbuf_submit",
+             "discard": "mov %r1, %r6; mov %r2, 0; call ringbuf_discard", "use": "stb [%r6+0], 1", "move": "add %r6, 1"}
+    for n in (1, 2, 3, 4):
+        for order in itertools.product(steps, repeat=n):
+            if order[0] != "reserve" or (n > 1 and order.count("reserve") > 2) or (n == 4 and (order[1] != "check" or "check" in order[2:])):
+                continue
+            yield case("ring buffer: " + ", ".join(order), [*(steps[s] for s in order), "out:", "mov %r0, 0", "exit"])
+    locks = {"lock": "mov %r1, %r8; call spin_lock", "unlock": "mov %r1, %r8; call spin_unlock", "write": "stw [%r8+8], 1",
+             "call a helper": "call ktime_get_ns", "write the lock": "stw [%r8+0], 1", "exit": "mov %r0, 0; exit"}
+    for n in (1, 2, 3):
+        for order in itertools.product(locks, repeat=n):
+            if "exit" in order[:-1] or order[0] not in ("lock", "unlock") or (n == 3 and order[0] == "unlock"):
+                continue
+            yield case("spin lock: " + ", ".join(order), [PROLOGUE, look(7), *(locks[s] for s in order), "out:", "mov %r0, 0", "exit"], "tc")
+    yield case("spin lock in a tracing program", [PROLOGUE, look(7), locks["lock"], locks["unlock"], "out:", "mov %r0, 0", "exit"])
+    yield case("timer in a tracing program", [PROLOGUE, look(8), "add %r8, 8; mov %r1, %r8; lddw %r2, map 8; mov %r3, 1; call timer_init", "out:", "mov %r0, 0", "exit"])
+    yield case("ring buffer: leaked by a tail call", [PROLOGUE, RECORD, "mov %r1, %r9; lddw %r2, map 5; mov %r3, 0; call tail_call", SUBMIT, "out:", "mov %r0, 0; exit"])
+    yield case("ring buffer: submitted in a callee", [PROLOGUE, RECORD, "mov %r1, %r6; call local f", "out:", "mov %r0, 0; exit", "f:", "mov %r2, 0; call ringbuf_submit; mov %r0, 0; exit"])
+    yield case("ring buffer: leaked in a callee", [PROLOGUE, "call local f", "mov %r0, 0; exit", "f:", RECORD, "out:", "mov %r0, 0; exit"])
+    yield case("ring buffer: made in a callee, submitted by its caller", [PROLOGUE, "call local f; jeq %r0, 0, out; mov %r6, %r0", SUBMIT, "out:", "mov %r0, 0; exit", "f:", "lddw %r1, map 3; mov %r2, 16; mov %r3, 0; call ringbuf_reserve; exit"])
+    yield case("ring buffer: used through a copy after it was submitted", [PROLOGUE, RECORD, "mov %r7, %r6", SUBMIT, "stb [%r7+0], 1", "out:", "mov %r0, 0; exit"])
+    yield case("ring buffer: used through the stack after it was submitted", [PROLOGUE, RECORD, "stxdw [%r10-8], %r6", SUBMIT, "ldxdw %r7, [%r10-8]; stb [%r7+0], 1", "out:", "mov %r0, 0; exit"])
+    yield case("ring buffer: overwritten before it was submitted", [PROLOGUE, RECORD, "mov %r6, 0", "out:", "mov %r0, 0; exit"])
+    yield case("ring buffer: submitted from the stack", [PROLOGUE, RECORD, "stxdw [%r10-8], %r6; ldxdw %r6, [%r10-8]", SUBMIT, "out:", "mov %r0, 0; exit"])
+    yield case("ring buffer: one of two leaked", [PROLOGUE, RECORD, "mov %r7, %r6; lddw %r1, map 3; mov %r2, 16; mov %r3, 0; call ringbuf_reserve; jeq %r0, 0, gone; mov %r6, %r0", SUBMIT, "gone:", "out:", "mov %r0, 0; exit"])
+
+
+# ---- loops ----
+
+def loops():
+    for trips in (0, 1, 2, 10, 1000, 100000, 2000000):
+        yield case(f"a loop of {trips}", f"mov %r6, 0; again:; jge %r6, {trips}, out; add %r6, 1; ja again; out:; mov %r0, 0; exit")
+    for trips, offset in itertools.product((1, 15, 16, 17), (0, 1)):
+        yield case(f"a loop of {trips} that reads at its counter plus {offset}",
+                   [PROLOGUE, VALUE, f"mov %r7, 0; again:; jge %r7, {trips}, out; mov %r8, %r6; add %r8, %r7; ldxb %r0, [%r8+{offset}]; add %r7, 1; ja again", "out:", "mov %r0, 0; exit"])
+    for what, code in {"without an end": "again:; ja again", "over itself": "ja -1",
+                       "that counts and never ends": "mov %r6, 0; again:; add %r6, 1; jne %r6, 0, again",
+                       "that ends by chance": "again:; call ktime_get_ns; jne %r0, 0, again",
+                       "that changes nothing but ends by chance": "call ktime_get_ns; mov %r6, %r0; again:; jne %r6, 0, again",
+                       "bounded by something unknown up to 100": "call ktime_get_ns; and %r0, 63; mov %r6, %r0; again:; jeq %r6, 0, out; sub %r6, 1; ja again; out:",
+                       "with may_goto": "mov %r6, 0; again:; may_goto out; add %r6, 1; ja again; out:",
+                       "with may_goto whose counter is an offset": PROLOGUE + ";" + VALUE + "; mov %r7, 0; again:; may_goto out; mov %r8, %r6; add %r8, %r7; ldxb %r0, [%r8+0]; add %r7, 1; ja again; out:",
+                       "with may_goto whose counter is checked": PROLOGUE + ";" + VALUE + "; mov %r7, 0; again:; may_goto out; jgt %r7, 15, out; mov %r8, %r6; add %r8, %r7; ldxb %r0, [%r8+0]; add %r7, 1; ja again; out:",
+                       "downwards, signed": "mov %r6, 10; again:; jslt %r6, 0, out; sub %r6, 1; ja again; out:",
+                       "in 32 bits": "mov %r6, 0; again:; jge32 %r6, 10, out; add32 %r6, 1; ja again; out:",
+                       "over two counters": "mov %r6, 0; mov %r7, 10; again:; jge %r6, %r7, out; add %r6, 1; sub %r7, 1; ja again; out:",
+                       "within a loop": "mov %r6, 0; outer:; mov %r7, 0; inner:; jge %r7, 10, next; add %r7, 1; ja inner; next:; add %r6, 1; jlt %r6, 10, outer",
+                       }.items():
+        yield case(f"a loop {what}", [code, "mov %r0, 0; exit"])
+    functions = ("func global int test(ctx)", "func static u64 each(u64, ptr)")
+    for what, callback in {"returns 0": "mov %r0, 0", "returns 1": "mov %r0, 1", "returns 2": "mov %r0, 2", "returns its number": "mov %r0, %r1",
+                           "returns nothing": "", "uses its number as an offset": "mov %r3, %r2; add %r3, %r1; ldxb %r0, [%r3+0]; mov %r0, 0",
+                           "writes to its caller's stack": "stdw [%r2+0], 5; mov %r0, 0", "reads its caller's stack": "ldxdw %r0, [%r2+0]; mov %r0, 0",
+                           "writes beyond its caller's stack": "stdw [%r2+64], 5; mov %r0, 0", "counts in its caller's stack": "ldxdw %r3, [%r2+0]; add %r3, 1; stxdw [%r2+0], %r3; mov %r0, 0",
+                           "loops again": "mov %r1, 2; lddw %r2, func each; mov %r3, %r10; mov %r4, 0; call loop; mov %r0, 0"}.items():
+        for trips in ("mov %r1, 10", "call ktime_get_ns; mov %r1, %r0"):
+            yield case(f"bpf_loop {'10' if '10' in trips else 'unknown'} times: the callback {what}",
+                       [PROLOGUE, trips, "lddw %r2, func each; mov %r3, %r10; add %r3, -64; mov %r4, 0; call loop; ldxdw %r1, [%r10-64]; mov %r0, 0; exit", "each:", callback, "exit"],
+                       context=functions)
+    for what, use in {"as an offset": "mov %r2, %r6; add %r2, %r1; ldxb %r0, [%r2+0]", "as an offset after a check": "jgt %r1, 15, out; mov %r2, %r6; add %r2, %r1; ldxb %r0, [%r2+0]"}.items():
+        yield case(f"bpf_loop: what the callback counted, {what}",
+                   [PROLOGUE, VALUE, "stdw [%r10-64], 0; mov %r1, 10; lddw %r2, func each; mov %r3, %r10; add %r3, -64; mov %r4, 0; call loop; ldxdw %r1, [%r10-64]", use, "out:", "mov %r0, 0; exit",
+                    "each:", "ldxdw %r3, [%r2+0]; add %r3, 1; stxdw [%r2+0], %r3; mov %r0, 0; exit"], context=functions)
+    for flags in (0, 1):
+        yield case(f"bpf_loop with flags {flags}", [PROLOGUE, f"mov %r1, 3; lddw %r2, func each; mov %r3, 0; mov %r4, {flags}; call loop; mov %r0, 0; exit", "each:", "mov %r0, 0; exit"], context=functions)
+    walk = ("func global int test(ctx)", "func static u64 each(u64, ptr, ptr, ptr)")
+    for what, callback in {"reads its value": "ldxdw %r0, [%r3+8]; mov %r0, 0", "reads behind its value": "ldxdw %r0, [%r3+16]; mov %r0, 0", "reads its key": "ldxw %r0, [%r2+0]; mov %r0, 0",
+                           "reads behind its key": "ldxdw %r0, [%r2+4]; mov %r0, 0", "writes its key": "stw [%r2+0], 1; mov %r0, 0", "writes its value": "stdw [%r3+0], 1; mov %r0, 0",
+                           "returns 2": "mov %r0, 2", "returns 1": "mov %r0, 1", "looks up in the map": "mov %r2, %r2; call map_lookup_elem; mov %r0, 0", "uses what the caller gave": "ldxdw %r0, [%r4+0]; mov %r0, 0"}.items():
+        yield case(f"for_each_map_elem: the callback {what}",
+                   [PROLOGUE, "lddw %r1, map 2; lddw %r2, func each; mov %r3, %r10; add %r3, -64; mov %r4, 0; call for_each_map_elem; mov %r0, 0; exit", "each:", callback, "exit"], context=walk)
+
+
+# ---- functions ----
+
+def functions():
+    for depth in (1, 6, 7, 8, 9):
+        body = []
+        for i in range(depth):
+            body += [f"f{i}:", f"call local f{i + 1}" if i + 1 < depth else "mov %r0, 0", "exit"]
+        yield case(f"calls {depth} deep", ["call local f0", "mov %r0, 0", "exit", *body])
+    for first, second in ((256, 256), (512, 0), (512, 8), (256, 264), (480, 64)):
+        yield case(f"stack of {first} and {second} bytes in a chain",
+                   [f"stdw [%r10-{first}], 0", "call local f", "mov %r0, 0; exit", "f:", f"stdw [%r10-{second}], 0" if second else "", "mov %r0, 0; exit"])
+    yield case("a function that calls itself", "call local f; mov %r0, 0; exit; f:; call local f; mov %r0, 0; exit")
+    yield case("two functions that call each other", "call local f; mov %r0, 0; exit; f:; call local g; mov %r0, 0; exit; g:; call local f; mov %r0, 0; exit")
+    callees = {"f": "f:; mov %r0, 0; exit", "g": "g:; ldxdw %r0, [%r1-8]; exit", "h": "h:; stdw [%r1-8], 1; mov %r0, 0; exit",
+               "i": "i:; stdw [%r10-8], 1; mov %r0, %r10; exit", "j": "j:; stdw [%r10-8], 1; stxdw [%r1-8], %r10; mov %r0, 0; exit",
+               "k": "k:; mov %r0, %r6; exit"}
+    for what, code in {"r6 kept": "mov %r6, 5; call local f; mov %r0, %r6", "r1 kept": "mov %r1, 5; call local f; mov %r0, %r1",
+                       "r0 given": "call local f", "the caller's stack read": "stdw [%r10-8], 1; mov %r1, %r10; call local g", "the caller's stack not written yet": "mov %r1, %r10; call local g",
+                       "the caller's stack written": "mov %r1, %r10; call local h; ldxdw %r0, [%r10-8]", "the callee's stack given back": "call local i; ldxdw %r0, [%r0-8]",
+                       "the callee's stack through the caller's": "mov %r1, %r10; call local j; ldxdw %r1, [%r10-8]; ldxdw %r0, [%r1-8]",
+                       "a register that it never wrote": "call local k"}.items():
+        yield case(f"across a call: {what}", [code, "and %r0, 1; exit", callees[code.split("call local ")[1][0]]])
+    signatures = {"(u64)": ("u64", "mov %r1, 5"), "(u64) given a pointer": ("u64", "mov %r1, %r10"), "(ctx)": ("ctx", ""), "(ctx) given the stack": ("ctx", "mov %r1, %r10"),
+                  "(ctx) given a number": ("ctx", "mov %r1, 0"), "(ptr) given the stack": ("ptr", "stdw [%r10-16], 0; stdw [%r10-8], 0; mov %r1, %r10; add %r1, -16"),
+                  "(ptr) given null": ("ptr", "mov %r1, 0"), "(ptr) given too little": ("ptr", "stdw [%r10-8], 0; mov %r1, %r10; add %r1, -8"), "(ptr) given a number": ("ptr", "mov %r1, 77")}
+    bodies = {"returns a number": "mov %r0, 0", "reads it": "ldxdw %r0, [%r1+0]", "reads it after a check": "mov %r0, 0; jeq %r1, 0, end; ldxdw %r0, [%r1+8]; end:", "reads behind it": "mov %r0, 0; jeq %r1, 0, end; ldxdw %r0, [%r1+16]; end:",
+              "returns a pointer": "mov %r0, %r10", "returns nothing": ""}
+    for (signature, (kind, setup)), (what, body) in itertools.product(signatures.items(), bodies.items()):
+        if " given " in signature and what != "returns a number" and not (signature == "(ptr) given the stack" and "it" in what):
+            continue
+        yield case(f"global function {signature}: {what}", [setup, "call local f; mov %r0, 0; exit", "f:", body, "exit"],
+                   context=("func global int test(ctx)", f"func global int f({kind})"))
+    for value, use in itertools.product(("mov %r0, 5", "mov %r0, 500"), ("jgt %r0, 15, out", "")):
+        yield case(f"a global function's result ({value[9:]}) as an offset{', checked' if use else ''}",
+                   [PROLOGUE, VALUE, "mov %r1, 1; call local f", use, "add %r6, %r0; ldxb %r0, [%r6+0]", "out:", "mov %r0, 0; exit", "f:", value, "exit"],
+                   context=("func global int test(ctx)", "func global u64 f(u64)"))
+
+
+# ---- the rest: structure, null checks, stack, pruning ----
+
+def rest():
+    yield case("no exit", "mov %r0, 0")
+    yield case("the end is a jump forward", "ja +1; exit; mov %r0, 0; ja -3")
+    for what, code in {"an instruction never reached": "mov %r0, 0; exit; mov %r0, 1; exit", "a jump out of the program": "ja +5; exit", "a jump into a 64-bit load": "ja +1; lddw %r0, 1; exit",
+                       "a branch that is never taken and wrong": "mov %r1, 0; mov %r0, 0; jeq %r1, 0, +1; ldxdw %r0, [%r1+0]; exit",
+                       "a call that does not exist, never reached": "mov %r0, 0; jeq %r0, 0, +1; call 195896080; exit", "a call that does not exist": "call 195896080; exit",
+                       "a call of helper 0": "call 0; exit", "r10 written": "mov %r10, 0; mov %r0, 0; exit", "r10 moved": "add %r10, -8; mov %r0, 0; exit",
+                       "r11 read": "raw 0x000000000000b0bf; exit", "an opcode that is none": "raw 0x00000000000000ff; mov %r0, 0; exit",
+                       "reserved bits in exit": "raw 0x0000000100000095", "division by 0": "mov %r0, 1; div %r0, 0; exit", "division by 0 in a register": "mov %r0, 1; mov %r1, 0; div %r0, %r1; mov %r0, 0; exit",
+                       "shift by 64": "mov %r0, 1; lsh %r0, 64; exit", "shift by 32 in 32 bits": "mov %r0, 1; lsh32 %r0, 32; exit", "shift by 63": "mov %r0, 1; lsh %r0, 63; mov %r0, 0; exit",
+                       "r1 after a helper": "mov %r6, %r1; call ktime_get_ns; mov %r0, %r1; exit", "r0 before anything": "mov %r1, %r0; mov %r0, 0; exit",
+                       "a helper of another program type": "mov %r2, 0; call xdp_adjust_head; mov %r0, 0; exit", "atomic on the context": "mov %r2, 1; lock add [%r1+0], %r2; mov %r0, 0; exit",
+                       "atomic of one byte": "raw 0x00000000fff812d3; mov %r0, 0; exit", "atomic that is not aligned": "stdw [%r10-8], 0; stdw [%r10-16], 0; mov %r1, 1; lock add [%r10-12], %r1; mov %r0, 0; exit",
+                       "a pointer in an atomic": "stdw [%r10-8], 0; lock add [%r10-8], %r10; mov %r0, 0; exit", "a pointer exchanged into the stack": "stdw [%r10-8], 0; mov %r1, %r10; lock xchg [%r10-8], %r1; mov %r0, 0; exit",
+                       "cmpxchg with r0 never written": "stdw [%r10-8], 0; mov %r1, 1; lock cmpxchg [%r10-8], %r1; mov %r0, 0; exit",
+                       "the frame read before it was written": "ldxdw %r0, [%r10-8]; exit", "half of the slot written": "stw [%r10-8], 0; ldxdw %r0, [%r10-8]; exit",
+                       "both halves written": "stw [%r10-8], 0; stw [%r10-4], 0; ldxdw %r0, [%r10-8]; exit", "a slot that is not aligned": "stdw [%r10-12], 0; mov %r0, 0; exit",
+                       "a pointer spilled and read back": "stxdw [%r10-8], %r1; ldxdw %r2, [%r10-8]; ldxdw %r0, [%r2+0]; mov %r0, 0; exit", "a pointer spilled and half read back": "stxdw [%r10-8], %r1; ldxw %r2, [%r10-8]; mov %r0, 0; exit",
+                       "a spilled pointer overwritten in part": "stxdw [%r10-8], %r1; stb [%r10-8], 0; ldxdw %r2, [%r10-8]; ldxdw %r0, [%r2+0]; mov %r0, 0; exit", "a spilled pointer overwritten in part, read as a number": "stxdw [%r10-8], %r1; stb [%r10-8], 0; ldxdw %r2, [%r10-8]; mov %r0, 0; exit",
+                       "a pointer spilled where it is not aligned": "stxdw [%r10-12], %r1; mov %r0, 0; exit", "a number out of a pointer returned": "mov %r0, %r1; exit"}.items():
+        yield case(f"{what}", code)
+    variable = "call ktime_get_ns; and %r0, 7; mov %r6, %r10; add %r6, -16; add %r6, %r0"
+    for what, code in {"written, then read back": "stb [%r6+0], 1; ldxdw %r0, [%r10-16]", "written over a spilled pointer": "stxdw [%r10-16], %r9; stb [%r6+0], 1; ldxdw %r1, [%r10-16]; ldxdw %r0, [%r1+0]",
+                       "read where all is written": "stdw [%r10-16], 0; stdw [%r10-8], 0; ldxb %r0, [%r6+0]", "read where nothing is written": "ldxb %r0, [%r6+0]", "read where half is written": "stw [%r10-16], 0; ldxb %r0, [%r6+0]",
+                       "read over a spilled pointer": "stxdw [%r10-16], %r9; stdw [%r10-8], 0; ldxb %r0, [%r6+0]", "given to a helper that writes": "mov %r1, %r6; mov %r2, 8; mov %r3, 0; call probe_read_kernel; mov %r0, 0",
+                       "given to a helper that reads": "stdw [%r10-16], 0; stdw [%r10-8], 0; lddw %r1, map 3; mov %r2, %r6; mov %r3, 8; mov %r4, 0; call ringbuf_output"}.items():
+        yield case(f"stack at an unknown offset, {what}", ["mov %r9, %r1", variable, code, "mov %r0, 0; exit"])
+    for what, code in {"checked": "jeq %r0, 0, out; ldxdw %r1, [%r0+0]", "checked the other way": "jne %r0, 0, +1; ja out; ldxdw %r1, [%r0+0]", "not checked": "ldxdw %r1, [%r0+0]",
+                       "its copy checked": "mov %r6, %r0; jeq %r6, 0, out; ldxdw %r1, [%r0+0]", "moved before the check": "mov %r6, %r0; add %r6, 8; jeq %r6, 0, out; ldxdw %r1, [%r6+0]",
+                       "used where it is null": "jeq %r0, 0, +1; ja out; ldxdw %r1, [%r0+0]", "checked in 32 bits": "jeq32 %r0, 0, out; ldxdw %r1, [%r0+0]", "checked against a register of 0": "mov %r1, 0; jeq %r0, %r1, out; ldxdw %r1, [%r0+0]",
+                       "another lookup's result checked": "mov %r6, %r0; lddw %r1, map 2; mov %r2, %r10; add %r2, -8; call map_lookup_elem; jeq %r0, 0, out; ldxdw %r1, [%r6+0]",
+                       "checked after it went to the stack": "stxdw [%r10-16], %r0; jeq %r0, 0, out; ldxdw %r1, [%r10-16]; ldxdw %r2, [%r1+0]", "compared above 0": "jgt %r0, 0, +1; ja out; ldxdw %r1, [%r0+0]",
+                       "checked against 1": "jeq %r0, 1, out; ldxdw %r1, [%r0+0]", "null used as 0": "jne %r0, 0, out; add %r0, 5; mov %r6, %r0"}.items():
+        yield case(f"a lookup's result, {what}", [PROLOGUE, LOOKUP, code, "out:", "mov %r0, 0; exit"])
+    for what, code in {"two ways that meet with other bounds": "jeq %r7, 0, a; mov %r5, 3; ja b; a:; mov %r5, 30; b:", "two ways that meet, the worse checked": "jeq %r7, 0, a; mov %r5, 3; ja b; a:; mov %r5, 30; b:; jgt %r5, 15, out",
+                       "two ways, precise by a later use": "jeq %r7, 1, a; mov %r5, 100; ja b; a:; mov %r5, 1; b:; jeq %r7, 2, c; jne %r7, 1, out; c:; jgt %r7, 1, out",
+                       "a bound kept in the stack over two ways": "stdw [%r10-8], 3; jeq %r7, 0, b; stdw [%r10-8], 30; b:; ldxdw %r5, [%r10-8]", "an atomic on one of two ways": "stdw [%r10-8], 3; mov %r5, 1; jeq %r7, 0, b; mov %r5, 30; lock fetch add [%r10-8], %r5; b:; ldxdw %r5, [%r10-8]",
+                       "a value that only one way sets": "mov %r5, 20; jeq %r7, 0, b; mov %r5, 2; b:"}.items():
+        yield case(f"paths: {what}", [PROLOGUE, VALUE, "call ktime_get_ns; mov %r7, %r0", code, "add %r6, %r5; ldxb %r0, [%r6+0]", "out:", "mov %r0, 0; exit"])
+    for what, code in {"read": "lddw %r1, mapvalue 10+0; ldxb %r0, [%r1+0]", "folded: a branch that its content rules out": "lddw %r1, mapvalue 10+0; ldxb %r0, [%r1+0]; jeq %r0, 0x41, out; ldxdw %r0, [%r0+0]",
+                       "not folded: a map that may change": "lddw %r1, mapvalue 2+0; ldxb %r0, [%r1+0]; jeq %r0, 0, out; ldxdw %r0, [%r0+0]", "at the edge": "lddw %r1, mapvalue 10+15; ldxb %r0, [%r1+0]", "beyond": "lddw %r1, mapvalue 10+16; ldxb %r0, [%r1+0]",
+                       "of a hash": "lddw %r1, mapvalue 1+0; mov %r0, 0", "written": "lddw %r1, mapvalue 10+0; stb [%r1+0], 1", "given to a helper that writes": "lddw %r1, mapvalue 10+0; mov %r2, 8; mov %r3, 0; call probe_read_kernel",
+                       "given to a helper that reads": "lddw %r2, mapvalue 10+0; lddw %r1, map 3; mov %r3, 16; mov %r4, 0; call ringbuf_output"}.items():
+        yield case(f"global data {what}", [code, "out:", "mov %r0, 0; exit"])
+    for helper, low, high in (("probe_read_kernel_str", -4095, 16), ("get_stack", -4095, 16)):
+        setup = "mov %r1, %r10; add %r1, -64; mov %r2, 16; mov %r3, 0; call probe_read_kernel_str" if "str" in helper else "mov %r1, %r9; mov %r2, %r10; add %r2, -64; mov %r3, 16; mov %r4, 0; call get_stack"
+        for what, check in {"unchecked": "", "checked not to be negative": "jslt %r0, 0, out", "checked above 0": "jsle %r0, 0, out", "checked up to 8": "jgt %r0, 8, out"}.items():
+            yield case(f"{helper}'s result as a size, {what}", [PROLOGUE, setup, check, "lddw %r1, map 3; mov %r2, %r10; add %r2, -64; mov %r3, %r0; mov %r4, 0; call ringbuf_output", "out:", "mov %r0, 0; exit"])
+
+
+FILES = {"helper_arguments": helper_arguments, "access": access, "contexts": contexts, "pointer_arithmetic": pointer_arithmetic,
+         "numbers": numbers, "packets": packets, "references": references, "loops": loops, "functions": functions, "rest": rest}
+
+
+def text_of(title, head, asm, expect):
+    return "\n".join([f"=== {title}", "-- context", *head, "-- asm", *asm, "-- expect", *expect]) + "\n"
+
+
+def reason_of(message):
+    """The part of a message that does not depend on registers and numbers."""
+    parts = [p.strip(" ,:;()'\"") for p in re.split(r"\b[Rr]\d+\b|'[^']*'|[-+]?\b(?:0x[0-9a-f]+|\d+)\b|fp-?", message)]
+    return max(parts, key=len, default="")
+
+
+def make(name, cases, judge, want_reasons):
+    path = folder / f"{name}.cases"
+    policies = {}
+    if path.exists():
+        for block in path.read_text().split("=== ")[1:]:
+            found = re.search(r"^policy (.*)$", block, re.M)
+            if found:
+                policies[block.split("\n")[0]] = found[1]
+    with tempfile.TemporaryDirectory() as temporary:
+        draft = pathlib.Path(temporary) / "draft.cases"
+        draft.write_text("".join(text_of(*c, ["reject"]) for c in cases))
+        run = subprocess.run([judge, draft], capture_output=True, text=True)
+    verdicts = {row["name"]: row for row in map(json.loads, run.stdout.splitlines())}
+    missing = [c[0] for c in cases if c[0] not in verdicts or verdicts[c[0]]["kernel"]["verdict"] == "none"]
+    if missing or run.returncode != 0:
+        print(f"{name}: no verdict on {missing[:5]}: {run.stderr[:2000]}")
+        return False
+    out = [f"# Made by tests/verifier/make_cases.py; verdicts are the running kernel's.\n"]
+    accepted = differ = 0
+    for title, head, asm in cases:
+        row = verdicts[title]
+        verdict = row["kernel"]["verdict"]
+        accepted += verdict == "accept"
+        ours = row["ours"]["verdict"]
+        expect = [verdict]
+        if ours != verdict:
+            differ += 1
+            if title in policies:
+                expect = [ours, f"policy {policies[title]}"]
+        if expect[0] == ours == "reject" and want_reasons:
+            expect[0] = f"reject {reason_of(row['ours']['message'])}".strip()
+        out.append(text_of(title, head, asm, expect))
+    path.write_text("".join(out))
+    print(f"{name}: {len(cases)} cases, {accepted} accepted by the kernel, {differ} where ours differs")
+    return True
+
+
+def main():
+    judge = pathlib.Path(sys.argv[1]) / "bin/verifier_judge"
+    good = True
+    for name, build in FILES.items():
+        cases = list(build())
+        titles = [c[0] for c in cases]
+        twice = {t for t in titles if titles.count(t) > 1}
+        assert not twice, twice
+        good = make(name, cases, judge, "--reasons" in sys.argv) and good
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,394 @@
+#include "tests/verifier/verifier_case.hpp"
+
+#include <linux/btf.h>
+
+#include <cerrno>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <regex>
+#include <sstream>
+
+#include "btf/btf.hpp"
+#include "btf/testing/btf_builder.hpp"
+#include "isa/program.hpp"
+#include "spec/spec.hpp"
+
+namespace bpftime::testing {
+namespace {
+
+const Btf* kernel_types() {
+  static const auto* btf = [] {
+    std::ifstream file("/sys/kernel/btf/vmlinux", std::ios::binary);
+    const std::string data((std::istreambuf_iterator<char>(file)), {});
+    auto parsed = Btf::parse(std::as_bytes(std::span(data)));
+    return parsed ? new Btf(std::move(parsed).value()) : nullptr;
+  }();
+  return btf;
+}
+
+uint32_t kernel_type(const std::string& name, BtfKind kind) {
+  const Btf* btf = kernel_types();
+  const auto found =
+      btf == nullptr ? Result<BtfType>(make_error(ENOENT, "")) : btf->find(name, kind);
+  return found ? found->id : 0;
+}
+
+int32_t helper_number(const std::string& name) {
+#define BPFTIME_HELPER_ROW(helper) {#helper, BPF_FUNC_##helper}
+  static const std::map<std::string, int32_t> numbers = {__BPF_FUNC_MAPPER(BPFTIME_HELPER_ROW)};
+#undef BPFTIME_HELPER_ROW
+  const auto at = numbers.find(name);
+  return at == numbers.end() ? -1 : at->second;
+}
+
+uint32_t map_type_of(const std::string& name) {
+  for (uint32_t type = 1; type < 64; ++type) {
+    const MapKind* kind = find_map_kind(type);
+    if (kind != nullptr && name == kind->name) {
+      return type;
+    }
+  }
+  return 0;
+}
+uint32_t program_type_of(const std::string& name) {
+  static const std::map<std::string, uint32_t> short_names = {
+      {"socket", BPF_PROG_TYPE_SOCKET_FILTER},
+      {"tc", BPF_PROG_TYPE_SCHED_CLS},
+      {"xdp", BPF_PROG_TYPE_XDP},
+      {"kprobe", BPF_PROG_TYPE_KPROBE},
+      {"tracepoint", BPF_PROG_TYPE_TRACEPOINT},
+      {"perf_event", BPF_PROG_TYPE_PERF_EVENT},
+      {"raw_tracepoint", BPF_PROG_TYPE_RAW_TRACEPOINT},
+      {"tracing", BPF_PROG_TYPE_TRACING},
+      {"syscall", BPF_PROG_TYPE_SYSCALL}};
+  const auto at = short_names.find(name);
+  return at == short_names.end() ? 0 : at->second;
+}
+// The structure by whose name the kernel knows a context argument.
+const char* context_struct(uint32_t prog_type) {
+  switch (prog_type) {
+    case BPF_PROG_TYPE_XDP:
+      return "xdp_md";
+    case BPF_PROG_TYPE_SCHED_CLS:
+    case BPF_PROG_TYPE_SOCKET_FILTER:
+      return "__sk_buff";
+    case BPF_PROG_TYPE_PERF_EVENT:
+      return "bpf_perf_event_data";
+    case BPF_PROG_TYPE_RAW_TRACEPOINT:
+      return "bpf_raw_tracepoint_args";
+    default:
+      return "bpf_user_pt_regs_t";
+  }
+}
+
+// The types that cases may name.
+class CaseTypes {
+ public:
+  CaseTypes() {
+    u32_ = b_.add_int("unsigned int", 4);
+    u64_ = b_.add_int("unsigned long long", 8);
+    int_ = b_.add_int("int", 4, BTF_INT_SIGNED);
+    const uint32_t words = b_.add_array(u64_, u32_, 3);
+    const uint32_t two = b_.add_array(u64_, u32_, 2);
+    const uint32_t lock = b_.add_struct("bpf_spin_lock", 4, {{"val", u32_, 0}});
+    const uint32_t timer = b_.add_struct("bpf_timer", 16, {{"opaque", two, 0}});
+    const uint32_t task = b_.add_struct("task_struct", 0, {});
+    const uint32_t kptr = b_.add_pointer(b_.add_type_tag("kptr", task));
+    const uint32_t loose = b_.add_pointer(b_.add_type_tag("kptr_untrusted", task));
+    values_["plain"] = {b_.add_struct("plain", 32, {{"n", u64_, 0}, {"words", words, 8}}), 32};
+    values_["lock"] = {
+        b_.add_struct("lock", 32, {{"lock", lock, 0}, {"n", u32_, 4}, {"words", words, 8}}), 32};
+    values_["timer"] = {
+        b_.add_struct("timer", 32, {{"n", u64_, 0}, {"timer", timer, 8}, {"m", u64_, 24}}), 32};
+    values_["kptr"] = {b_.add_struct("kptr", 16, {{"n", u64_, 0}, {"task", kptr, 8}}), 16};
+    values_["untrusted"] = {b_.add_struct("untrusted", 16, {{"n", u64_, 0}, {"task", loose, 8}}),
+                            16};
+    pair_ = b_.add_pointer(b_.add_struct("pair", 16, {{"a", u64_, 0}, {"b", u64_, 8}}));
+  }
+  struct Value {
+    uint32_t type, bytes;
+  };
+  const Value* value(const std::string& name) const {
+    const auto at = values_.find(name);
+    return at == values_.end() ? nullptr : &at->second;
+  }
+  uint32_t key() const { return u32_; }
+  uint32_t argument(const std::string& name, uint32_t prog_type) {
+    if (name == "ctx") {
+      if (context_ == 0) {
+        const uint32_t target =
+            prog_type == BPF_PROG_TYPE_KPROBE
+                ? b_.add_typedef("bpf_user_pt_regs_t", b_.add_struct("pt_regs", 0, {}))
+                : b_.add_struct(context_struct(prog_type), 0, {});
+        context_ = b_.add_pointer(target);
+      }
+      return context_;
+    }
+    return name == "int" ? int_ : name == "u64" ? u64_ : name == "ptr" ? pair_ : 0;
+  }
+  uint32_t function(const std::string& name, uint32_t linkage, uint32_t returns,
+                    const std::vector<uint32_t>& arguments) {
+    std::vector<BtfBuilder::Member> parameters;
+    static constexpr const char* kNames[] = {"a", "b", "c", "d", "e"};
+    for (size_t i = 0; i < arguments.size() && i < 5; ++i) {
+      parameters.push_back({kNames[i], arguments[i], 0});
+    }
+    return b_.add_function(name, b_.add_prototype(returns, parameters), linkage);
+  }
+  std::vector<std::byte> bytes() const { return b_.bytes(); }
+
+ private:
+  BtfBuilder b_;
+  uint32_t u32_ = 0, u64_ = 0, int_ = 0, pair_ = 0, context_ = 0;
+  std::map<std::string, Value> values_;
+};
+
+class Reader {
+ public:
+  Reader(const Case& text, std::string* message) : text_(text), message_(message) {}
+
+  Result<VerifierCase> read() {
+    case_.title = text_.title;
+    case_.object.license = "GPL";
+    case_.object.programs.resize(1);
+    program().name = "test";
+    std::istringstream lines(section("context"));
+    for (std::string line; std::getline(lines, line);) {
+      TRY(context_line(line));
+    }
+    TRY(instructions());
+    TRY(functions());
+    if (uses_types_) {
+      case_.object.btf = types_.bytes();
+    }
+    TRY(expectation());
+    return std::move(case_);
+  }
+
+ private:
+  Error fail(const std::string& what) {
+    *message_ = text_.title + ": " + what;
+    return make_error(EINVAL, "a wrong case");
+  }
+  std::string section(const std::string& name) const {
+    const auto at = text_.sections.find(name);
+    return at == text_.sections.end() ? "" : at->second;
+  }
+  ObjectProgram& program() { return case_.object.programs[0]; }
+
+  Result<void> context_line(const std::string& line) {
+    std::istringstream words(line);
+    std::string word;
+    if (!(words >> word) || word[0] == '#') {
+      return {};
+    }
+    if (word == "type") {
+      words >> word;
+      program().prog_type = program_type_of(word);
+      return program().prog_type != 0 ? Result<void>() : fail("no such program type: " + word);
+    }
+    if (word == "attach") {
+      words >> program().expected_attach_type;
+      return {};
+    }
+    if (word == "attach_btf") {
+      words >> word;
+      program().attach_btf_id = kernel_type(word, BtfKind::kTypedef);
+      if (program().attach_btf_id == 0) {
+        program().attach_btf_id = kernel_type(word, BtfKind::kFunc);
+      }
+      return program().attach_btf_id != 0 ? Result<void>() : fail("no such kernel type: " + word);
+    }
+    if (word == "flags") {
+      while (words >> word) {
+        program().prog_flags |= word == "strict_alignment" ? BPF_F_STRICT_ALIGNMENT
+                                : word == "any_alignment"  ? BPF_F_ANY_ALIGNMENT
+                                : word == "sleepable"      ? BPF_F_SLEEPABLE
+                                                           : 0;
+      }
+      return {};
+    }
+    if (word == "map") {
+      return map_line(words);
+    }
+    if (word == "func") {
+      function_lines_.push_back(line);
+      return {};
+    }
+    return fail("unknown context line: " + line);
+  }
+
+  Result<void> map_line(std::istringstream& words) {
+    int number = 0;
+    std::string word;
+    ObjectMap map;
+    words >> number >> word;
+    map.map_type = map_type_of(word);
+    if (map.map_type == 0) {
+      return fail("no such map kind: " + word);
+    }
+    map.name = "map_" + std::to_string(number);
+    map.key_size = 4;
+    map.value_size = 8;
+    map.max_entries = 4;
+    while (words >> word) {
+      const size_t equals = word.find('=');
+      const std::string name = word.substr(0, equals);
+      const std::string value = equals == std::string::npos ? "" : word.substr(equals + 1);
+      const auto count = [&] {
+        return static_cast<uint32_t>(std::strtoul(value.c_str(), nullptr, 0));
+      };
+      if (name == "key") {
+        map.key_size = count();
+      } else if (name == "value") {
+        map.value_size = count();
+      } else if (name == "entries") {
+        map.max_entries = count();
+      } else if (name == "flags") {
+        map.map_flags = count();
+      } else if (name == "extra") {
+        map.map_extra = count();
+      } else if (name == "inner") {
+        const auto inner = index_of_.find(static_cast<int>(count()));
+        if (inner == index_of_.end()) {
+          return fail("the inner map comes first");
+        }
+        map.inner = inner->second;
+      } else if (name == "btf") {
+        const auto* type = types_.value(value);
+        if (type == nullptr) {
+          return fail("no such value type: " + value);
+        }
+        uses_types_ = true;
+        map.btf_key_type_id = types_.key();
+        map.btf_value_type_id = type->type;
+        map.value_size = type->bytes;
+      } else if (name == "content") {
+        map.content = parse_hex(value);
+        map.content.resize(map.value_size);
+      } else if (name == "frozen") {
+        map.is_frozen = true;
+      } else {
+        return fail("unknown word for a map: " + word);
+      }
+    }
+    index_of_[number] = static_cast<int32_t>(case_.object.maps.size());
+    case_.object.maps.push_back(std::move(map));
+    return {};
+  }
+
+  // Names to numbers, then the assembler.
+  Result<void> instructions() {
+    Case plain = text_;
+    if (const auto text = plain.sections.find("asm"); text != plain.sections.end()) {
+      static const std::regex call(R"(^(\s*call\s+)(kfunc\s+)?([a-z_][a-z0-9_]*)\s*(#.*)?$)");
+      std::istringstream lines(text->second);
+      std::string all;
+      for (std::string line; std::getline(lines, line); all += line + "\n") {
+        std::smatch match;
+        if (!std::regex_match(line, match, call) || match[3] == "local") {
+          continue;
+        }
+        const bool is_kfunc = match[2].matched;
+        const int32_t number = is_kfunc
+                                   ? static_cast<int32_t>(kernel_type(match[3], BtfKind::kFunc))
+                                   : helper_number(match[3]);
+        if (number <= 0) {
+          return fail("no such function: " + match[3].str());
+        }
+        line = match[1].str() + match[2].str() + std::to_string(number);
+      }
+      text->second = all;
+    }
+    std::string why;
+    auto insns = program_of(plain, &why);
+    if (!insns) {
+      return fail(why);
+    }
+    program().insns = std::move(insns).value();
+    for (size_t i = 0; i + 1 < program().insns.size(); ++i) {
+      bpf_insn& insn = program().insns[i];
+      if (insn.code != (BPF_LD | BPF_IMM | BPF_DW)) {
+        continue;
+      }
+      if (insn.src_reg == BPF_PSEUDO_MAP_FD || insn.src_reg == BPF_PSEUDO_MAP_VALUE) {
+        const auto map = index_of_.find(insn.imm);
+        if (map == index_of_.end()) {
+          return fail("no map " + std::to_string(insn.imm));
+        }
+        insn.imm = map->second;
+      }
+      ++i;
+    }
+    return {};
+  }
+
+  Result<void> functions() {
+    if (function_lines_.empty()) {
+      return {};
+    }
+    uses_types_ = true;
+    const auto decoded = decode(program().insns);
+    if (!decoded || decoded->function_starts.size() != function_lines_.size()) {
+      return fail("a `func` line for each function, or none");
+    }
+    static const std::regex form(R"(func (global|static) (int|u64|void) (\w+)\(([^)]*)\))");
+    for (size_t i = 0; i < function_lines_.size(); ++i) {
+      std::smatch match;
+      if (!std::regex_match(function_lines_[i], match, form)) {
+        return fail("not understood: " + function_lines_[i]);
+      }
+      std::vector<uint32_t> arguments;
+      std::istringstream list(match[4].str());
+      for (std::string name; std::getline(list, name, ',');) {
+        name.erase(0, name.find_first_not_of(' '));
+        arguments.push_back(types_.argument(name, program().prog_type));
+      }
+      const uint32_t type =
+          types_.function(match[3], match[1] == "global" ? BTF_FUNC_GLOBAL : BTF_FUNC_STATIC,
+                          types_.argument(match[2], program().prog_type), arguments);
+      program().functions.push_back({decoded->function_starts[i], type});
+    }
+    return {};
+  }
+
+  Result<void> expectation() {
+    std::istringstream lines(section("expect"));
+    std::string line, word;
+    while (std::getline(lines, line)) {
+      std::istringstream words(line);
+      if (!(words >> word)) {
+        continue;
+      }
+      std::string rest;
+      std::getline(words >> std::ws, rest);
+      if (word == "accept" || word == "reject") {
+        case_.accept = case_.kernel_accepts = word == "accept";
+        case_.reason = rest;
+      } else if (word == "policy") {
+        case_.policy = rest;
+        case_.kernel_accepts = !case_.accept;
+      } else {
+        return fail("not understood: " + line);
+      }
+    }
+    return {};
+  }
+
+  const Case& text_;
+  std::string* message_;
+  VerifierCase case_;
+  CaseTypes types_;
+  bool uses_types_ = false;
+  std::map<int, int32_t> index_of_;
+  std::vector<std::string> function_lines_;
+};
+
+}  // namespace
+
+Result<VerifierCase> read_verifier_case(const Case& text, std::string* message) {
+  return Reader(text, message).read();
+}
+
+}  // namespace bpftime::testing
