@@ -22,6 +22,7 @@ int run_list(const Surroundings& here, const Invocation& invocation);
 int run_map(const Surroundings& here, const Invocation& invocation);
 int run_log(const Surroundings& here, const Invocation& invocation);
 int run_shutdown(const Surroundings& here);
+int run_verify(const Invocation& invocation);
 int run_version();
 int run_doctor(const Surroundings& here, const Invocation& invocation);
 

@@ -25,6 +25,7 @@ enum class Command {
   kList,
   kMapDump,
   kMapGet,
+  kVerify,
 };
 
 // Flags that were not given leave the configuration's value (DESIGN D13).
@@ -39,8 +40,11 @@ struct Invocation {
   std::vector<std::string> words;  // of the command to run, verbatim
   ProcessChoice processes;         // of attach and detach
   Listing listing = Listing::kPrograms;
-  std::string map;               // id or name
-  std::vector<std::string> key;  // of map get
+  std::string map;                   // id or name
+  std::vector<std::string> key;      // of map get
+  std::string object_file, program;  // of verify; no program: all
+  uint32_t log_level = 0;
+  bool no_pointer_leaks = false;
 };
 
 // Exit statuses of bpftime itself; load, start and trace end with the command's own.

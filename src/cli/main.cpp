@@ -93,6 +93,8 @@ int run(const Surroundings& here, const Config& config, const Invocation& invoca
       return run_log(here, invocation);
     case Command::kShutdown:
       return run_shutdown(here);
+    case Command::kVerify:
+      return run_verify(invocation);
     case Command::kVersion:
       return run_version();
     case Command::kDoctor:

@@ -101,6 +101,14 @@ bool parse(int argc, char** argv, Invocation* to, int* exit_status) {
   add_objects(&app, to);
   CLI::App* log = add(&app, "log", "what programs print with bpf_printk", to, Command::kLog);
   log->add_flag("-f,--follow", to->follow, "and what they will print");
+  CLI::App* verify = add(&app, "verify", "may the programs of an object file run? No broker needed",
+                         to, Command::kVerify);
+  verify->add_option("FILE", to->object_file, "an object file, x.bpf.o")->required();
+  verify->add_option("--program", to->program, "only this one (default: all)");
+  verify->add_option("--log-level", to->log_level, "1: what led to a rejection, 2: every step");
+  verify->add_flag("--no-pointer-leaks", to->no_pointer_leaks,
+                   "strict: no address may become a number");
+  verify->add_flag("--json", to->json, "for programs");
   add(&app, "shutdown", "detach all and end the broker", to, Command::kShutdown);
   add(&app, "config", "the configuration in force", to, Command::kConfig);
   add(&app, "version", "the version", to, Command::kVersion);

@@ -92,6 +92,17 @@ TEST(Parse, ProcessesAreChosenInSeveralWays) {
   EXPECT_TRUE(parsed({"detach"}).go_on);
 }
 
+TEST(Parse, VerifyTakesAFileAndWhatToSayOfIt) {
+  const auto p = parsed({"verify", "a.bpf.o", "--program", "f", "--log-level", "2", "--json"});
+  ASSERT_TRUE(p.go_on);
+  EXPECT_EQ(p.invocation.command, Command::kVerify);
+  EXPECT_EQ(p.invocation.object_file, "a.bpf.o");
+  EXPECT_EQ(p.invocation.program, "f");
+  EXPECT_EQ(p.invocation.log_level, 2U);
+  EXPECT_TRUE(p.invocation.json);
+  EXPECT_FALSE(parsed({"verify"}).go_on);
+}
+
 TEST(Parse, HelpIsNoError) {
   const auto p = parsed({"--help"});
   EXPECT_FALSE(p.go_on);

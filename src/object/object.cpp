@@ -69,9 +69,9 @@ std::string last_blamed(const std::string& log) {
   return log.substr(begin, log.find('\'', begin) - begin);
 }
 
-// The last line in which libbpf blamed `name`, without its decoration.
+// The first line in which libbpf blamed `name`, without its decoration.
 std::string blame(const std::string& log, const std::string& name) {
-  const size_t at = log.rfind("prog '" + name + "': ");
+  const size_t at = log.find("prog '" + name + "': ");
   const size_t begin = log.find("': ", at) + 3;
   return log.substr(begin, log.find('\n', begin) - begin);
 }
