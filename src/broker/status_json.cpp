@@ -58,8 +58,6 @@ Json targets_of(const SessionStatus& status) {
       row["links"].push_back(Json{{"link", link.link},
                                   {"placed", link.placed},
                                   {"why_not", link.why_not},
-                                  {"run", link.run},
-                                  {"missed", link.missed},
                                   {"faulted", link.faulted},
                                   {"out_of_budget", link.out_of_fuel}});
     }

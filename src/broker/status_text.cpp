@@ -37,7 +37,7 @@ std::string status_text(const SessionStatus& status) {
         add(&out, "  link %u not placed: %s\n", link.link, link.why_not.c_str());
         continue;
       }
-      add(&out, "  link %u: run %" PRIu64 ", missed %" PRIu64, link.link, link.run, link.missed);
+      add(&out, "  link %u placed", link.link);
       if (link.faulted + link.out_of_fuel != 0) {
         add(&out, ", faulted %" PRIu64 ", out of budget %" PRIu64, link.faulted, link.out_of_fuel);
       }

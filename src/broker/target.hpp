@@ -83,7 +83,7 @@ struct TargetStatus {
     uint32_t link;
     bool placed;
     std::string why_not;  // refusal, or "file not mapped"
-    uint64_t run, missed, faulted, out_of_fuel;
+    uint64_t faulted, out_of_fuel;
   };
   std::vector<LinkState> links;
   uint64_t missed;      // nested hits and full return tables, all threads

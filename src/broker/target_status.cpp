@@ -76,10 +76,9 @@ std::vector<TargetStatus> Targets::status() {
       if (const auto at = t->counts.find(state.link); at != t->counts.end()) {
         uint64_t words[sizeof(HitCounts) / 8] = {};
         if (read_memory(pid, RemoteAddr{at->second}, std::as_writable_bytes(std::span(words)))) {
-          state.run = words[0];
-          state.missed = words[1];
-          state.faulted = words[2];
-          state.out_of_fuel = words[3];
+          // Runs are not counted (kAttachedCounted), and missed hits with their thread.
+          state.faulted = words[offsetof(HitCounts, faulted) / 8];
+          state.out_of_fuel = words[offsetof(HitCounts, out_of_fuel) / 8];
         }
       }
       s.links.push_back(state);
