@@ -133,11 +133,11 @@ class Process:
                     pass
 
 
-def mapped_file(pid, where, path):
+def mapped_file(pid, begin, end, path):
     """The file of a mapping: by itself, which only root may, else by the path that our root directory leads to."""
     try:
-        return open(f"/proc/{pid}/map_files/{where.lstrip('0')}", "rb")
-    except PermissionError:
+        return open(f"/proc/{pid}/map_files/{begin:x}-{end:x}", "rb")
+    except OSError:
         return open(f"/proc/{pid}/root{path}", "rb")
 
 
@@ -153,7 +153,7 @@ def changed_code(pid):
             if path.startswith("/memfd:") or path.endswith("(deleted)"):
                 continue
             begin, end = (int(x, 16) for x in fields[0].split("-"))
-            with mapped_file(pid, fields[0], path) as file:
+            with mapped_file(pid, begin, end, path) as file:
                 file.seek(int(fields[2], 16))
                 want = file.read(end - begin)
             memory.seek(begin)
