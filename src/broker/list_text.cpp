@@ -98,8 +98,7 @@ std::string state_of(const SessionStatus::Probe& probe, const LinkTotals& totals
 }
 
 std::string links(const SessionStatus& status) {
-  Table table({">ID", ">PROG", "KIND", "PLACE", ">PID", ">TARGETS", ">HITS", ">MISSED", ">FAULTED",
-               "STATE"});
+  Table table({">ID", ">PROG", "KIND", "PLACE", ">PID", ">TARGETS", ">FAULTED", "STATE"});
   for (const auto& p : status.probes) {
     if (p.link == 0) {
       continue;
@@ -108,8 +107,8 @@ std::string links(const SessionStatus& status) {
     char offset[24];
     std::snprintf(offset, sizeof(offset), "+0x%" PRIx64, p.offset);
     table.add({number(p.link), number(p.program), p.is_return ? "uretprobe" : "uprobe",
-               p.path + offset, p.pid > 0 ? number(p.pid) : "any", number(t.placed), number(t.run),
-               number(t.missed), number(t.faulted + t.out_of_fuel), state_of(p, t)});
+               p.path + offset, p.pid > 0 ? number(p.pid) : "any", number(t.placed),
+               number(t.faulted + t.out_of_fuel), state_of(p, t)});
   }
   return table.text();
 }
@@ -140,8 +139,6 @@ LinkTotals totals_of(const SessionStatus& status, uint32_t link) {
       } else {
         totals.why_not = state.why_not;
       }
-      totals.run += state.run;
-      totals.missed += state.missed;
       totals.faulted += state.faulted;
       totals.out_of_fuel += state.out_of_fuel;
     }

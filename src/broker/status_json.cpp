@@ -83,8 +83,6 @@ Json links_of(const SessionStatus& status) {
     row["targets"] = totals.targets;
     row["placed"] = totals.placed;
     row["why_not"] = totals.why_not;
-    row["hits"] = totals.run;
-    row["missed"] = totals.missed;
     row["faulted"] = totals.faulted;
     row["out_of_budget"] = totals.out_of_fuel;
     rows.push_back(std::move(row));
