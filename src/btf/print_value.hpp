@@ -10,7 +10,8 @@
 
 namespace bpftime {
 
-inline constexpr size_t kMostValueText = 4 << 20;  // what would be longer ends in the middle, as "..."
+inline constexpr size_t kMostValueText =
+    4 << 20;  // what would be longer ends in the middle, as "..."
 
 // Numbers are numbers, `char[]` that holds text is a string, enumerators have their names, pointers are "0x...", structs
 // are objects. Where the type does not fit the bytes: as without a type.

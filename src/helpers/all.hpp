@@ -23,6 +23,7 @@ BPFTIME_HELPER(get_smp_processor_id);
 BPFTIME_HELPER(get_current_pid_tgid);
 BPFTIME_HELPER(get_current_uid_gid);
 BPFTIME_HELPER(get_current_comm);
+BPFTIME_HELPER(current_task_under_cgroup);
 BPFTIME_HELPER(get_func_ip);
 BPFTIME_HELPER(get_attach_cookie);
 

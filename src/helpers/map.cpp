@@ -53,4 +53,10 @@ BPFTIME_HELPER(map_delete_elem) {
   return result(map_erase(view(a1), lock_context(probe(hit)), memory(a2)));
 }
 
+// (map, index). No slot is ever filled: see maps/cgroup_array.cpp.
+BPFTIME_HELPER(current_task_under_cgroup) {
+  (void)a3, (void)a4, (void)a5, (void)hit;
+  return result(static_cast<uint32_t>(a2) >= view(a1).element_count ? -E2BIG : -EAGAIN);
+}
+
 }  // namespace bpftime::helper

@@ -10,12 +10,12 @@ constinit const Helper kHelpers[] = {
     {5, helper::ktime_get_ns},          {6, helper::trace_printk},
     {7, helper::get_prandom_u32},       {8, helper::get_smp_processor_id},
     {14, helper::get_current_pid_tgid}, {15, helper::get_current_uid_gid},
-    {16, helper::get_current_comm},     {45, helper::probe_read_str},
-    {112, helper::probe_read},          {113, helper::probe_read},
-    {114, helper::probe_read_str},      {115, helper::probe_read_str},
-    {125, helper::ktime_get_boot_ns},   {160, helper::ktime_get_coarse_ns},
-    {173, helper::get_func_ip},         {174, helper::get_attach_cookie},
-    {177, helper::trace_vprintk},
+    {16, helper::get_current_comm},     {37, helper::current_task_under_cgroup},
+    {45, helper::probe_read_str},       {112, helper::probe_read},
+    {113, helper::probe_read},          {114, helper::probe_read_str},
+    {115, helper::probe_read_str},      {125, helper::ktime_get_boot_ns},
+    {160, helper::ktime_get_coarse_ns}, {173, helper::get_func_ip},
+    {174, helper::get_attach_cookie},   {177, helper::trace_vprintk},
 };
 constinit const uint32_t kHelperCount = sizeof kHelpers / sizeof kHelpers[0];
 

@@ -5,7 +5,7 @@
 namespace bpftime {
 
 extern const MapOps kArrayOps, kHash4Ops, kHash8Ops, kHash16Ops, kHashAnyOps, kPercpuArrayOps,
-    kPercpuHash4Ops, kPercpuHash8Ops, kPercpuHash16Ops, kPercpuHashAnyOps;
+    kPercpuHash4Ops, kPercpuHash8Ops, kPercpuHash16Ops, kPercpuHashAnyOps, kCgroupArrayOps;
 
 // What every kind with an index as key answers alike.
 int array_erase(const MapView& map, const LockContext& who, const void* key);

@@ -23,6 +23,7 @@ enum class MapCode : uint32_t {
   kPercpuHash8,
   kPercpuHash16,
   kPercpuHashAny,
+  kCgroupArray,
   kCount
 };
 

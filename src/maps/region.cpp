@@ -78,6 +78,13 @@ Result<Shape> shape_of(const MapSpec& spec) {
       s.values_offset = kRegionHeadBytes;
       s.size_bytes = round_up(s.values_offset + s.lane_stride * lanes(spec), kPage);
       break;
+    case BPF_MAP_TYPE_CGROUP_ARRAY:
+      s.code = MapCode::kCgroupArray;
+      s.elements = spec.max_entries;
+      s.value_stride = 8;
+      s.values_offset = kRegionHeadBytes;
+      s.size_bytes = kRegionHeadBytes;
+      break;
     case BPF_MAP_TYPE_PERCPU_HASH:
     case BPF_MAP_TYPE_HASH: {
       s.buckets = 1;

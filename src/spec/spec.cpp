@@ -15,7 +15,7 @@ constexpr MapKind kMapKinds[] = {
     {BPF_MAP_TYPE_PERCPU_HASH, "percpu_hash", true, false},
     {BPF_MAP_TYPE_PERCPU_ARRAY, "percpu_array", true, false},
     {BPF_MAP_TYPE_STACK_TRACE, "stack_trace", false, false},
-    {BPF_MAP_TYPE_CGROUP_ARRAY, "cgroup_array", false, false},
+    {BPF_MAP_TYPE_CGROUP_ARRAY, "cgroup_array", false, true},
     {BPF_MAP_TYPE_LRU_HASH, "lru_hash", false, false},
     {BPF_MAP_TYPE_LRU_PERCPU_HASH, "lru_percpu_hash", true, false},
     {BPF_MAP_TYPE_LPM_TRIE, "lpm_trie", false, false},
@@ -69,6 +69,7 @@ constexpr HelperSpec kHelperSpecs[] = {
     {14, "get_current_pid_tgid", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {15, "get_current_uid_gid", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {16, "get_current_comm", {kW, kSize, kN, kN, kN}, kRetScalar, kAllProgramTypes},
+    {37, "current_task_under_cgroup", {kM, kS, kN, kN, kN}, kRetScalar, kTracingPrograms},
     {45, "probe_read_str", {kW, kSize0, kS, kN, kN}, kRetScalar, kTracingPrograms},
     {112, "probe_read_user", {kW, kSize0, kS, kN, kN}, kRetScalar, kAllProgramTypes},
     {113, "probe_read_kernel", {kW, kSize0, kS, kN, kN}, kRetScalar, kAllProgramTypes},
@@ -224,6 +225,15 @@ Result<void> check_array(const MapCreate& a) {
   return a.map_type == BPF_MAP_TYPE_PERCPU_ARRAY ? check_percpu_value(a) : Result<void>{};
 }
 
+// kernel/bpf/arraymap.c: fd_array_map_alloc_check
+Result<void> check_fd_array(const MapCreate& a) {
+  TRY(check_sizes(a));
+  if (a.value_size != sizeof(uint32_t)) {
+    return make_error(EINVAL, "only file descriptors can be put into maps of this kind");
+  }
+  return check_array(a);
+}
+
 // What BPF_MAP_CREATE asks of a kind; for those that are supported.
 struct MapRules {
   uint32_t map_type, flags;
@@ -235,6 +245,7 @@ constexpr MapRules kMapRules[] = {
      check_array},
     {BPF_MAP_TYPE_PERCPU_HASH, kHashFlags, check_hash},
     {BPF_MAP_TYPE_PERCPU_ARRAY, kArrayFlags, check_array},
+    {BPF_MAP_TYPE_CGROUP_ARRAY, BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY, check_fd_array},
 };
 
 const MapRules* find_rules(uint32_t map_type) {
