@@ -13,6 +13,7 @@
 
 extern "C" {
 void bpftime_say_printk(bpftime::ProbeHit*, const char*, uint32_t) {}
+bool bpftime_say_wake(bpftime::ThreadBlock*, uint32_t) { return true; }
 void bpftime_say_disarmed(bpftime::ThreadBlock*, bpftime::AgentState*, uint32_t, uint32_t) {}
 }
 

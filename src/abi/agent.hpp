@@ -4,7 +4,7 @@
 // writes everything from outside: the arena (private memory, a MAP_PRIVATE memfd named kArenaName,
 // so that a process with an agent is known from /proc/PID/maps), the site table (anonymous,
 // MADV_WIPEONFORK), trampolines, code mappings. The agent only reads them, and speaks first, on its
-// channel, in four cases (AgentSays).
+// channel, in five cases (AgentSays).
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -173,6 +173,7 @@ enum class AgentSays : uint32_t {
   kLibraries = 2,  // link map changed; waits for one byte, at most kAgentWaitMs
   kPrintk = 3,     // `text` follows; never waits, dropped when the queue is full
   kDisarmed = 4,   // `value` = link, `code` = HitEnd
+  kWake = 5,  // `value` = map: a reader waits on a descriptor for what was written; never waits
 };
 struct AgentMessage {
   uint32_t magic;

@@ -65,4 +65,67 @@ struct HashElement {
 };
 static_assert(sizeof(HashElement) == 8);
 
+// How readers of a buffer are woken (docs/decisions/0002-waking-readers.md). A producer that has to wake looks at
+// `sleeping` and `wants_byte` behind a full fence; who sets them looks at the buffer behind one.
+struct WakeWords {
+  std::atomic<uint32_t> sequence;  // + 1 at each wake-up; readers sleep on it (futex)
+  std::atomic<uint32_t> sleeping;  // 1: a reader may sleep on `sequence`
+  std::atomic<uint32_t>
+      wants_byte;  // a reader waits on its descriptor: the broker is to make it readable
+  std::atomic<uint32_t> reserved;
+};
+static_assert(sizeof(WakeWords) == 16);
+inline constexpr uint32_t kByteWanted = 1;
+inline constexpr uint32_t kByteOwed = 2;  // a producer had to wake and could not tell the broker
+
+// RINGBUF: the loader maps the file from 0 as it would the kernel's: a page that it may write, with consumer_pos; a
+// page with producer_pos; the data, then as many bytes again, into which a record that passes the end goes on (see
+// docs/abi-regions.md). The head page comes last.
+inline constexpr uint64_t kRingPageBytes = 4096;
+struct RingConsumerPage {
+  std::atomic<uint64_t> position;
+};
+struct RingProducerPage {
+  std::atomic<uint64_t> position;  // the kernel's place for it
+  std::atomic<uint64_t> pending;   // every record before it is committed
+  RobustLock lock;                 // of reserving
+  std::atomic<uint64_t> dropped;   // records that found no room
+  uint64_t unused[4];
+  WakeWords wake;
+};
+static_assert(sizeof(RingProducerPage) == 80 && offsetof(RingProducerPage, wake) == 64);
+// Before each record, at a multiple of 8. While kRingBusy is set `place` is the OwnerId of the producer; then it is what
+// the kernel has there: the distance from the (kernel's) head of the buffer in pages.
+struct RingRecordHead {
+  std::atomic<uint32_t> length;
+  std::atomic<uint32_t> place;
+};
+static_assert(sizeof(RingRecordHead) == 8);
+inline constexpr uint32_t kRingBusy = 1U << 31;     // BPF_RINGBUF_BUSY_BIT
+inline constexpr uint32_t kRingDiscard = 1U << 30;  // BPF_RINGBUF_DISCARD_BIT
+
+// PERF_EVENT_ARRAY: the head page, with WakeWords of the whole map at kPerfWakeOffset; at table_offset a word for each
+// index (number of its buffer + 1; 0 = none), then the PerfBuffers; at values_offset what the loader maps of each:
+// struct perf_event_mmap_page in its page, then the data.
+inline constexpr uint64_t kPerfWakeOffset = 128;
+struct alignas(64) PerfBuffer {
+  RobustLock lock;
+  std::atomic<uint64_t> head;  // data_head as producers believe it
+  std::atomic<uint64_t>
+      lost;  // records that found no room and that no PERF_RECORD_LOST has told of yet
+  std::atomic<uint64_t> dropped;   // all of them
+  std::atomic<uint64_t> woken_at;  // head when readers were woken last, for the watermark
+  std::atomic<uint32_t> events;    // records since then
+  std::atomic<uint32_t> poll;      // 1: readers were woken and have not looked
+  uint64_t unused[2];
+  // Written by the broker.
+  std::atomic<uint32_t> data_bytes;     // a power of two; 0: nobody has mapped it
+  std::atomic<uint32_t> wakeup_events;  // 0: by watermark alone
+  std::atomic<uint32_t> watermark;      // in bytes
+  std::atomic<uint32_t> cpu;            // of the event
+  std::atomic<uint64_t> id;             // of the event, for PERF_RECORD_LOST
+  uint64_t unused_too[5];
+};
+static_assert(sizeof(PerfBuffer) == 128 && offsetof(PerfBuffer, data_bytes) == 64);
+
 }  // namespace bpftime

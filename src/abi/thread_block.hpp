@@ -31,6 +31,14 @@ inline constexpr uint64_t kHitStackBytes = 64 << 10;  // and a guard page below
 inline constexpr uint32_t kPlainStacks = 16;          // direct mapped
 inline constexpr uint32_t kPageCacheSize = 64;        // direct mapped, by page number
 
+// A record of a ring buffer that this thread's program has reserved and not committed yet.
+struct OpenRecord {
+  const void* map;  // MapView
+  void* sample;
+  uint64_t size;
+};
+inline constexpr uint32_t kOpenRecords = 16;  // at once; the kernel has no bound
+
 // The first four cache lines are the hit path's: one that is only read, then three whose stores
 // follow each other (two stores a cycle go to one line, else one: a hit is bound by its stores).
 struct alignas(64) ThreadBlock {
@@ -69,6 +77,8 @@ struct alignas(64) ThreadBlock {
   uint64_t random_state;   // of get_prandom_u32; 0 = not seeded
   uint64_t own_robust[3];  // struct robust_list_head of ours, for threads without one (musl, Go)
   alignas(64) uint64_t hit_space[16];  // ProbeHit (helpers/probe_hit.hpp)
+  uint32_t open_record_count, reserved;
+  OpenRecord open_records[kOpenRecords];
 };
 static_assert(offsetof(ThreadBlock, regs) == 64 && offsetof(ThreadBlock, guard) == 232 &&
               offsetof(ThreadBlock, missed) == 256);

@@ -45,6 +45,10 @@ BPFTIME_HIDDEN void bpftime_say_printk(bpftime::ProbeHit* hit, const char* text,
   bpftime::say_printk(bpftime_agent_state, hit->thread->tid, text, bytes);
 }
 
+BPFTIME_HIDDEN bool bpftime_say_wake(ThreadBlock* thread, uint32_t map_id) {
+  return bpftime::say_wake(bpftime_agent_state, thread->tid, map_id);
+}
+
 BPFTIME_HIDDEN void bpftime_say_disarmed(ThreadBlock*, AgentState* state, uint32_t link,
                                          uint32_t why) {
   bpftime::say_disarmed(state, link, why);

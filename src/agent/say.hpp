@@ -1,4 +1,4 @@
-// The four things an agent says (abi/agent.hpp: AgentSays). Home: injected, inside a target, on any thread, also
+// The five things an agent says (abi/agent.hpp: AgentSays). Home: injected, inside a target, on any thread, also
 // in signal handlers. Raw system calls only; nothing here waits except where it says so.
 #pragma once
 #include <cstddef>
@@ -16,6 +16,8 @@ bool channel_is_ours(const AgentState* state);
 void say_printk(const AgentState* state, uint32_t tid, const char* text, size_t bytes);
 // Link `link` ended by `why` and will not run again in this process.
 void say_disarmed(const AgentState* state, uint32_t link, uint32_t why);
+// Readers of map `map` wait on a descriptor. False when the channel is full or not ours: nobody has heard.
+bool say_wake(const AgentState* state, uint32_t tid, uint32_t map);
 // The link map has changed: waits at most kAgentWaitMs until the broker has looked.
 void say_libraries_and_wait(AgentState* state);
 // In a forked child, once: a channel of its own is offered over the inherited one; waits at most kAgentWaitMs. When

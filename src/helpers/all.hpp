@@ -26,6 +26,12 @@ BPFTIME_HELPER(get_current_comm);
 BPFTIME_HELPER(current_task_under_cgroup);
 BPFTIME_HELPER(get_func_ip);
 BPFTIME_HELPER(get_attach_cookie);
+BPFTIME_HELPER(perf_event_output);
+BPFTIME_HELPER(ringbuf_output);
+BPFTIME_HELPER(ringbuf_reserve);
+BPFTIME_HELPER(ringbuf_submit);
+BPFTIME_HELPER(ringbuf_discard);
+BPFTIME_HELPER(ringbuf_query);
 
 inline ProbeHit& probe(Hit* hit) { return *static_cast<ProbeHit*>(hit); }
 

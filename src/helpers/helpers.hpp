@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "abi/agent.hpp"
+#include "abi/ids.hpp"
 #include "helpers/probe_hit.hpp"
 #include "vm/program.hpp"
 
@@ -32,6 +33,9 @@ int64_t checked_read_string(ThreadBlock* thread, char* to, uint64_t from, uint64
 // not.
 uint64_t checked_copy_resume(uint64_t ip);
 
+// Records that the thread's program reserved and left open are discarded: it ended without committing them.
+void discard_open_records(ThreadBlock& thread, OwnerId owner);
+
 // trace_printk's format rules (kernel/trace/bpf_trace.c, kernel/bpf/helpers.c:
 // bpf_bprintf_prepare): text into `out`, NUL-terminated; its length or -EINVAL. `format` has
 // `format_bytes` bytes with the NUL.
@@ -40,5 +44,9 @@ int64_t format_trace(ThreadBlock* thread, char* out, uint64_t out_bytes, const c
 
 }  // namespace bpftime
 
-// Sink of trace_printk, resolved at link time: by src/agent in a target, by the test in a test.
-extern "C" void bpftime_say_printk(bpftime::ProbeHit* hit, const char* text, uint32_t text_bytes);
+// Sinks, resolved at link time: by src/agent in a target, by the test in a test.
+extern "C" {
+void bpftime_say_printk(bpftime::ProbeHit* hit, const char* text, uint32_t text_bytes);
+// Somebody waits on a descriptor for what was written to the map. False: nobody has heard.
+bool bpftime_say_wake(bpftime::ThreadBlock* thread, uint32_t map_id);
+}

@@ -13,6 +13,9 @@
 #include <string>
 
 #include "helpers/testing/hit.hpp"
+#include "maps/perf_buffer.hpp"
+#include "maps/ring_buffer.hpp"
+#include "maps/testing/ring_reader.hpp"
 #include "maps/testing/test_map.hpp"
 #include "spec/spec.hpp"
 
@@ -26,6 +29,14 @@ std::string& printed() {
 extern "C" void bpftime_say_printk(bpftime::ProbeHit* /*hit*/, const char* text,
                                    uint32_t text_bytes) {
   printed().assign(text, text_bytes);
+}
+namespace {
+uint32_t g_woken_map = 0;
+}
+bool g_broker_hears = true;
+extern "C" bool bpftime_say_wake(bpftime::ThreadBlock* /*thread*/, uint32_t map_id) {
+  g_woken_map = map_id;
+  return g_broker_hears;
 }
 
 namespace bpftime {
@@ -55,6 +66,87 @@ TEST(Helpers, TableAndSpecNameTheSameHelpers) {
     EXPECT_EQ(kHelpers[i].id, helper_spec_at(i).id);
   }
   EXPECT_EQ(find_helper_function(999), nullptr);
+}
+
+struct RingMap : testing::TestMap {
+  explicit RingMap(uint32_t bytes) : TestMap(MapSpec{BPF_MAP_TYPE_RINGBUF, 0, 0, 0, bytes, 1, 0}) {
+    map.map_id = 42;
+  }
+};
+std::vector<std::string> read_all(const testing::TestMap& t) {
+  std::vector<std::string> all;
+  testing::RingReader(t.base(), t.base() + 4096, t.map.spec.max_entries)
+      .read([&](const char* at, uint32_t size) { all.emplace_back(at, size); });
+  return all;
+}
+
+TEST(Helpers, RingBufferRecordsAreReservedAndCommitted) {
+  TestHit t;
+  const RingMap ring(4096);
+  const uint64_t map = address(&ring.map);
+  EXPECT_EQ(call(t, 130, map, address("output"), 6, 0), 0);
+  EXPECT_EQ(call(t, 130, map, address("output"), 6, 4), -EINVAL);
+  EXPECT_EQ(call(t, 130, map, address("output"), 4096, 0), -EAGAIN);
+  EXPECT_EQ(call(t, 131, map, 8, 1), 0);  // flags
+  const int64_t a = call(t, 131, map, 8, 0);
+  const int64_t b = call(t, 131, map, 8, 0);
+  const int64_t c = call(t, 131, map, 8, 0);
+  std::memcpy(reinterpret_cast<void*>(a), "record a", 8);
+  std::memcpy(reinterpret_cast<void*>(c), "record c", 8);
+  EXPECT_EQ(call(t, 134, map, BPF_RB_AVAIL_DATA), 16 + 3 * 16);
+  call(t, 132, c, 0);
+  call(t, 133, b, 0);
+  call(t, 132, a, 0);
+  call(t, 132, a, 0);            // once more: nothing
+  call(t, 133, address(&t), 0);  // never a record
+  EXPECT_EQ(read_all(ring), (std::vector<std::string>{"output", "record a", "record c"}));
+  EXPECT_EQ(t.thread.open_record_count, 0U);
+}
+
+TEST(Helpers, OpenRecordsAreBoundedAndDiscardedTogether) {
+  TestHit t;
+  const RingMap ring(4096);
+  for (uint32_t i = 0; i < kOpenRecords; i++) {
+    EXPECT_NE(call(t, 131, address(&ring.map), 8, 0), 0);
+  }
+  EXPECT_EQ(call(t, 131, address(&ring.map), 8, 0), 0);
+  EXPECT_EQ(ring_dropped(ring.map), 1U);
+  EXPECT_TRUE(read_all(ring).empty());
+  discard_open_records(t.thread, OwnerId{1});
+  call(t, 130, address(&ring.map), address("next"), 4, 0);
+  EXPECT_EQ(read_all(ring), std::vector<std::string>{"next"});
+}
+
+TEST(Helpers, TheBrokerIsToldWhoWaitsUntilItHasHeard) {
+  TestHit t;
+  const RingMap ring(4096);
+  ring_wake_words(ring.map).wants_byte = 1;
+  g_broker_hears = false;
+  g_woken_map = 0;
+  call(t, 130, address(&ring.map), address("a"), 1, 0);
+  EXPECT_EQ(g_woken_map, 42U);
+  EXPECT_EQ(ring_wake_words(ring.map).wants_byte, kByteOwed);
+  g_broker_hears = true;
+  g_woken_map = 0;
+  call(t, 130, address(&ring.map), address("b"), 1, 0);  // though the reader has not caught up
+  EXPECT_EQ(g_woken_map, 42U);
+  EXPECT_EQ(ring_wake_words(ring.map).wants_byte, 0U);
+}
+
+TEST(Helpers, PerfEventOutputGoesToTheCpusBuffer) {
+  TestHit t;
+  testing::TestMap perf(MapSpec{BPF_MAP_TYPE_PERF_EVENT_ARRAY, 0, 4, 4, 2, 2, 0});
+  ASSERT_TRUE(perf_prepare(perf.map, 0, {7, 1, 4096, 1, 0}));
+  perf_set_slot(perf.map, 1, 0);
+  t.hit.cpu = 1;
+  const uint64_t map = address(&perf.map);
+  EXPECT_EQ(call(t, 25, 0, map, BPF_F_CURRENT_CPU, address("hello"), 5), 0);
+  EXPECT_EQ(call(t, 25, 0, map, 1, address("hello"), 5), 0);
+  EXPECT_EQ(call(t, 25, 0, map, 0, address("hello"), 5), -ENOENT);
+  std::string seen;
+  testing::PerfReader(perf.base() + perf_buffer_offset(perf.map, 0))
+      .read([&](const char* at, uint32_t) { seen.append(at, 5); }, [](uint64_t, uint64_t) {});
+  EXPECT_EQ(seen, "hellohello");
 }
 
 TEST(Helpers, MapsAreReachedThroughTheirView) {

@@ -1,6 +1,7 @@
 // map_lookup_elem, map_update_elem, map_delete_elem. A map pointer is the address of this process's
 // MapView.
 #include "helpers/all.hpp"
+#include "helpers/lock_context.hpp"
 #include "maps/kinds.hpp"
 #include "maps/map_ops.hpp"
 
@@ -9,19 +10,6 @@ namespace {
 
 const MapView& view(uint64_t map) { return *reinterpret_cast<const MapView*>(map); }
 const void* memory(uint64_t address) { return reinterpret_cast<const void*>(address); }
-
-LockContext lock_context(const ProbeHit& hit) {
-  ThreadBlock& thread = *hit.thread;
-  if (thread.robust_head == nullptr) [[unlikely]] {
-    thread.robust_head = find_robust_head(thread.own_robust);
-  }
-  LockContext who;
-  who.owner = OwnerId{hit.process->owner};
-  who.tid = thread.tid;
-  who.robust = static_cast<RobustListHead*>(thread.robust_head);
-  who.never_nested = true;  // a hit inside a hit is counted as missed, not run
-  return who;
-}
 
 uint64_t result(int code) { return static_cast<uint64_t>(static_cast<int64_t>(code)); }
 

@@ -5,7 +5,8 @@
 namespace bpftime {
 
 extern const MapOps kArrayOps, kHash4Ops, kHash8Ops, kHash16Ops, kHashAnyOps, kPercpuArrayOps,
-    kPercpuHash4Ops, kPercpuHash8Ops, kPercpuHash16Ops, kPercpuHashAnyOps, kCgroupArrayOps;
+    kPercpuHash4Ops, kPercpuHash8Ops, kPercpuHash16Ops, kPercpuHashAnyOps, kCgroupArrayOps,
+    kRingBufferOps, kPerfEventArrayOps;
 
 // What every kind with an index as key answers alike.
 int array_erase(const MapView& map, const LockContext& who, const void* key);

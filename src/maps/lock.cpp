@@ -104,6 +104,26 @@ void unlock(RobustLock& lock, const LockContext& who, void* saved) {
   }
 }
 
+bool release_of_dead(RobustLock& lock, const LockContext& who, OwnerId dead) {
+  uint32_t word = lock.word.load(std::memory_order_relaxed);
+  if (word == 0) {
+    return false;
+  }
+  const uint32_t owner = lock.owner.load(std::memory_order_relaxed);
+  if (owner == raw(dead) && dead != OwnerId{0}) {
+    // Marked as the kernel would have, had it known; then it is taken like any other.
+    lock.word.compare_exchange_strong(word, word | FUTEX_OWNER_DIED, std::memory_order_acquire);
+  } else if ((word & FUTEX_OWNER_DIED) == 0) {
+    return false;
+  }
+  void* saved = nullptr;
+  if (bpftime::lock(lock, who, &saved) == Locked::kBusy) {
+    return false;
+  }
+  unlock(lock, who, saved);
+  return true;
+}
+
 RobustListHead* find_robust_head(uint64_t* own) {
   RobustListHead* head = nullptr;
   uint64_t bytes = 0;

@@ -39,6 +39,10 @@ enum class Locked : uint32_t { kBusy, kTaken, kTakenFromDead };
 Locked lock(RobustLock& lock, const LockContext& who, void** saved);
 void unlock(RobustLock& lock, const LockContext& who, void* saved);
 
+// For locks that leave nothing to repair: frees one that `dead` holds, or that the kernel marked. False when it is free
+// or another's.
+bool release_of_dead(RobustLock& lock, const LockContext& who, OwnerId dead);
+
 // The thread's robust list head: get_robust_list, or `own` (24 bytes that live as long as the
 // thread) registered when there is none. Null when neither works.
 RobustListHead* find_robust_head(uint64_t* own);

@@ -24,27 +24,30 @@ enum class MapCode : uint32_t {
   kPercpuHash16,
   kPercpuHashAny,
   kCgroupArray,
+  kRingBuffer,
+  kPerfEventArray,
   kCount
 };
 
 struct MapView {
-  std::byte* base;          // +0
-  std::byte* values;        // +8  base + values_offset
-  MapCode code;             // +16
-  uint32_t element_count;   // +20 ARRAY: max_entries; HASH: max_entries + buckets
-  uint32_t value_stride;    // +24 ARRAY: bytes from value to value
+  std::byte* base;         // +0
+  std::byte* values;       // +8  base + values_offset
+  MapCode code;            // +16
+  uint32_t element_count;  // +20 ARRAY, PERF_EVENT_ARRAY: max_entries; HASH: max_entries + buckets
+  uint32_t
+      value_stride;  // +24 ARRAY: bytes from value to value; PERF_EVENT_ARRAY: from buffer to buffer
   uint32_t element_stride;  // +28 HASH: bytes from element to element
   uint32_t value_offset;    // +32 HASH: from element to value
-  uint32_t bucket_mask;     // +36
-  uint64_t seed;            // +40
-  std::byte* table;         // +48 base + table_offset
-  uint64_t size_bytes;      // +56
-  MapSpec spec;             // +64
-  std::byte* used;          // +96 HASH: bit map of used elements; behind it that of full words
-  std::byte* full;          // +104
-  uint32_t map_id;          // +112 for messages only
-  uint32_t lane_eighth;     // +116 lane_place()
-  uint64_t lane_stride;     // +120 PERCPU_ARRAY: bytes from lane to lane
+  uint32_t bucket_mask;  // +36 HASH: buckets - 1; RINGBUF: bytes - 1; PERF_EVENT_ARRAY: buffers - 1
+  uint64_t seed;         // +40
+  std::byte* table;      // +48 base + table_offset; RINGBUF: the producer's page
+  uint64_t size_bytes;   // +56
+  MapSpec spec;          // +64
+  std::byte* used;       // +96 HASH: bit map of used elements; PERF_EVENT_ARRAY: the PerfBuffers
+  std::byte* full;       // +104 HASH: bit map of full words of it
+  uint32_t map_id;       // +112 for messages only
+  uint32_t lane_eighth;  // +116 lane_place()
+  uint64_t lane_stride;  // +120 PERCPU_ARRAY: bytes from lane to lane
 };
 static_assert(sizeof(MapView) == 128 && offsetof(MapView, values) == 8 &&
               offsetof(MapView, element_count) == 20 && offsetof(MapView, value_stride) == 24);

@@ -2,7 +2,8 @@
 //   ARRAY: head page, values (stride round_up(value_size, 8)), page aligned so that BPF_F_MMAPABLE
 //   can map them. PERCPU_ARRAY: head page, then such an array a lane, each at the beginning of a
 //   cache line. HASH, PERCPU_HASH: head page, buckets, bit map of used elements, bit map of full words of it,
-//   elements (page aligned).
+//   elements (page aligned). RINGBUF: consumer page, producer page, data twice, head page. PERF_EVENT_ARRAY: head page,
+//   indexes, PerfBuffers, then for each a header page and room for its data.
 #include <linux/bpf.h>
 
 #include <cerrno>
@@ -24,8 +25,16 @@ struct Shape {
   uint64_t buckets, elements, value_stride, element_stride, value_offset;
   uint64_t lane_stride, table_offset, used_offset, used_words, full_offset, full_words,
       values_offset, size_bytes;
+  uint64_t head_offset, mask;
   MapCode code;
 };
+
+constexpr uint64_t kMostBuffersBytes =
+    256ULL << 20;  // address space for the data of all perf buffers of a map
+constexpr uint64_t kMostBufferBytes = 16ULL << 20;  // and of one
+constexpr uint64_t kMoreBuffers = 14;
+
+bool is_power_of_two(uint64_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
 uint32_t lanes(const MapSpec& spec) { return spec.cpu_count == 0 ? 1 : spec.cpu_count; }
 
@@ -50,7 +59,8 @@ bool is_hash(const MapSpec& spec) {
 Result<Shape> shape_of(const MapSpec& spec) {
   Shape s = {};
   s.table_offset = kRegionHeadBytes;
-  if (spec.max_entries == 0 || spec.value_size == 0 || spec.key_size == 0) {
+  const bool has_elements = spec.map_type != BPF_MAP_TYPE_RINGBUF;
+  if (spec.max_entries == 0 || (has_elements && (spec.value_size == 0 || spec.key_size == 0))) {
     return make_error(EINVAL, "map without entries, key or value");
   }
   switch (spec.map_type) {
@@ -105,6 +115,39 @@ Result<Shape> shape_of(const MapSpec& spec) {
       s.values_offset = round_up(s.full_offset + s.full_words * 8, kPage);
       s.size_bytes = round_up(s.values_offset + s.elements * s.element_stride, kPage);
       s.code = hash_code(spec);
+      break;
+    }
+    case BPF_MAP_TYPE_RINGBUF:
+      if (!is_power_of_two(spec.max_entries) || spec.max_entries % kPage != 0) {
+        return make_error(EINVAL, "a ring buffer has a power of two of pages");
+      }
+      s.code = MapCode::kRingBuffer;
+      s.elements = spec.max_entries;
+      s.mask = spec.max_entries - 1;
+      s.table_offset = kRingPageBytes;
+      s.values_offset = 2 * kRingPageBytes;
+      s.head_offset = s.values_offset + 2ULL * spec.max_entries;
+      s.size_bytes = s.head_offset + kRegionHeadBytes;
+      break;
+    case BPF_MAP_TYPE_PERF_EVENT_ARRAY: {
+      // An event that is replaced keeps its buffer while somebody reads it, hence twice as many.
+      const uint64_t for_indexes = 2ULL * spec.max_entries;
+      const uint64_t for_cpus = 2ULL * lanes(spec) + kMoreBuffers;
+      uint64_t buffers = 1;
+      while (buffers < for_indexes && buffers < for_cpus) {
+        buffers *= 2;
+      }
+      uint64_t room = kMostBufferBytes;
+      while (room * buffers > kMostBuffersBytes && room > kPage) {
+        room /= 2;
+      }
+      s.code = MapCode::kPerfEventArray;
+      s.elements = spec.max_entries;
+      s.mask = buffers - 1;
+      s.value_stride = kPage + room;
+      s.used_offset = round_up(s.table_offset + s.elements * 4, sizeof(PerfBuffer));
+      s.values_offset = round_up(s.used_offset + buffers * sizeof(PerfBuffer), kPage);
+      s.size_bytes = s.values_offset + buffers * s.value_stride;
       break;
     }
     default:
@@ -163,7 +206,7 @@ Result<void> format_region(std::byte* base, uint64_t size_bytes, const MapSpec& 
     set_bits(base + s.used_offset, spec.max_entries, s.used_words * 64);
     set_bits(base + s.full_offset, (spec.max_entries + 63) / 64, s.full_words * 64);
   }
-  store_as(base, header_of(spec, s, seed));
+  store_as(base + s.head_offset, header_of(spec, s, seed));
   return {};
 }
 
@@ -172,7 +215,8 @@ Result<MapView> open_region(std::byte* base, uint64_t size_bytes, const MapSpec&
   if (base == nullptr || size_bytes < s.size_bytes) {
     return make_error(EINVAL, "region too small");
   }
-  const auto head = load_as<RegionHeader>(base);  // SAFETY: copied once; used only from the copy
+  // SAFETY: copied once; used only from the copy
+  const auto head = load_as<RegionHeader>(base + s.head_offset);
   const RegionHeader expected = header_of(spec, s, head.seed);
   if (!equal_bytes(&head, &expected, sizeof head)) {
     return make_error(EINVAL, "region does not have the shape it should have");
@@ -185,7 +229,7 @@ Result<MapView> open_region(std::byte* base, uint64_t size_bytes, const MapSpec&
   view.value_stride = static_cast<uint32_t>(s.value_stride);
   view.element_stride = static_cast<uint32_t>(s.element_stride);
   view.value_offset = static_cast<uint32_t>(s.value_offset);
-  view.bucket_mask = s.buckets == 0 ? 0 : static_cast<uint32_t>(s.buckets - 1);
+  view.bucket_mask = static_cast<uint32_t>(s.buckets == 0 ? s.mask : s.buckets - 1);
   view.seed = head.seed;
   view.table = base + s.table_offset;
   view.size_bytes = s.size_bytes;

@@ -1,6 +1,7 @@
 // The loop itself is run_list.S; here is what it seldom needs.
 #include "runtime/run.hpp"
 
+#include "helpers/helpers.hpp"
 #include "helpers/probe_hit.hpp"
 #include "runtime/run_offsets.h"
 
@@ -63,6 +64,9 @@ void bpftime_run_begin(bpftime::ThreadBlock* thread, void* regs, bpftime::AgentS
   hit.process = &state->process;
   thread->hit = &hit;
   set_idle(hit);
+  if (thread->open_record_count != 0) {
+    discard_open_records(*thread, OwnerId{state->process.owner});
+  }
 }
 
 // A program that left something to put back (touch_hit), or that did not end by itself: never again
@@ -74,6 +78,9 @@ void bpftime_run_ended(bpftime::ProbeHit* hit) {
   hit->ended = kHitNormal;
   hit->reserved = 0;
   hit->cpu = kNoCpu;
+  if (hit->thread->open_record_count != 0) {
+    discard_open_records(*hit->thread, OwnerId{hit->process->owner});
+  }
   if (why == kHitNormal) {
     return;
   }

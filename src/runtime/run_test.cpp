@@ -4,6 +4,10 @@
 
 #include <string>
 
+#include "helpers/helpers.hpp"
+#include "maps/ring_buffer.hpp"
+#include "maps/testing/ring_reader.hpp"
+#include "maps/testing/test_map.hpp"
 #include "runtime/testing/armed.hpp"
 
 namespace {
@@ -22,6 +26,7 @@ std::string& trace() {
 
 extern "C" {
 void bpftime_say_printk(bpftime::ProbeHit*, const char*, uint32_t) {}
+bool bpftime_say_wake(bpftime::ThreadBlock*, uint32_t) { return true; }
 void bpftime_say_disarmed(bpftime::ThreadBlock*, bpftime::AgentState*, uint32_t link,
                           uint32_t why) {
   said().link = link;
@@ -152,6 +157,26 @@ TEST(RunList, ARunThatWasJumpedOutOfLeavesNothingToTheNext) {
 uint64_t answers(void* /*ctx*/, Hit* hit) {
   static_cast<ProbeHit*>(hit)->answer = 1;
   return 0;
+}
+
+testing::TestMap& ring() {
+  static testing::TestMap one(MapSpec{BPF_MAP_TYPE_RINGBUF, 0, 0, 0, 4096, 1, 0});
+  return one;
+}
+uint64_t forget_a_record(void* /*ctx*/, Hit* hit) {
+  return find_helper_function(131)(reinterpret_cast<uint64_t>(&ring().map), 8, 0, 0, 0, hit);
+}
+
+TEST(RunList, ARecordThatAProgramLeavesOpenIsDiscarded) {
+  Armed armed;
+  const List list({{forget_a_record, nullptr, nullptr, 1, 1, 0, nullptr}});
+  armed.hit(list.get());
+  EXPECT_EQ(ring_query(ring().map, BPF_RB_PROD_POS), 16U);
+  EXPECT_TRUE(ring_is_readable(ring().map));
+  testing::RingReader reader(ring().base(), ring().base() + 4096, 4096);
+  int seen = 0;
+  EXPECT_EQ(reader.read([&](const char*, uint32_t) { seen++; }), 1U);
+  EXPECT_EQ(seen, 0);
 }
 
 TEST(RunList, AnInternalProgramsAnswerIsReturnedOnce) {

@@ -47,8 +47,10 @@ constexpr MapKind kMapKinds[] = {
 constexpr ArgKind kN = ArgKind::kNone, kS = ArgKind::kScalar, kM = ArgKind::kMap,
                   kK = ArgKind::kKey, kV = ArgKind::kValue, kW = ArgKind::kWriteMem,
                   kR = ArgKind::kReadMem, kSize = ArgKind::kConstSize,
-                  kSize0 = ArgKind::kConstSizeZero, kCtx = ArgKind::kCtx, kAny = ArgKind::kAnyPtr;
-constexpr RetKind kRetScalar = RetKind::kScalar, kRetValue = RetKind::kMapValueOrNull;
+                  kSize0 = ArgKind::kConstSizeZero, kCtx = ArgKind::kCtx, kAny = ArgKind::kAnyPtr,
+                  kRef = ArgKind::kReference;
+constexpr RetKind kRetScalar = RetKind::kScalar, kRetValue = RetKind::kMapValueOrNull,
+                  kRetMem = RetKind::kMemOrNull, kRetVoid = RetKind::kVoid;
 
 constexpr uint64_t kKprobe =
     program_type_bit(BPF_PROG_TYPE_KPROBE) | program_type_bit(BPF_PROG_TYPE_TRACING);
@@ -69,6 +71,7 @@ constexpr HelperSpec kHelperSpecs[] = {
     {14, "get_current_pid_tgid", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {15, "get_current_uid_gid", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {16, "get_current_comm", {kW, kSize, kN, kN, kN}, kRetScalar, kAllProgramTypes},
+    {25, "perf_event_output", {kCtx, kM, kS, kR, kSize0}, kRetScalar, kAllProgramTypes},
     {37, "current_task_under_cgroup", {kM, kS, kN, kN, kN}, kRetScalar, kTracingPrograms},
     {45, "probe_read_str", {kW, kSize0, kS, kN, kN}, kRetScalar, kTracingPrograms},
     {112, "probe_read_user", {kW, kSize0, kS, kN, kN}, kRetScalar, kAllProgramTypes},
@@ -76,6 +79,11 @@ constexpr HelperSpec kHelperSpecs[] = {
     {114, "probe_read_user_str", {kW, kSize0, kS, kN, kN}, kRetScalar, kAllProgramTypes},
     {115, "probe_read_kernel_str", {kW, kSize0, kS, kN, kN}, kRetScalar, kAllProgramTypes},
     {125, "ktime_get_boot_ns", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
+    {130, "ringbuf_output", {kM, kR, kSize0, kS, kN}, kRetScalar, kAllProgramTypes},
+    {131, "ringbuf_reserve", {kM, kS, kS, kN, kN}, kRetMem, kAllProgramTypes},
+    {132, "ringbuf_submit", {kRef, kS, kN, kN, kN}, kRetVoid, kAllProgramTypes},
+    {133, "ringbuf_discard", {kRef, kS, kN, kN, kN}, kRetVoid, kAllProgramTypes},
+    {134, "ringbuf_query", {kM, kS, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {160, "ktime_get_coarse_ns", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {173, "get_func_ip", {kCtx, kN, kN, kN, kN}, kRetScalar, kKprobe},
     {174, "get_attach_cookie", {kCtx, kN, kN, kN, kN}, kRetScalar, kCookie},
@@ -159,6 +167,7 @@ constexpr uint32_t kAccessFlags =
     BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG;
 constexpr uint32_t kHashFlags = BPF_F_NO_PREALLOC | kAccessFlags | BPF_F_ZERO_SEED;
 constexpr uint32_t kArrayFlags = kAccessFlags;
+constexpr uint32_t kPageBytes = 4096;
 constexpr uint64_t kLargestAllocation = 4ULL << 20;  // KMALLOC_MAX_SIZE
 constexpr uint64_t kLargestPercpuValue = 32 << 10;   // PCPU_MIN_UNIT_SIZE
 constexpr uint64_t kHashElement = 48;                // sizeof(struct htab_elem)
@@ -234,6 +243,15 @@ Result<void> check_fd_array(const MapCreate& a) {
   return check_array(a);
 }
 
+// kernel/bpf/ringbuf.c: ringbuf_map_alloc
+Result<void> check_ring_buffer(const MapCreate& a) {
+  if (a.key_size != 0 || a.value_size != 0 || a.max_entries == 0 ||
+      (a.max_entries & (a.max_entries - 1)) != 0 || a.max_entries % kPageBytes != 0) {
+    return make_error(EINVAL, "ring buffer: a power of two of pages, without key and value");
+  }
+  return {};
+}
+
 // What BPF_MAP_CREATE asks of a kind; for those that are supported.
 struct MapRules {
   uint32_t map_type, flags;
@@ -246,6 +264,9 @@ constexpr MapRules kMapRules[] = {
     {BPF_MAP_TYPE_PERCPU_HASH, kHashFlags, check_hash},
     {BPF_MAP_TYPE_PERCPU_ARRAY, kArrayFlags, check_array},
     {BPF_MAP_TYPE_CGROUP_ARRAY, BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY, check_fd_array},
+    {BPF_MAP_TYPE_RINGBUF, BPF_F_NUMA_NODE, check_ring_buffer},
+    {BPF_MAP_TYPE_PERF_EVENT_ARRAY,
+     BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_PRESERVE_ELEMS, check_fd_array},
 };
 
 const MapRules* find_rules(uint32_t map_type) {
@@ -315,7 +336,9 @@ Result<MapSpec> check_map_spec(const void* attr, uint32_t attr_bytes, uint32_t c
   spec.key_size = a.key_size;
   spec.value_size = a.value_size;
   spec.max_entries = a.max_entries;
-  spec.cpu_count = kind->is_per_cpu ? cpu_count : 1;
+  // A perf event array has buffers for as many events.
+  const bool counts_cpus = kind->is_per_cpu || a.map_type == BPF_MAP_TYPE_PERF_EVENT_ARRAY;
+  spec.cpu_count = counts_cpus ? cpu_count : 1;
   spec.map_extra = a.map_extra;
   return spec;
 }

@@ -1,0 +1,204 @@
+#include "maps/ring_buffer.hpp"
+
+#include <cerrno>
+
+#include "maps/bytes.hpp"
+#include "maps/kinds.hpp"
+
+namespace bpftime {
+namespace {
+
+constexpr int kEnotsupp = 524;  // the kernel's own
+constexpr uint64_t kHeadBytes = sizeof(RingRecordHead);
+constexpr uint64_t kPageShift = 12;
+// Of the first data page in struct bpf_ringbuf, where the kernel counts RingRecordHead::place from.
+constexpr uint64_t kPagesBeforeData = 3;
+
+// SAFETY (all casts): open_region() has checked that the pages lie in the region, and a position is masked first.
+RingProducerPage& producer(const MapView& map) {
+  return *reinterpret_cast<RingProducerPage*>(map.table);
+}
+RingConsumerPage& consumer(const MapView& map) {
+  return *reinterpret_cast<RingConsumerPage*>(map.base);
+}
+uint64_t offset_of(const MapView& map, uint64_t position) {
+  return position & map.bucket_mask & ~7ULL;
+}
+RingRecordHead& head_at(const MapView& map, uint64_t position) {
+  return *reinterpret_cast<RingRecordHead*>(map.values + offset_of(map, position));
+}
+uint64_t record_bytes(uint32_t length) {
+  return round_up((length & ~(kRingBusy | kRingDiscard)) + kHeadBytes, 8);
+}
+
+// Where the oldest record lies that is not committed. Positions from memory are brought into order, so that one that
+// was scribbled over costs records and not a loop without end.
+uint64_t advance_pending(const MapView& map, uint64_t pending, uint64_t end) {
+  const uint64_t bytes = static_cast<uint64_t>(map.bucket_mask) + 1;
+  if (end - pending > bytes) {
+    pending = end;
+  }
+  while (pending < end) {
+    const uint32_t length = head_at(map, pending).length.load(std::memory_order_acquire);
+    if ((length & kRingBusy) != 0) {
+      return pending;
+    }
+    pending += record_bytes(length);
+  }
+  return end;
+}
+
+// Ends the record: what lies behind the end of the data is also put where a second mapping of the same bytes would show
+// it, for readers that mask the position anew behind the head (docs/abi-regions.md).
+Wake end_record(const MapView& map, uint64_t offset, uint64_t size, uint64_t flags, RingEnd how) {
+  const uint64_t bytes = static_cast<uint64_t>(map.bucket_mask) + 1;
+  std::byte* const data = map.values;
+  const uint64_t end = offset + kHeadBytes + size;
+  if (end > bytes && how == RingEnd::kSubmit) [[unlikely]] {
+    copy_bytes(data, data + bytes, round_up(end - bytes, 8));
+  }
+  uint32_t length = static_cast<uint32_t>(size);
+  if (how == RingEnd::kDiscard) {
+    length |= kRingDiscard;
+  }
+  const uint64_t place = (offset >> kPageShift) + kPagesBeforeData;
+  // Both words at once, and the fence between the record and the question where the reader is.
+  // SAFETY: 8-byte aligned.
+  __atomic_exchange_n(reinterpret_cast<uint64_t*>(data + offset), place << 32 | length,
+                      __ATOMIC_SEQ_CST);
+  const uint64_t read = consumer(map).position.load(std::memory_order_acquire);
+  if ((flags & BPF_RB_FORCE_WAKEUP) != 0 ||
+      (offset_of(map, read) == offset && (flags & BPF_RB_NO_WAKEUP) == 0) ||
+      producer(map).wake.wants_byte.load(std::memory_order_relaxed) == kByteOwed) [[unlikely]] {
+    return wake_readers(producer(map).wake);
+  }
+  return Wake::kNothing;
+}
+
+// ---- bpf(2): a ring buffer has no elements
+
+std::byte* lookup(const MapView& /*map*/, const void* /*key*/, uint32_t /*lane*/) {
+  return nullptr;
+}
+int update(const MapView& /*map*/, const LockContext& /*who*/, uint32_t /*lane*/,
+           const void* /*key*/, const void* /*value*/, uint64_t /*flags*/) {
+  return -kEnotsupp;
+}
+int erase(const MapView& /*map*/, const LockContext& /*who*/, const void* /*key*/) {
+  return -kEnotsupp;
+}
+int next_key(const MapView& /*map*/, const void* /*key*/, void* /*next*/) { return -kEnotsupp; }
+int sys_lookup(const MapView& /*map*/, const void* /*key*/, void* /*value*/, uint64_t /*flags*/,
+               const LockContext* /*who*/) {
+  return -kEnotsupp;
+}
+int sys_update(const MapView& /*map*/, const LockContext& /*who*/, const void* /*key*/,
+               const void* /*value*/, uint64_t /*flags*/) {
+  return -kEnotsupp;
+}
+
+// Discards what `dead` was filling. Records are looked at from the reader's position on.
+uint32_t sweep(const MapView& map, const LockContext& who, OwnerId dead) {
+  RingProducerPage& page = producer(map);
+  const uint64_t bytes = static_cast<uint64_t>(map.bucket_mask) + 1;
+  uint32_t count = release_of_dead(page.lock, who, dead) ? 1 : 0;
+  const uint64_t end = page.position.load(std::memory_order_acquire);
+  uint64_t at = consumer(map).position.load(std::memory_order_acquire);
+  if (end - at > bytes) {
+    at = end - bytes;
+  }
+  while (at < end) {
+    RingRecordHead& head = head_at(map, at);
+    uint32_t length = head.length.load(std::memory_order_acquire);
+    if ((length & kRingBusy) != 0 && head.place.load(std::memory_order_relaxed) == raw(dead)) {
+      length &= ~kRingBusy;
+      const uint64_t offset = offset_of(map, at);
+      const uint64_t place = (offset >> kPageShift) + kPagesBeforeData;
+      // SAFETY: 8-byte aligned.
+      __atomic_store_n(reinterpret_cast<uint64_t*>(map.values + offset),
+                       place << 32 | length | kRingDiscard, __ATOMIC_SEQ_CST);
+      count++;
+    }
+    at += record_bytes(length);
+  }
+  // It may have died between a record and the reader's waking.
+  wake_all_readers(page.wake);
+  return count;
+}
+
+}  // namespace
+
+std::byte* ring_reserve(const MapView& map, const LockContext& who, uint64_t size) {
+  RingProducerPage& page = producer(map);
+  const uint64_t mask = map.bucket_mask;
+  const uint64_t need = round_up(size + kHeadBytes, 8);
+  // Kernel: RINGBUF_MAX_RECORD_SZ, which the map's own size does not reach.
+  if (size > mask || need > mask + 1) {
+    return nullptr;
+  }
+  const uint64_t read = consumer(map).position.load(std::memory_order_acquire);
+  void* saved = nullptr;
+  if (lock(page.lock, who, &saved) == Locked::kBusy) [[unlikely]] {
+    ring_count_dropped(map);
+    return nullptr;
+  }
+  const uint64_t begin = page.position.load(std::memory_order_relaxed) & ~7ULL;
+  const uint64_t end = begin + need;
+  uint64_t pending = page.pending.load(std::memory_order_relaxed);
+  // Walking is put off until what is known does not tell that there is room.
+  if (end - pending > mask || end - pending < need) [[unlikely]] {
+    pending = advance_pending(map, pending, begin);
+    page.pending.store(pending, std::memory_order_relaxed);
+  }
+  if (end - read > mask || end - pending > mask) [[unlikely]] {
+    unlock(page.lock, who, saved);
+    ring_count_dropped(map);
+    return nullptr;
+  }
+  RingRecordHead& head = head_at(map, begin);
+  head.place.store(raw(who.owner), std::memory_order_relaxed);
+  head.length.store(static_cast<uint32_t>(size) | kRingBusy, std::memory_order_relaxed);
+  page.position.store(end, std::memory_order_release);
+  unlock(page.lock, who, saved);
+  return reinterpret_cast<std::byte*>(&head) + kHeadBytes;
+}
+
+Wake ring_commit(const MapView& map, OwnerId owner, std::byte* sample, uint64_t size,
+                 uint64_t flags, RingEnd how) {
+  const auto offset = static_cast<uint64_t>(sample - kHeadBytes - map.values);
+  RingRecordHead& head = head_at(map, offset);
+  if (head.length.load(std::memory_order_relaxed) != (static_cast<uint32_t>(size) | kRingBusy) ||
+      head.place.load(std::memory_order_relaxed) != raw(owner)) [[unlikely]] {
+    return Wake::kNothing;
+  }
+  return end_record(map, offset, size, flags, how);
+}
+
+uint64_t ring_query(const MapView& map, uint64_t what) {
+  const uint64_t read = consumer(map).position.load(std::memory_order_acquire);
+  const uint64_t written = producer(map).position.load(std::memory_order_acquire);
+  switch (what) {
+    case BPF_RB_AVAIL_DATA:
+      return written - read;
+    case BPF_RB_RING_SIZE:
+      return static_cast<uint64_t>(map.bucket_mask) + 1;
+    case BPF_RB_CONS_POS:
+      return read;
+    case BPF_RB_PROD_POS:
+      return written;
+    default:
+      return 0;
+  }
+}
+
+bool ring_is_readable(const MapView& map) {
+  const uint64_t read = consumer(map).position.load(std::memory_order_seq_cst);
+  return producer(map).position.load(std::memory_order_seq_cst) != read &&
+         (head_at(map, read).length.load(std::memory_order_seq_cst) & kRingBusy) == 0;
+}
+
+constinit const MapOps kRingBufferOps = {
+    BPF_MAP_TYPE_RINGBUF, lookup, update, erase, next_key, sys_lookup, sys_update, sweep,
+};
+
+}  // namespace bpftime
