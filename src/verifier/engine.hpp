@@ -1,0 +1,305 @@
+// The inside of verify(): one Engine a call. Home: pure; only this room includes it.
+//
+// Parts, each a file of member functions: prepare (functions, flow, static liveness), explore (paths,
+// pruning, loops), compare (is a state covered by an older one), precise (which scalars pruning must
+// respect), alu, jump, stack, memory, call (helpers, functions, callbacks), log.
+//
+// A check returns false when the program is refused; the reason is in `verdict_` then.
+#pragma once
+#include <cstdarg>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "btf/fields.hpp"
+#include "isa/program.hpp"
+#include "spec/context.hpp"
+#include "spec/prototype.hpp"
+#include "verifier/state.hpp"
+#include "verifier/verifier.hpp"
+
+namespace bpftime {
+
+inline constexpr int kMostStack = 512;
+inline constexpr int64_t kMostOffset = 1LL << 29;  // kernel: BPF_MAX_VAR_OFF
+inline constexpr uint32_t kMostMemory = 1U << 29;  // kernel: BPF_MAX_VAR_SIZ
+inline constexpr int kKernelNotSupported = 524;    // ENOTSUPP, not in uapi
+
+// What is known of an instruction before any path is walked.
+struct InsnFacts {
+  uint16_t live = 0;       // registers that some path reads before it writes them
+  bool is_prune_point = false, is_checkpoint = false;
+  bool calls_callback = false, is_iterator_next = false;
+  bool seen = false;
+  uint32_t function = 0;
+  int32_t map = -1;        // map loads
+  // Stack slots (of the frame that runs it) that any walk of it read, or surely wrote whole.
+  uint64_t stack_reads = 0, stack_writes = ~0ULL;
+  uint64_t stack_live = 0;
+};
+
+struct FunctionFacts {
+  uint32_t begin = 0, end = 0;
+  std::string name;
+  uint32_t type = 0;          // BTF kFunc, 0 = none
+  bool is_global = false, is_called = false, is_referenced = false;
+  bool changes_packet = false, sleeps = false;
+  uint32_t stack_bytes = 0;
+  std::vector<uint32_t> callees;
+};
+
+// What a helper or kfunc call gathered of its arguments.
+struct CallArgs {
+  int32_t map = -1;            // index
+  uint32_t map_uid = 0;
+  uint32_t ref = 0;            // of the argument that is released
+  uint64_t alloc_size = 0;
+  int64_t size_max = -1;       // of the last kSize
+  uint32_t function = 0;       // callback: first instruction
+  bool has_function = false;
+  int release_reg = -1;
+  Reg dynptr;                  // of a kDynptr argument
+  DynptrKind dynptr_kind = DynptrKind::kNone;
+  bool dynptr_read_only = false;
+  const BtfField* field = nullptr;
+  uint32_t const_key = 0;
+};
+
+enum class Exactness : uint8_t { kNotExact, kRangeWithin, kExact };
+
+// Ids of the older state and their partners in the newer one, in one comparison.
+struct IdMap {
+  std::vector<std::pair<uint32_t, uint32_t>> pairs;
+  uint32_t next_temporary = 0x80000000;
+  bool match(uint32_t older, uint32_t newer);
+  bool match_scalar(uint32_t older, uint32_t newer);
+};
+
+struct PreciseSet {
+  std::vector<uint16_t> regs;   // by frame
+  std::vector<uint64_t> slots;
+  [[nodiscard]] bool empty() const {
+    for (size_t i = 0; i < regs.size(); ++i) {
+      if (regs[i] != 0 || slots[i] != 0) {
+        return false;
+      }
+    }
+    return true;
+  }
+};
+
+class Engine {
+ public:
+  Engine(const VerifierProgram& program, const VerifyOptions& options)
+      : program_(program), options_(options) {}
+  Verdict run();
+
+ private:
+  // ---- log.cpp ----
+  __attribute__((format(printf, 3, 4))) bool refuse(int error, const char* format, ...);
+  bool too_complex(const char* why);
+  __attribute__((format(printf, 2, 3))) void log(const char* format, ...);
+  void log_text(const std::string& text);
+  void log_state(const State& state, bool all);
+  void log_insn(uint32_t insn);
+  void log_change();
+  std::string describe(const Reg& reg) const;
+  std::string describe_num(const Scalar& num, bool with_signed_lead) const;
+  std::string describe_slot(const Slot& slot) const;
+  void explain();
+  const char* kind_name(const Reg& reg) const;
+  [[nodiscard]] bool wants_log() const { return (options_.log_level & (kLogBrief | kLogStates)) != 0; }
+
+  // ---- prepare.cpp ----
+  bool prepare();
+  bool find_maps();
+  bool find_functions();
+  bool check_flow();
+  void find_live_registers();
+  void successors(uint32_t insn, std::vector<uint32_t>* to) const;
+  bool check_call_depth();
+  [[nodiscard]] uint32_t function_at(uint32_t begin) const;
+
+  // ---- explore.cpp ----
+  bool explore_function(uint32_t function);
+  bool set_arguments(uint32_t function, bool is_main);
+  bool explore();
+  bool execute(bool* ended);
+  int visited();  // 0 go on, 1 covered by an older state, -1 refused
+  bool push_branch(uint32_t insn, State** branch = nullptr);
+  void end_path(uint64_t remaining);
+  bool pop_branch();
+  void store_state();
+  void widen_against(State* state, const State& older);
+  State* older_at(const State& state, uint32_t insn);
+  void note_loop(State* target, State* current);
+  void loop_done(State* entry);
+  [[nodiscard]] State* loop_in_progress(const State& state) const;
+  bool count_memory(const State& state, int sign);
+  void touch_stack(uint8_t frame, int slot, bool is_write);
+  void update_stack_liveness();
+  bool check_exit(bool* ended);
+
+  // ---- compare.cpp ----
+  bool covers(State* older, State* newer, Exactness exact);
+  bool reg_covers(const Reg& older, const Reg& newer, Exactness exact, IdMap* ids);
+  bool stack_covers(const State& older, const State& newer, size_t frame, Exactness exact,
+                    uint64_t live, IdMap* ids);
+  [[nodiscard]] uint16_t live_registers(const State& state, size_t frame) const;
+
+  // ---- precise.cpp ----
+  bool mark_precise(int reg);
+  bool mark_slot_precise(uint8_t frame, int slot);
+  bool mark_set_precise(State* from, PreciseSet set);
+  bool propagate_precision(const State& older, State* newer);
+  void step_back(const Step& step, PreciseSet* set, bool* give_up, uint8_t* depth);
+  void mark_all_precise(State* from);
+
+  // ---- alu.cpp ----
+  bool check_alu(const bpf_insn& insn);
+  bool check_pointer_alu(const bpf_insn& insn, Reg* dst, Reg pointer, const Reg& number,
+                         bool is_dst_pointer);
+  bool check_offset_sane(const Reg& reg, int regno);
+
+  // ---- jump.cpp ----
+  bool check_jump(const bpf_insn& insn, bool* ended);
+  bool check_may_goto(const bpf_insn& insn);
+  void mark_null(State* state, uint32_t id, bool is_null);
+  void match_packet(State* state, const Reg& pointer, bool is_meta, int beyond);
+  bool packet_compare(const bpf_insn& insn, State* taken, State* fallthrough);
+  uint64_t find_linked(const State& state, uint32_t id_a, uint32_t id_b);
+  void sync_linked(State* state, const Reg& known, uint64_t linked);
+
+  // ---- stack.cpp ----
+  bool stack_write(uint8_t frame, const Reg& pointer, int64_t off, int size, const Reg& value, int value_reg);
+  bool stack_write_variable(const Reg& pointer, int64_t off, int size, const Reg& value, int value_reg);
+  bool stack_read(const Reg& pointer, int64_t off, int size, bool is_signed, Reg* out);
+  bool stack_range(int regno, const Reg& pointer, int64_t size, bool is_write, const char* what);
+  Slot& slot_at(uint8_t frame, int slot);
+  bool drop_special_slot(Frame* frame, int slot);
+  void scrub(Slot* slot);
+  void note_stack_depth(uint8_t frame, int64_t off);
+  Step& now();
+
+  // ---- memory.cpp ----
+  bool check_load(const bpf_insn& insn);
+  bool check_store(const bpf_insn& insn);
+  bool check_atomic(const bpf_insn& insn);
+  // One access through register `regno` of what `base` was. `value_reg` < 0: an immediate or helper.
+  bool check_access(int regno, int64_t off, int size, bool is_write, const Reg* value,
+                    int value_reg, bool is_signed, Reg* out);
+  bool check_context(const Reg& base, int regno, int64_t off, int size, bool is_write, Reg* out);
+  bool check_region(const Reg& base, int regno, int64_t off, int64_t size, int64_t region,
+                    bool zero_allowed, const char* what);
+  bool check_packet(const Reg& base, int regno, int64_t off, int64_t size);
+  bool check_map_value(const Reg& base, int regno, int64_t off, int64_t size, bool is_helper);
+  bool check_btf_access(const Reg& base, int regno, int64_t off, int size, bool is_write, Reg* out);
+  bool check_alignment(const Reg& base, int regno, int64_t off, int size);
+  bool read_constant(const Reg& base, int64_t off, int size, bool is_signed, Reg* out);
+  // Memory handed to a helper.
+  bool check_helper_memory(int regno, int64_t size, bool is_write, bool zero_allowed);
+  bool check_size_argument(int size_reg, bool is_write, bool zero_allowed, CallArgs* args);
+  const std::vector<BtfField>& fields_of(uint32_t map);
+  bool check_tracing_context(int64_t off, int size, Reg* out);
+  Reg reg_of_btf_pointer(uint32_t type, bool is_kernel, uint16_t flags);
+
+  // ---- call.cpp ----
+  bool check_call(const bpf_insn& insn);
+  bool check_helper(const bpf_insn& insn);
+  bool check_argument(int regno, const ParamSpec& spec, const Prototype& proto, int index,
+                      CallArgs* args);
+  bool check_map_use(uint32_t helper, const VerifierMap& map, const char* name);
+  bool check_local_call(const bpf_insn& insn);
+  bool check_global_call(uint32_t function);
+  bool set_return(const Prototype& proto, const CallArgs& args);
+  bool check_constant_string(int regno);
+  bool push_callback(const Prototype& proto, const CallArgs& args);
+  void set_callback_arguments(const Prototype& proto, const CallArgs& args, const Frame& caller,
+                              Frame* callee);
+  void clobber_caller_saved();
+  void drop_packet_pointers();
+  bool release_reference(uint32_t ref);
+  uint32_t acquire(RefKind kind, uint32_t helper = 0);
+  bool check_no_references(const char* where);
+  bool check_dynptr_argument(int regno, const ParamSpec& spec, const Prototype& proto,
+                             CallArgs* args);
+  bool make_dynptr(int regno, DynptrKind kind, bool read_only, uint32_t ref);
+  void drop_slices(uint32_t id);
+  bool check_lock(bool is_unlock, const Reg& reg, int regno);
+  template <class Fn>
+  void each_reg(State* state, Fn fn);
+
+  // ---- kfunc.cpp ----
+  bool check_kfunc(const bpf_insn& insn);
+  [[nodiscard]] bool is_iterator_next(const bpf_insn& insn) const;
+
+  // ---- shared ----
+  State& cur() { return *current_; }
+  Reg& reg(int n) { return current_->top().regs[static_cast<size_t>(n)]; }
+  bool check_readable(int n);
+  [[nodiscard]] bool leaks_forbidden() const { return options_.no_pointer_leaks; }
+  uint32_t new_id() { return ++last_id_; }
+  [[nodiscard]] bool is_program_type(uint32_t type) const { return program_.prog_type == type; }
+  const VerifierMap& map(uint32_t index) const { return *maps_[index]; }
+  uint32_t map_index(const VerifierMap* map);
+
+  const VerifierProgram& program_;
+  const VerifyOptions& options_;
+  Verdict verdict_;
+  DecodedProgram code_;
+  std::vector<InsnFacts> facts_;
+  std::vector<FunctionFacts> functions_;
+  std::vector<const VerifierMap*> maps_;
+  std::vector<std::unique_ptr<std::vector<BtfField>>> map_fields_;
+  const ContextSpec* context_ = nullptr;
+  bool is_global_check_ = false;  // exploring a global function by itself
+  uint32_t explored_function_ = 0;
+
+  std::unique_ptr<State> current_;
+  struct Pending {
+    std::unique_ptr<State> state;
+    size_t log_at;
+  };
+  std::vector<Pending> pending_;
+  std::vector<std::vector<State*>> stored_;
+  std::vector<std::unique_ptr<State>> all_states_;
+  struct BackEdge {
+    State* target;
+    std::unique_ptr<State> source;
+  };
+  std::vector<BackEdge> back_edges_;
+  std::vector<uint32_t> stack_dirty_;
+  std::vector<std::vector<uint32_t>> predecessors_;
+  uint64_t insns_since_ = 0, jumps_since_ = 0;
+  uint64_t written_ = 0;  // slots of its own frame that the instruction under way wrote whole
+  uint64_t pruned_remaining_ = 0;
+  uint32_t prev_insn_ = 0;
+  uint32_t last_id_ = 0;
+  uint64_t memory_ = 0;
+  uint32_t live_states_ = 0;
+  size_t prev_line_ = SIZE_MAX;
+  uint8_t cur_depth_for_log_ = 0;
+  std::unique_ptr<State> logged_;  // what the log has shown last
+  uint64_t helper_bits_[4] = {};
+};
+
+template <class Fn>
+void Engine::each_reg(State* state, Fn fn) {
+  for (Frame& frame : state->frames) {
+    for (Reg& r : frame.regs) {
+      fn(r);
+    }
+    for (Slot& slot : frame.slots) {
+      if (slot.is_spill()) {
+        const RegKind before = slot.reg.kind;
+        fn(slot.reg);
+        if (before != RegKind::kNone && slot.reg.kind == RegKind::kNone) {
+          slot.bytes.fill(ByteKind::kInvalid);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace bpftime

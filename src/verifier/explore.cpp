@@ -1,0 +1,875 @@
+// The walk over the paths: depth first, one state at a time. At prune points the state is compared
+// with those stored there before; loops are walked round by round until a state repeats.
+#include <algorithm>
+#include <cerrno>
+
+#include "isa/opcode.hpp"
+#include "verifier/engine.hpp"
+#include "verifier/trace.hpp"
+
+namespace bpftime {
+namespace {
+
+bool same_calls(const State& a, const State& b) {
+  if (a.frames.size() != b.frames.size()) {
+    return false;
+  }
+  for (size_t f = 0; f < a.frames.size(); ++f) {
+    if (a.frames[f].function != b.frames[f].function ||
+        (f != 0 && a.frames[f].call_insn != b.frames[f].call_insn) ||
+        a.frames[f].kind != b.frames[f].kind) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool same_iterator_depths(const State& a, const State& b) {
+  for (size_t f = 0; f < a.frames.size(); ++f) {
+    const auto& x = a.frames[f].slots;
+    const auto& y = b.frames[f].slots;
+    for (size_t s = 0; s < std::min(x.size(), y.size()); ++s) {
+      if (x[s].bytes[0] == ByteKind::kIterator && x[s].is_first &&
+          x[s].iterator_depth != y[s].iterator_depth) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+bool Engine::count_memory(const State& state, int sign) {
+  uint64_t bytes = sizeof(State) + state.steps.size() * sizeof(Step);
+  for (const Frame& frame : state.frames) {
+    bytes += sizeof(Frame) + frame.slots.size() * sizeof(Slot);
+  }
+  memory_ = sign > 0 ? memory_ + bytes : memory_ - std::min(memory_, bytes);
+  return memory_ <= options_.memory_bytes;
+}
+
+bool Engine::push_branch(uint32_t insn, State** branch) {
+  if (pending_.size() >= options_.pending_limit) {
+    return too_complex("too many branches are waiting to be walked");
+  }
+  auto copy = std::make_unique<State>(cur());
+  copy->insn = insn;
+  copy->branches = 1;
+  if (copy->parent != nullptr) {
+    ++copy->parent->branches;
+  }
+  if (!count_memory(*copy, 1)) {
+    return too_complex("the states of this program take too much memory");
+  }
+  if (branch != nullptr) {
+    *branch = copy.get();
+  }
+  pending_.push_back({std::move(copy), verdict_.log.size()});
+  return true;
+}
+
+bool Engine::pop_branch() {
+  if (pending_.empty()) {
+    current_.reset();
+    return false;
+  }
+  if ((options_.log_level & kLogStates) == 0 && wants_log()) {
+    verdict_.log.resize(std::min(verdict_.log.size(), pending_.back().log_at));
+  }
+  const uint32_t from = current_ != nullptr ? current_->insn : 0;
+  current_ = std::move(pending_.back().state);
+  pending_.pop_back();
+  count_memory(*current_, -1);
+  if (wants_log()) {
+    log("\nfrom %u to %u:", prev_insn_, current_->insn);
+    logged_.reset();
+    log_state(*current_, true);
+  }
+  static_cast<void>(from);
+  return true;
+}
+
+// The current path has come to its end. `remaining`: back edges that may follow all the same.
+void Engine::end_path(uint64_t remaining) {
+  State* state = current_.get();
+  state->remaining = remaining;
+  --state->branches;
+  for (;;) {
+    State* parent = state->parent;
+    const uint64_t total = state->remaining >= UINT32_MAX ? UINT32_MAX
+                                                          : state->back_edges + state->remaining;
+    if (parent == nullptr) {
+      verdict_.facts.most_back_edges = static_cast<uint32_t>(std::min<uint64_t>(
+          UINT32_MAX, std::max<uint64_t>(verdict_.facts.most_back_edges, total)));
+      return;
+    }
+    parent->remaining =
+        std::max(parent->remaining, total >= UINT32_MAX ? UINT32_MAX : total - parent->back_edges);
+    if (--parent->branches != 0) {
+      return;
+    }
+    loop_done(parent);
+    state = parent;
+  }
+}
+
+State* Engine::loop_in_progress(const State& state) const {
+  State* entry = state.loop_entry;
+  for (int i = 0; entry != nullptr && i < 64; ++i) {
+    if (entry->branches != 0) {
+      return entry;
+    }
+    if (entry->loop_entry == entry) {
+      return nullptr;
+    }
+    entry = entry->loop_entry;
+  }
+  return entry;
+}
+
+// The current path is cut off at `target`, which is under way (an ancestor).
+void Engine::note_loop(State* target, State* current) {
+  const auto rank = [](const State* s) {
+    uint32_t n = 0;
+    for (; s != nullptr; s = s->parent) {
+      ++n;
+    }
+    return n;
+  };
+  const uint32_t target_rank = rank(target);
+  for (State* s = current->parent; s != nullptr; s = s->parent) {
+    State* known = loop_in_progress(*s);
+    if (known == nullptr || rank(known) > target_rank) {
+      s->loop_entry = target;
+    }
+    if (s == target) {
+      break;
+    }
+  }
+}
+
+// Marks that came late reach every path that was cut off at a loop's head.
+void Engine::loop_done(State* entry) {
+  if (back_edges_.empty()) {
+    return;
+  }
+  State* outer = loop_in_progress(*entry);
+  if (outer != nullptr && outer != entry) {
+    return;
+  }
+  for (const BackEdge& edge : back_edges_) {
+    if (edge.target->branches != 0) {
+      return;
+    }
+  }
+  // A round marks at least one more scalar or is the last; a few rounds are the rule.
+  const auto marks = [this] {
+    uint64_t n = 0;
+    for (const BackEdge& edge : back_edges_) {
+      for (State* s = edge.source->parent; s != nullptr; s = s->parent) {
+        each_reg(s, [&n](Reg& r) { n += r.precise ? 1 : 0; });
+        if (s == edge.target) {
+          break;
+        }
+      }
+    }
+    return n;
+  };
+  for (uint64_t before = 0, round = 0; round < 64; ++round) {
+    for (BackEdge& edge : back_edges_) {
+      propagate_precision(*edge.target, edge.source.get());
+    }
+    const uint64_t after = marks();
+    if (after == before) {
+      back_edges_.clear();
+      return;
+    }
+    before = after;
+  }
+  for (BackEdge& edge : back_edges_) {
+    mark_all_precise(edge.source->parent);
+  }
+  back_edges_.clear();
+}
+
+void Engine::store_state() {
+  auto stored = std::make_unique<State>(cur());
+  stored->branches = 1;
+  stored->insn = cur().insn;
+  stored->parent = cur().parent;
+  stored->steps = std::move(cur().steps);
+  each_reg(stored.get(), [](Reg& r) { r.precise = false; });
+  each_reg(&cur(), [](Reg& r) { r.precise = false; });
+  cur().steps.clear();
+  cur().parent = stored.get();
+  cur().branches = 1;
+  cur().loop_entry = nullptr;
+  stored->loop_entry = nullptr;
+  stored->hits = stored->misses = 0;
+  stored->remaining = 0;
+  stored->trace_own = UINT32_MAX;
+  count_memory(*stored, 1);
+  stored_[cur().insn].push_back(stored.get());
+  all_states_.push_back(std::move(stored));
+  insns_since_ = jumps_since_ = 0;
+  ++verdict_.total_states;
+  ++live_states_;
+  verdict_.peak_states = std::max(verdict_.peak_states, live_states_);
+  verdict_.max_states_per_insn = std::max(verdict_.max_states_per_insn,
+                                          static_cast<uint32_t>(stored_[cur().insn].size()));
+}
+
+int Engine::visited() {
+  const uint32_t at = cur().insn;
+  const InsnFacts& facts = facts_[at];
+  const bool force = facts.is_checkpoint || cur().steps.size() > 40;
+  bool add = force || (jumps_since_ >= 2 && insns_since_ >= 8);
+  auto& list = stored_[at];
+  update_stack_liveness();
+  for (size_t i = 0; i < list.size();) {
+    State* old = list[i];
+    if (!same_calls(*old, cur())) {
+      ++i;
+      continue;
+    }
+    bool hit = false;
+    State* in_progress = nullptr;
+    if (old->branches != 0) {
+      bool may_repeat = false;  // something else bounds this loop
+      if (facts.is_iterator_next) {
+        may_repeat = true;
+        if (covers(old, &cur(), Exactness::kRangeWithin)) {
+          // Sure to converge only while the iterator itself goes on.
+          for (const Frame& frame : cur().frames) {
+            for (const Slot& slot : frame.slots) {
+              hit |= slot.bytes[0] == ByteKind::kIterator && slot.is_first &&
+                     slot.iterator == IteratorState::kActive && slot.iterator_depth > 0;
+            }
+          }
+        }
+      } else if (code_.insns[at].code == kOpMayGoto) {
+        may_repeat = old->may_goto_depth != cur().may_goto_depth;
+        hit = may_repeat && covers(old, &cur(), Exactness::kRangeWithin);
+      } else if (facts.calls_callback) {
+        may_repeat = true;
+        hit = old->callback_unroll != cur().callback_unroll &&
+              covers(old, &cur(), Exactness::kRangeWithin);
+      }
+      if (hit) {
+        in_progress = old;
+      } else if (!may_repeat && same_iterator_depths(*old, cur()) &&
+                 old->may_goto_depth == cur().may_goto_depth &&
+                 old->callback_unroll == cur().callback_unroll &&
+                 covers(old, &cur(), Exactness::kExact)) {
+        refuse(EINVAL, "infinite loop detected at insn %u", at);
+        return -1;
+      }
+      if (!hit && !force && jumps_since_ < 20 && insns_since_ < 100) {
+        add = false;
+      }
+    } else if (options_.prune) {
+      in_progress = loop_in_progress(*old);
+      hit = covers(old, &cur(),
+                   in_progress != nullptr ? Exactness::kRangeWithin : Exactness::kNotExact);
+    }
+    if (hit) {
+      ++old->hits;
+      if (in_progress != nullptr) {
+        note_loop(in_progress, &cur());
+        auto source = std::make_unique<State>(cur());
+        back_edges_.push_back({old, std::move(source)});
+      }
+      pruned_remaining_ = in_progress != nullptr ? UINT32_MAX : old->remaining;
+      propagate_precision(*old, &cur());
+      if (options_.trace != nullptr) {
+        options_.trace->pruned(cur(), *old);
+      }
+      if ((options_.log_level & kLogStates) != 0) {
+        log("%u: safe\n", at);
+      }
+      return 1;
+    }
+    ++old->misses;
+    // Entries that never help are dropped, so that lists stay short.
+    const uint32_t patience = facts.is_checkpoint && old->branches != 0 ? 64 : 3;
+    if (old->branches == 0 && old->misses > old->hits * patience + patience && old->hits < 8 &&
+        list.size() > 1 && back_edges_.empty()) {
+      list[i] = list.back();
+      list.pop_back();
+      count_memory(*old, -1);
+      --live_states_;
+      if (options_.trace != nullptr) {
+        options_.trace->keep_marks(*old);
+      }
+      // Its shell stays, since others name it as their parent; nobody walks through it again.
+      old->frames.clear();
+      old->frames.shrink_to_fit();
+      old->steps.clear();
+      old->steps.shrink_to_fit();
+      continue;
+    }
+    ++i;
+  }
+  if (add) {
+    store_state();
+  }
+  if (memory_ > options_.memory_bytes) {
+    too_complex("the states of this program take too much memory");
+    return -1;
+  }
+  return 0;
+}
+
+// The stored state on the current path that was taken at `insn`, in the same frames.
+State* Engine::older_at(const State& state, uint32_t insn) {
+  for (State* s = state.parent; s != nullptr; s = s->parent) {
+    if (s->insn == insn && same_calls(*s, state)) {
+      return s;
+    }
+  }
+  return nullptr;
+}
+
+// Numbers that changed from one round to the next and that nothing relied on become unknown, so
+// that rounds come to resemble each other.
+void Engine::widen_against(State* state, const State& older) {
+  const auto widen = [](Reg* now, const Reg& was) {
+    if (now->is_scalar() && was.is_scalar() && !was.precise && !now->precise &&
+        !was.num.includes(now->num)) {
+      *now = Reg::unknown();
+    } else if (now->is_scalar() && was.is_scalar() && !was.precise && was.id != now->id) {
+      now->id = 0;
+      now->has_delta = false;
+      now->delta = 0;
+    }
+  };
+  for (size_t f = 0; f < state->frames.size() && f < older.frames.size(); ++f) {
+    for (size_t r = 0; r < 10; ++r) {
+      widen(&state->frames[f].regs[r], older.frames[f].regs[r]);
+    }
+    auto& slots = state->frames[f].slots;
+    for (size_t s = 0; s < slots.size() && s < older.frames[f].slots.size(); ++s) {
+      if (slots[s].is_full_spill() && older.frames[f].slots[s].is_full_spill()) {
+        widen(&slots[s].reg, older.frames[f].slots[s].reg);
+      }
+    }
+  }
+}
+
+// ---- Which stack slots matter ----
+
+// A read or a full write of a slot of frame `frame`, by the instruction under way. In the frame of a
+// caller it counts for the call.
+void Engine::touch_stack(uint8_t frame, int slot, bool is_write) {
+  const bool is_own = frame == cur().depth();
+  const uint32_t at = is_own ? cur().insn : cur().frames[frame + 1U].call_insn;
+  InsnFacts& facts = facts_[at];
+  if (is_write) {
+    if (is_own) {
+      written_ |= 1ULL << slot;
+    }
+    return;
+  }
+  if ((facts.stack_reads >> slot & 1) == 0) {
+    facts.stack_reads |= 1ULL << slot;
+    stack_dirty_.push_back(at);
+  }
+}
+
+void Engine::update_stack_liveness() {
+  while (!stack_dirty_.empty()) {
+    const uint32_t at = stack_dirty_.back();
+    stack_dirty_.pop_back();
+    InsnFacts& facts = facts_[at];
+    uint64_t out = 0;
+    const bpf_insn& insn = code_.insns[at];
+    if (insn.code != kOpExit) {
+      if (is_jump(insn.code)) {
+        out |= facts_[static_cast<size_t>(jump_target(insn, at))].stack_live;
+      }
+      if (!is_unconditional_jump(insn.code)) {
+        out |= facts_[at + (insn.code == kOpLddw ? 2 : 1)].stack_live;
+      }
+    }
+    const uint64_t in = facts.stack_reads | (out & ~facts.stack_writes);
+    if (in != facts.stack_live) {
+      facts.stack_live |= in;
+      for (const uint32_t p : predecessors_[at]) {
+        stack_dirty_.push_back(p);
+      }
+    }
+  }
+}
+
+// ---- The walk ----
+
+bool Engine::check_exit(bool* ended) {
+  State& state = cur();
+  if (state.frames.size() > 1) {
+    Frame callee = std::move(state.frames.back());
+    Frame& caller = state.frames[state.frames.size() - 2];
+    if (callee.kind == FrameKind::kCallback) {
+      if (!callee.regs[0].is_scalar()) {
+        state.frames.back() = std::move(callee);
+        return refuse(EACCES, "R0 of a callback is not a number");
+      }
+      state.frames.back() = callee;
+      if (!mark_precise(0)) {
+        return false;
+      }
+      const Scalar& num = callee.regs[0].num;
+      if (num.range.smin < callee.return_min || num.range.smax > callee.return_max) {
+        return refuse(EINVAL, "At callback return R0 may be outside of [%lld, %lld]",
+                      static_cast<long long>(callee.return_min),
+                      static_cast<long long>(callee.return_max));
+      }
+      state.steps.back().returns_callback = true;
+      const uint32_t call = callee.call_insn;
+      state.frames.pop_back();
+      // The call is made again; what nobody relies on and differs from the round before is forgotten.
+      if (const State* older = older_at(state, call)) {
+        widen_against(&state, *older);
+      }
+      state.insn = call;
+      return true;
+    }
+    if (callee.kind == FrameKind::kAsync) {
+      state.frames.back() = std::move(callee);
+      return refuse(EFAULT, "an asynchronous callback has a caller");
+    }
+    if (callee.regs[0].kind == RegKind::kStack) {
+      state.frames.back() = std::move(callee);
+      return refuse(EINVAL, "cannot return stack pointer to the caller");
+    }
+    const uint32_t next = callee.call_insn + 1;
+    Reg result = callee.regs[0];
+    if (callee.regs[0].kind == RegKind::kNone) {
+      result = Reg{};
+    }
+    caller.regs[0] = result;
+    state.frames.pop_back();
+    state.insn = next;
+    return true;
+  }
+  if (!check_no_references("BPF_EXIT instruction in main prog")) {
+    return false;
+  }
+  const Frame& frame = state.top();
+  const Reg& r0 = frame.regs[0];
+  const bool is_async = frame.kind == FrameKind::kAsync;
+  bool is_void = false;
+  if (is_global_check_ && !is_async && functions_[explored_function_].type != 0) {
+    auto func = program_.btf->type(functions_[explored_function_].type);
+    auto proto = func ? program_.btf->type(func->target) : Result<BtfType>(func.error());
+    is_void = proto && proto->target == 0;
+  }
+  if (!is_void) {
+    if (!check_readable(0)) {
+      return false;
+    }
+    if (r0.is_pointer() && (leaks_forbidden() || is_global_check_ || is_async)) {
+      return refuse(is_global_check_ ? EINVAL : EACCES, "R0 leaks addr as return value");
+    }
+  }
+  int64_t lowest = INT64_MIN;
+  int64_t highest = INT64_MAX;
+  if (is_async) {
+    lowest = frame.return_min;
+    highest = frame.return_max;
+  } else if (!is_global_check_ && context_ != nullptr) {
+    lowest = context_->return_min;
+    highest = context_->return_max;
+  } else if (!is_global_check_ && is_program_type(BPF_PROG_TYPE_TRACING)) {
+    if (program_.expected_attach_type == BPF_TRACE_FENTRY ||
+        program_.expected_attach_type == BPF_TRACE_FEXIT) {
+      lowest = highest = 0;
+    } else if (program_.expected_attach_type == BPF_TRACE_ITER) {
+      lowest = 0;
+      highest = 1;
+    } else if (program_.expected_attach_type == BPF_TRACE_RAW_TP) {
+      lowest = INT64_MIN;
+    }
+  }
+  if (lowest != INT64_MIN || highest != INT64_MAX) {
+    if (!r0.is_scalar()) {
+      return refuse(EINVAL, "At program exit the register R0 is not a known value (%s)",
+                    kind_name(r0));
+    }
+    if (!mark_precise(0)) {
+      return false;
+    }
+    if (r0.num.range.smin < lowest || r0.num.range.smax > highest) {
+      return refuse(EINVAL, "At program exit the register R0 may be outside of [%lld, %lld]",
+                    static_cast<long long>(lowest), static_cast<long long>(highest));
+    }
+  }
+  *ended = true;
+  return true;
+}
+
+bool Engine::execute(bool* ended) {
+  State& state = cur();
+  const uint32_t at = state.insn;
+  const bpf_insn insn = code_.insns[at];
+  switch (insn_class(insn.code)) {
+    case BPF_ALU:
+    case BPF_ALU64:
+      if (!check_alu(insn)) {
+        return false;
+      }
+      break;
+    case BPF_LDX:
+      if (!check_load(insn)) {
+        return false;
+      }
+      break;
+    case BPF_ST:
+    case BPF_STX:
+      if (is_atomic(insn.code) ? !check_atomic(insn) : !check_store(insn)) {
+        return false;
+      }
+      break;
+    case BPF_LD: {
+      Reg& dst = reg(insn.dst_reg);
+      if (insn.code != kOpLddw) {
+        return refuse(EINVAL, "BPF_LD_[ABS|IND] instructions not allowed here");
+      }
+      const bpf_insn& second = code_.insns[at + 1];
+      switch (insn.src_reg) {
+        case kLoadImm:
+          dst = Reg::scalar(Scalar::constant(lddw_value(insn, second)));
+          break;
+        case kLoadFunction:
+          dst = Reg::pointer(RegKind::kFunction, static_cast<uint32_t>(int64_t{at} + 1 + insn.imm));
+          break;
+        case kLoadBtfId: {
+          if (program_.kernel_btf == nullptr) {
+            return refuse(EINVAL, "kernel BTF is missing, ldimm64 with a BTF id cannot be checked");
+          }
+          auto var = program_.kernel_btf->type(static_cast<uint32_t>(insn.imm));
+          if (!var) {
+            return refuse(EINVAL, "ldimm64 insn specifies invalid btf_id %d", insn.imm);
+          }
+          if (var->kind == BtfKind::kFunc) {
+            dst = Reg::pointer(RegKind::kMem, 0, kReadOnly);
+            dst.size = 0;
+            break;
+          }
+          if (var->kind != BtfKind::kVar) {
+            return refuse(EINVAL, "btf_id %d is not a variable", insn.imm);
+          }
+          auto type = program_.kernel_btf->resolve(var->target);
+          if (type && (type->kind == BtfKind::kStruct || type->kind == BtfKind::kUnion)) {
+            dst = Reg::pointer(RegKind::kBtf, type->id, kKernelBtf | kTrusted);
+          } else {
+            auto bytes = program_.kernel_btf->size_of(var->target);
+            dst = Reg::pointer(RegKind::kMem, 0, kReadOnly);
+            dst.size = bytes ? *bytes : 0;
+          }
+          break;
+        }
+        default: {
+          const auto index = static_cast<uint32_t>(facts_[at].map);
+          const bool is_value = insn.src_reg == kLoadMapValue || insn.src_reg == kLoadMapIndexValue;
+          if (is_value && map(index).map_type == 33) {
+            dst = Reg::unknown();
+            dst.kind = RegKind::kArena;
+          } else if (is_value) {
+            dst = Reg::pointer(RegKind::kMapValue, index);
+            dst.off = second.imm;
+          } else {
+            dst = Reg::pointer(RegKind::kMap, index);
+          }
+          break;
+        }
+      }
+      state.insn = at + 2;
+      return true;
+    }
+    default:
+      ++jumps_since_;
+      if (insn.code == kOpExit) {
+        return check_exit(ended);
+      }
+      if (insn.code == kOpCall) {
+        return check_call(insn);
+      }
+      return check_jump(insn, ended);
+  }
+  state.insn = at + 1;
+  return true;
+}
+
+bool Engine::explore() {
+  for (;;) {
+    const uint32_t at = cur().insn;
+    verdict_.insn = at;
+    if (++verdict_.insns_processed > options_.insn_limit) {
+      log("BPF program is too large. Processed %llu insn\n",
+          static_cast<unsigned long long>(verdict_.insns_processed));
+      return too_complex("too many instructions processed");
+    }
+    if ((verdict_.insns_processed & 0x3ff) == 0 && options_.should_stop && options_.should_stop()) {
+      return too_complex("the time that a program may take is over");
+    }
+    ++insns_since_;
+    bool ended = false;
+    if (facts_[at].is_prune_point) {
+      pruned_remaining_ = 0;
+      const int seen = visited();
+      if (seen < 0) {
+        return false;
+      }
+      ended = seen != 0;
+    }
+    if (!ended) {
+      facts_[at].seen = true;
+      Step step;
+      step.insn = at;
+      step.depth = cur().depth();
+      cur().steps.push_back(step);
+      if (wants_log()) {
+        log_insn(at);
+      }
+      if (options_.trace != nullptr) {
+        options_.trace->before(&cur());
+      }
+      written_ = 0;
+      if (!execute(&ended)) {
+        return false;
+      }
+      if ((facts_[at].stack_writes & ~written_) != 0) {
+        facts_[at].stack_writes &= written_;
+        stack_dirty_.push_back(at);
+      }
+      if (wants_log()) {
+        log_change();
+      }
+      if (!ended && is_jump_class(code_.insns[at].code) && cur().insn <= at &&
+          code_.insns[at].code != kOpExit && code_.insns[at].code != kOpCall) {
+        ++cur().back_edges;
+      }
+      prev_insn_ = at;
+    }
+    if (ended) {
+      end_path(facts_[at].is_prune_point ? pruned_remaining_ : 0);
+      if (!pop_branch()) {
+        if (options_.trace != nullptr) {
+          for (const auto& state : all_states_) {
+            options_.trace->keep_marks(*state);
+          }
+        }
+        return true;
+      }
+    }
+  }
+}
+
+bool Engine::explore_function(uint32_t function) {
+  for (auto& list : stored_) {
+    list.clear();
+  }
+  all_states_.clear();
+  back_edges_.clear();
+  pending_.clear();
+  memory_ = 0;
+  live_states_ = 0;
+  insns_since_ = jumps_since_ = 0;
+  current_ = std::make_unique<State>();
+  cur().frames.resize(1);
+  cur().top().function = function;
+  cur().insn = functions_[function].begin;
+  cur().in_sleepable = (program_.prog_flags & BPF_F_SLEEPABLE) != 0;
+  explored_function_ = function;
+  is_global_check_ = function != 0;
+  Reg fp = Reg::pointer(RegKind::kStack);
+  reg(10) = fp;
+  verdict_.insn = cur().insn;
+  if (!set_arguments(function, function == 0)) {
+    return false;
+  }
+  logged_.reset();
+  if (wants_log()) {
+    log("func#%u @%u\n", function, functions_[function].begin);
+    log("%u:", cur().insn);
+    log_state(cur(), true);
+  }
+  return explore();
+}
+
+// What r1..r5 hold when a function begins: the context, or what BTF says of a global function.
+bool Engine::set_arguments(uint32_t function, bool is_main) {
+  Reg context = Reg::pointer(RegKind::kCtx);
+  if (is_main) {
+    reg(1) = context;
+    return true;
+  }
+  const FunctionFacts& facts = functions_[function];
+  auto func = program_.btf->type(facts.type);
+  auto proto = func ? program_.btf->type(func->target) : Result<BtfType>(func.error());
+  if (!proto || proto->kind != BtfKind::kFuncProto) {
+    return refuse(EINVAL, "function %s has no prototype", facts.name.c_str());
+  }
+  const auto parameters = program_.btf->parameters(*proto);
+  if (parameters.size() > 5) {
+    return refuse(EINVAL, "function %s has %zu arguments; 5 are the most", facts.name.c_str(),
+                  parameters.size());
+  }
+  const auto tags_of = [&](size_t index) {
+    std::vector<std::string_view> tags;
+    for (uint32_t id = 1; id <= program_.btf->type_count(); ++id) {
+      auto type = program_.btf->type(id);
+      if (type && type->kind == BtfKind::kDeclTag && type->target == facts.type &&
+          program_.btf->tag_component(*type) == static_cast<int32_t>(index)) {
+        tags.push_back(type->name);
+      }
+    }
+    return tags;
+  };
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    auto type = program_.btf->resolve(parameters[i].type);
+    if (!type) {
+      return refuse(EINVAL, "arg#%zu of %s has a type that makes no sense", i, facts.name.c_str());
+    }
+    Reg& r = reg(static_cast<int>(i) + 1);
+    if (type->kind == BtfKind::kInt || type->kind == BtfKind::kEnum ||
+        type->kind == BtfKind::kEnum64) {
+      r = Reg::unknown();
+      continue;
+    }
+    if (type->kind != BtfKind::kPtr) {
+      return refuse(EINVAL, "arg#%zu of %s is neither a number nor a pointer", i,
+                    facts.name.c_str());
+    }
+    bool nonnull = false;
+    bool is_context = false;
+    bool is_arena = false;
+    for (const auto tag : tags_of(i)) {
+      nonnull |= tag == "arg:nonnull";
+      is_context |= tag == "arg:ctx";
+      is_arena |= tag == "arg:arena";
+      if (tag != "arg:nonnull" && tag != "arg:ctx" && tag != "arg:arena") {
+        return refuse(EOPNOTSUPP, "arg#%zu of %s has a tag that is not supported", i,
+                      facts.name.c_str());
+      }
+    }
+    if (is_arena) {
+      r = Reg::unknown();
+      r.kind = RegKind::kArena;
+      continue;
+    }
+    auto target = program_.btf->resolve(type->target);
+    static constexpr std::pair<uint32_t, const char*> kContextNames[] = {
+        {BPF_PROG_TYPE_KPROBE, "bpf_user_pt_regs_t"}, {BPF_PROG_TYPE_KPROBE, "pt_regs"},
+        {BPF_PROG_TYPE_XDP, "xdp_md"},                {BPF_PROG_TYPE_SOCKET_FILTER, "__sk_buff"},
+        {BPF_PROG_TYPE_SCHED_CLS, "__sk_buff"},       {BPF_PROG_TYPE_SCHED_ACT, "__sk_buff"},
+        {BPF_PROG_TYPE_PERF_EVENT, "bpf_perf_event_data"}};
+    for (const auto& [prog_type, name] : kContextNames) {
+      is_context |= program_.prog_type == prog_type && target && target->name == name;
+    }
+    if (is_context) {
+      r = context;
+      continue;
+    }
+    auto bytes = program_.btf->size_of(type->target);
+    if (!bytes || *bytes == 0) {
+      return refuse(EINVAL, "arg#%zu of %s points to a type of no size", i, facts.name.c_str());
+    }
+    r = Reg::pointer(RegKind::kMem, 0, nonnull ? 0 : kOrNull);
+    r.size = *bytes;
+    if (!nonnull) {
+      r.id = new_id();
+    }
+  }
+  return true;
+}
+
+Verdict Engine::run() {
+  bool ok = prepare();
+  if (ok && program_.prog_type != BPF_PROG_TYPE_TRACING && context_ == nullptr) {
+    const bool is_other = program_.prog_type == BPF_PROG_TYPE_SYSCALL;
+    if (!is_other) {
+      ok = refuse(EINVAL, "programs of this type are not supported");
+    }
+  }
+  ok = ok && explore_function(0);
+  for (uint32_t f = 1; ok && f < functions_.size(); ++f) {
+    if (functions_[f].is_global) {
+      bool is_reached = false;
+      for (uint32_t i = 0; i < code_.insns.size(); ++i) {
+        const bpf_insn& insn = code_.insns[i];
+        is_reached |= facts_[i].seen && insn.code == kOpCall && insn.src_reg == kCallLocal &&
+                      int64_t{i} + 1 + insn.imm == functions_[f].begin;
+      }
+      // A function that only dead code calls is not looked at, as in the kernel. Functions called
+      // from other global functions come up in a later round.
+      if (is_reached && !facts_[functions_[f].begin].seen) {
+        ok = explore_function(f);
+        f = 0;
+      }
+    }
+  }
+  if (ok) {
+    // Frames that lie on the stack together.
+    std::vector<uint32_t> total(functions_.size(), 0);
+    const auto rounded = [this](uint32_t f) {
+      return std::max(32U, (functions_[f].stack_bytes + 31) & ~31U);
+    };
+    for (size_t round = 0; round < functions_.size(); ++round) {
+      for (uint32_t f = 0; f < functions_.size(); ++f) {
+        uint32_t deepest = 0;
+        for (const uint32_t callee : functions_[f].callees) {
+          deepest = std::max(deepest, total[callee]);
+        }
+        total[f] = rounded(f) + deepest;
+      }
+    }
+    verdict_.facts.stack_bytes = total[0];
+    const bool has_calls = functions_.size() > 1;
+    if (has_calls && total[0] > kMostStack) {
+      verdict_.insn = 0;
+      ok = refuse(EACCES, "combined stack size of the calls is %u. Too large", total[0]);
+    }
+  }
+  if (ok) {
+    verdict_.facts.dead.resize(facts_.size());
+    for (size_t i = 0; i < facts_.size(); ++i) {
+      const bool is_second = i > 0 && code_.insns[i - 1].code == kOpLddw && code_.insns[i].code == 0;
+      verdict_.facts.dead[i] = !facts_[is_second ? i - 1 : i].seen;
+    }
+    for (uint32_t id = 0; id < 256; ++id) {
+      if ((helper_bits_[id / 64] >> (id % 64) & 1) != 0) {
+        verdict_.facts.helpers.push_back(id);
+      }
+    }
+  }
+  if (!ok && wants_log()) {
+    explain();
+  }
+  if (options_.log_level != 0) {
+    if ((options_.log_level & kLogBrief) != 0 && (options_.log_level & kLogStates) == 0 && ok) {
+      verdict_.log.clear();
+    }
+    char line[160];
+    std::snprintf(line, sizeof line,
+                  "processed %llu insns (limit %u) max_states_per_insn %u total_states %u "
+                  "peak_states %u mark_read 0\n",
+                  static_cast<unsigned long long>(verdict_.insns_processed), options_.insn_limit,
+                  verdict_.max_states_per_insn, verdict_.total_states, verdict_.peak_states);
+    if ((options_.log_level & kLogStats) != 0) {
+      char stats[64];
+      std::snprintf(stats, sizeof stats, "stack depth %u", functions_.empty() ? 0 : functions_[0].stack_bytes);
+      verdict_.log += stats;
+      for (size_t f = 1; f < functions_.size(); ++f) {
+        std::snprintf(stats, sizeof stats, "+%u", functions_[f].stack_bytes);
+        verdict_.log += stats;
+      }
+      verdict_.log += '\n';
+    }
+    verdict_.log += line;
+  }
+  return std::move(verdict_);
+}
+
+}  // namespace bpftime

@@ -1,0 +1,380 @@
+// Conditional jumps: which ways are open, and what is known on each.
+#include <algorithm>
+#include <cerrno>
+
+#include "isa/opcode.hpp"
+#include "verifier/engine.hpp"
+
+namespace bpftime {
+namespace {
+
+constexpr uint32_t kMostPacket = 0xffff;
+
+uint64_t pack_linked(int position, uint8_t frame, bool is_slot, size_t index) {
+  const uint64_t entry = 1U | frame << 1U | (is_slot ? 1U : 0U) << 4U | index << 5U;
+  return entry << (12 * position);
+}
+
+bool is_known_not_null(const Reg& r) {
+  if (r.or_null() || (r.flags & kUntrusted) != 0) {
+    return false;
+  }
+  switch (r.kind) {
+    case RegKind::kMap:
+    case RegKind::kMapValue:
+    case RegKind::kMapKey:
+    case RegKind::kSocket:
+    case RegKind::kMem:
+      return true;
+    case RegKind::kBtf:
+      return (r.flags & (kTrusted | kAllocated)) != 0;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+// Everything that has one of the two ids, at most five.
+uint64_t Engine::find_linked(const State& state, uint32_t id_a, uint32_t id_b) {
+  uint64_t linked = 0;
+  int count = 0;
+  const auto take = [&](const Reg& r, uint8_t frame, bool is_slot, size_t index) {
+    if (count < 5 && r.is_scalar() && r.id != 0 && (r.id == id_a || r.id == id_b)) {
+      linked |= pack_linked(count++, frame, is_slot, index);
+    }
+  };
+  for (size_t f = state.frames.size(); f-- > 0;) {
+    const Frame& frame = state.frames[f];
+    for (size_t r = 0; r < 10; ++r) {
+      take(frame.regs[r], static_cast<uint8_t>(f), false, r);
+    }
+    for (size_t s = 0; s < frame.slots.size(); ++s) {
+      if (frame.slots[s].is_spill()) {
+        take(frame.slots[s].reg, static_cast<uint8_t>(f), true, s);
+      }
+    }
+  }
+  return count > 1 ? linked : 0;
+}
+
+// What became known of one number holds for those linked with it.
+void Engine::sync_linked(State* state, const Reg& known, uint64_t linked) {
+  for (int i = 0; i < 5; ++i) {
+    const auto bits = static_cast<uint32_t>(linked >> (12 * i) & 0xfff);
+    if ((bits & 1) == 0) {
+      continue;
+    }
+    Frame& frame = state->frames[bits >> 1 & 7];
+    Reg& r = (bits >> 4 & 1) != 0 ? frame.slots[bits >> 5].reg : frame.regs[bits >> 5];
+    if (&r == &known || r.id != known.id) {
+      continue;
+    }
+    if (r.has_delta == known.has_delta && r.delta == known.delta) {
+      r.num = known.num;
+      continue;
+    }
+    const int64_t delta = int64_t{r.delta} - int64_t{known.delta};
+    Scalar moved = alu(BPF_ADD, false, known.num, Scalar::constant(static_cast<uint64_t>(delta)));
+    // Both are true of it.
+    Scalar own = r.num;
+    if (refine(BPF_JEQ, false, true, &own, &moved)) {
+      r.num = own;
+    }
+  }
+}
+
+void Engine::mark_null(State* state, uint32_t id, bool is_null) {
+  if (id == 0) {
+    return;
+  }
+  uint32_t released = 0;
+  each_reg(state, [&](Reg& r) {
+    if (!r.or_null() || r.id != id) {
+      return;
+    }
+    if (is_null) {
+      released = r.ref != 0 ? r.ref : released;
+      const bool was_precise = r.precise;
+      r = Reg::scalar(Scalar::constant(0));
+      r.precise = was_precise;
+      return;
+    }
+    r.flags &= static_cast<uint16_t>(~kOrNull);
+    if (r.kind == RegKind::kMapValue) {
+      const VerifierMap& m = map(r.object);
+      if (m.inner != nullptr) {
+        Reg inner = Reg::pointer(RegKind::kMap, map_index(m.inner.get()), kMapUid);
+        inner.owner = r.id;
+        r = inner;
+        return;
+      }
+      if (fields_of(r.object).empty()) {
+        r.id = 0;
+      } else if (r.owner == 0) {
+        r.owner = r.id;  // tells values with a lock apart
+        r.id = 0;
+      }
+    } else if (r.ref == 0) {
+      r.id = 0;
+    }
+  });
+  if (is_null && released != 0) {
+    // What was not given need not be released.
+    auto& refs = state->refs;
+    refs.erase(std::remove_if(refs.begin(), refs.end(),
+                              [&](const Ref& ref) { return ref.id == released; }),
+               refs.end());
+  }
+}
+
+// `pointer` is at most the packet's end (`beyond` = 1: below it).
+void Engine::match_packet(State* state, const Reg& pointer, bool is_meta, int beyond) {
+  if (pointer.off < 0 || (pointer.off == 0 && beyond == 0)) {
+    return;
+  }
+  if (pointer.num.range.smin < 0 || pointer.num.range.umax > kMostPacket ||
+      static_cast<uint64_t>(pointer.off) + pointer.num.range.umax > kMostPacket) {
+    return;
+  }
+  const auto size = static_cast<uint32_t>(pointer.off + beyond);
+  const RegKind kind = is_meta ? RegKind::kPacketMeta : RegKind::kPacket;
+  each_reg(state, [&](Reg& r) {
+    if (r.kind == kind && r.id == pointer.id) {
+      r.size = std::max(r.size, size);
+    }
+  });
+}
+
+bool Engine::packet_compare(const bpf_insn& insn, State* taken, State* fallthrough) {
+  if (!insn_has_reg(insn.code) || insn_class(insn.code) != BPF_JMP) {
+    return false;
+  }
+  const Reg dst = reg(insn.dst_reg);
+  const Reg src = reg(insn.src_reg);
+  const auto is_begin = [](const Reg& r) {
+    return r.kind == RegKind::kPacket && r.off == 0 && r.num.is_constant() && r.num.bits.value == 0;
+  };
+  const auto is_pair = [&](const Reg& p, const Reg& end) {
+    return (p.kind == RegKind::kPacket && end.kind == RegKind::kPacketEnd) ||
+           (p.kind == RegKind::kPacketMeta && is_begin(end));
+  };
+  uint8_t op = insn_op(insn.code);
+  const Reg* pointer = nullptr;
+  if (is_pair(dst, src)) {
+    pointer = &dst;
+  } else if (is_pair(src, dst)) {
+    pointer = &src;
+    switch (op) {  // end OP p is p OP' end
+      case BPF_JGT:
+        op = BPF_JLT;
+        break;
+      case BPF_JLT:
+        op = BPF_JGT;
+        break;
+      case BPF_JGE:
+        op = BPF_JLE;
+        break;
+      case BPF_JLE:
+        op = BPF_JGE;
+        break;
+      default:
+        return false;
+    }
+  } else {
+    return false;
+  }
+  const bool is_meta = pointer->kind == RegKind::kPacketMeta;
+  switch (op) {
+    case BPF_JGT:
+      match_packet(fallthrough, *pointer, is_meta, 0);
+      return true;
+    case BPF_JGE:
+      match_packet(fallthrough, *pointer, is_meta, 1);
+      return true;
+    case BPF_JLT:
+      match_packet(taken, *pointer, is_meta, 1);
+      return true;
+    case BPF_JLE:
+      match_packet(taken, *pointer, is_meta, 0);
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool Engine::check_may_goto(const bpf_insn& insn) {
+  const uint32_t at = cur().insn;
+  if (!push_branch(static_cast<uint32_t>(jump_target(insn, at)))) {
+    return false;
+  }
+  // The branch that leaves may find any round's numbers; the one that stays, this round's. When a
+  // round's numbers differ from the one before and nothing relied on them, they are forgotten.
+  // (This state itself was stored just now: the round before is the one above it.)
+  State& state = cur();
+  const State* previous = nullptr;
+  for (State* s = state.parent; s != nullptr; s = s->parent) {
+    if (s->insn == at && s->may_goto_depth != state.may_goto_depth &&
+        s->frames.size() == state.frames.size()) {
+      previous = s;
+      break;
+    }
+  }
+  if (previous != nullptr) {
+    widen_against(&state, *previous);
+  }
+  ++state.may_goto_depth;
+  verdict_.facts.most_back_edges = UINT32_MAX;
+  state.insn = at + 1;
+  return true;
+}
+
+bool Engine::check_jump(const bpf_insn& insn, bool* ended) {
+  const uint32_t at = cur().insn;
+  if (is_unconditional_jump(insn.code)) {
+    cur().insn = static_cast<uint32_t>(jump_target(insn, at));
+    return true;
+  }
+  if (insn.code == kOpMayGoto) {
+    return check_may_goto(insn);
+  }
+  static_cast<void>(ended);
+  const bool has_reg = insn_has_reg(insn.code);
+  const bool is_half = insn_class(insn.code) == BPF_JMP32;
+  const uint8_t op = insn_op(insn.code);
+  if (!check_readable(insn.dst_reg) || (has_reg && !check_readable(insn.src_reg))) {
+    return false;
+  }
+  const auto target = static_cast<uint32_t>(jump_target(insn, at));
+  const Reg dst = reg(insn.dst_reg);
+  const Reg src = has_reg ? reg(insn.src_reg)
+                          : Reg::scalar(Scalar::constant(static_cast<uint64_t>(int64_t{insn.imm})));
+  const auto go = [&](bool taken) {
+    cur().insn = taken ? target : at + 1;
+    return true;
+  };
+  const bool is_same_reg = has_reg && insn.dst_reg == insn.src_reg;
+  if (is_same_reg && op != BPF_JSET) {
+    return go(op == BPF_JEQ || op == BPF_JGE || op == BPF_JLE || op == BPF_JSGE || op == BPF_JSLE);
+  }
+  if (dst.is_scalar() && src.is_scalar()) {
+    Reg taken_dst = dst;
+    Reg taken_src = src;
+    Reg other_dst = dst;
+    Reg other_src = src;
+    const bool may_take = refine(op, is_half, true, &taken_dst.num, &taken_src.num);
+    const bool may_pass = refine(op, is_half, false, &other_dst.num, &other_src.num);
+    if (may_take != may_pass) {
+      return mark_precise(insn.dst_reg) && (!has_reg || mark_precise(insn.src_reg)) && go(may_take);
+    }
+    if (!may_take || is_same_reg) {
+      taken_dst = other_dst = dst;
+      taken_src = other_src = src;
+    }
+    const uint64_t linked = find_linked(cur(), dst.id, has_reg ? src.id : 0);
+    now().linked = linked;
+    State* taken = nullptr;
+    if (!push_branch(target, &taken)) {
+      return false;
+    }
+    const auto put = [&](State* state, const Reg& d, const Reg& s) {
+      auto& regs = state->top().regs;
+      regs[insn.dst_reg].num = d.num;
+      if (has_reg && !is_same_reg) {
+        regs[insn.src_reg].num = s.num;
+      }
+      if (linked != 0) {
+        if (d.id != 0) {
+          sync_linked(state, regs[insn.dst_reg], linked);
+        }
+        if (has_reg && s.id != 0) {
+          sync_linked(state, regs[insn.src_reg], linked);
+        }
+      }
+      if ((dst.id != 0 || src.id != 0)) {
+        // More than five linked ones: those left out are not linked any longer.
+        const auto in_list = [&](size_t f, bool is_slot, size_t index) {
+          for (int i = 0; i < 5; ++i) {
+            const auto bits = static_cast<uint32_t>(linked >> (12 * i) & 0xfff);
+            if ((bits & 1) != 0 && (bits >> 1 & 7) == f && ((bits >> 4 & 1) != 0) == is_slot &&
+                bits >> 5 == index) {
+              return true;
+            }
+          }
+          return false;
+        };
+        if (linked >> 48 != 0) {
+          for (size_t f = 0; f < state->frames.size(); ++f) {
+            Frame& frame = state->frames[f];
+            for (size_t r = 0; r < 10; ++r) {
+              Reg& x = frame.regs[r];
+              if (x.is_scalar() && x.id != 0 && (x.id == dst.id || x.id == src.id) &&
+                  !in_list(f, false, r)) {
+                x.id = 0;
+                x.has_delta = false;
+                x.delta = 0;
+              }
+            }
+            for (size_t i = 0; i < frame.slots.size(); ++i) {
+              Reg& x = frame.slots[i].reg;
+              if (frame.slots[i].is_spill() && x.is_scalar() && x.id != 0 &&
+                  (x.id == dst.id || x.id == src.id) && !in_list(f, true, i)) {
+                x.id = 0;
+                x.has_delta = false;
+                x.delta = 0;
+              }
+            }
+          }
+        }
+      }
+    };
+    put(taken, taken_dst, taken_src);
+    put(&cur(), other_dst, other_src);
+    return go(false);
+  }
+  const bool is_equality = op == BPF_JEQ || op == BPF_JNE;
+  // A pointer that may be null against null.
+  if (!is_half && is_equality && dst.is_pointer() && src.is_scalar() && src.is_zero()) {
+    if (dst.or_null()) {
+      if (has_reg && !mark_precise(insn.src_reg)) {
+        return false;
+      }
+      State* taken = nullptr;
+      if (!push_branch(target, &taken)) {
+        return false;
+      }
+      mark_null(taken, dst.id, op == BPF_JEQ);
+      mark_null(&cur(), dst.id, op == BPF_JNE);
+      return go(false);
+    }
+    if (is_known_not_null(dst)) {
+      return (!has_reg || mark_precise(insn.src_reg)) && go(op == BPF_JNE);
+    }
+  }
+  if (leaks_forbidden()) {
+    const bool is_packet = (dst.kind == RegKind::kPacket || dst.kind == RegKind::kPacketEnd ||
+                            dst.kind == RegKind::kPacketMeta) &&
+                           src.is_pointer();
+    if (!is_packet) {
+      verdict_.reg = insn.dst_reg;
+      return refuse(EACCES, "R%d pointer comparison prohibited", insn.dst_reg);
+    }
+  }
+  State* taken = nullptr;
+  if (!push_branch(target, &taken)) {
+    return false;
+  }
+  packet_compare(insn, taken, &cur());
+  // Equal to a pointer that is not null: not null.
+  if (!is_half && is_equality && dst.is_pointer() && src.is_pointer()) {
+    State* equal = op == BPF_JEQ ? taken : &cur();
+    if (dst.or_null() && is_known_not_null(src)) {
+      mark_null(equal, dst.id, false);
+    } else if (src.or_null() && is_known_not_null(dst)) {
+      mark_null(equal, src.id, false);
+    }
+  }
+  return go(false);
+}
+
+}  // namespace bpftime

@@ -1,0 +1,773 @@
+// Loads, stores and atomics: what the base register points to decides.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "isa/opcode.hpp"
+#include "spec/newer.hpp"
+#include "verifier/engine.hpp"
+
+namespace bpftime {
+namespace {
+
+void narrow(Reg* r, int size, bool is_signed) {
+  if (size < 8 && r->is_scalar()) {
+    r->num = is_signed ? r->num.sign_extended(static_cast<unsigned>(size) * 8)
+                       : r->num.zero_extended(static_cast<unsigned>(size) * 8);
+  }
+}
+
+}  // namespace
+
+const std::vector<BtfField>& Engine::fields_of(uint32_t index) {
+  auto& cached = map_fields_[index];
+  if (cached == nullptr) {
+    cached = std::make_unique<std::vector<BtfField>>();
+    const VerifierMap& m = map(index);
+    if (m.btf != nullptr && m.btf_value_type_id != 0) {
+      auto fields = find_fields(*m.btf, m.btf_value_type_id);
+      if (fields) {
+        *cached = std::move(fields).value();
+      }
+    }
+  }
+  return *cached;
+}
+
+// off + num + size within [0, region].
+bool Engine::check_region(const Reg& base, int regno, int64_t off, int64_t size, int64_t region,
+                          bool zero_allowed, const char* what) {
+  verdict_.reg = regno;
+  const int64_t fixed = off + base.off;
+  if (base.num.range.smin < 0 &&
+      (base.num.range.smin == INT64_MIN || fixed + base.num.range.smin < 0)) {
+    return refuse(EACCES,
+                  "R%d min value is negative, either use unsigned index or do a if (index >=0) check: "
+                  "invalid access to %s",
+                  regno, what);
+  }
+  const int64_t lowest = fixed + base.num.range.smin;
+  if (lowest < 0 || (size == 0 && !zero_allowed) || lowest + size > region) {
+    return refuse(EACCES, "invalid access to %s, size of it %lld, off=%lld size=%lld: R%d is outside",
+                  what, static_cast<long long>(region), static_cast<long long>(lowest),
+                  static_cast<long long>(size), regno);
+  }
+  if (base.num.range.umax >= static_cast<uint64_t>(kMostOffset)) {
+    return refuse(EACCES, "R%d unbounded memory access, make sure to bounds check any such access",
+                  regno);
+  }
+  const int64_t highest = fixed + static_cast<int64_t>(base.num.range.umax);
+  if (highest < 0 || highest + size > region) {
+    return refuse(EACCES,
+                  "invalid access to %s, size of it %lld, off=%lld size=%lld: R%d max value is "
+                  "outside of the allowed memory range",
+                  what, static_cast<long long>(region), static_cast<long long>(highest),
+                  static_cast<long long>(size), regno);
+  }
+  verdict_.reg = -1;
+  return true;
+}
+
+bool Engine::check_packet(const Reg& base, int regno, int64_t off, int64_t size) {
+  verdict_.reg = regno;
+  if (base.num.range.smin < 0) {
+    return refuse(EACCES,
+                  "R%d min value is negative, either use unsigned index or do a if (index >=0) check",
+                  regno);
+  }
+  const int64_t fixed = off + base.off;
+  if (base.size == 0 || fixed < 0 || fixed + size > base.size) {
+    return refuse(EACCES,
+                  "invalid access to packet, off=%lld size=%lld, R%d(id=%u,off=%d,r=%u): "
+                  "R%d offset is outside of the packet",
+                  static_cast<long long>(fixed), static_cast<long long>(size), regno, base.id,
+                  base.off, base.size, regno);
+  }
+  verdict_.reg = -1;
+  return true;
+}
+
+bool Engine::check_map_value(const Reg& base, int regno, int64_t off, int64_t size,
+                             bool is_helper) {
+  const VerifierMap& m = map(base.object);
+  if (!check_region(base, regno, off, size, m.value_size, is_helper, "map value")) {
+    return false;
+  }
+  const int64_t lowest = off + base.off + base.num.range.smin;
+  const int64_t highest = off + base.off + static_cast<int64_t>(base.num.range.umax) + size;
+  for (const BtfField& field : fields_of(base.object)) {
+    if (lowest >= int64_t{field.offset} + field.size_bytes || highest <= int64_t{field.offset}) {
+      continue;
+    }
+    const bool is_kptr = field.kind == BtfFieldKind::kKptr ||
+                         field.kind == BtfFieldKind::kKptrUntrusted ||
+                         field.kind == BtfFieldKind::kKptrPercpu;
+    if (is_kptr && !is_helper) {
+      if (size != 8 || !base.num.is_constant() || lowest != field.offset) {
+        return refuse(EACCES, "kptr access size must be BPF_DW, at its own offset");
+      }
+      continue;
+    }
+    verdict_.reg = regno;
+    return refuse(EACCES, "%s cannot be accessed directly by load/store",
+                  is_kptr ? "kptr" : field.kind == BtfFieldKind::kSpinLock ? "bpf_spin_lock"
+                          : field.kind == BtfFieldKind::kTimer             ? "bpf_timer"
+                                                                           : "a special field");
+  }
+  return true;
+}
+
+bool Engine::check_alignment(const Reg& base, int regno, int64_t off, int size) {
+  const auto fixed = static_cast<uint64_t>(off + base.off);
+  const uint64_t low = static_cast<uint64_t>(size) - 1;
+  // The lower bits of the sum are known when those of the variable part are.
+  const bool is_aligned = (base.num.bits.mask & low) == 0 && ((base.num.bits.value + fixed) & low) == 0;
+  if (!is_aligned) {
+    verdict_.reg = regno;
+    return refuse(EACCES, "misaligned %s access off %lld size %d", kind_name(base),
+                  static_cast<long long>(fixed), size);
+  }
+  return true;
+}
+
+bool Engine::check_context(const Reg& base, int regno, int64_t off, int size, bool is_write,
+                           Reg* out) {
+  verdict_.reg = regno;
+  if (!base.num.is_constant()) {
+    return refuse(EACCES, "variable ctx access var_off is prohibited (R%d)", regno);
+  }
+  const int64_t at = off + base.off + static_cast<int64_t>(base.num.bits.value);
+  if (base.off < 0) {
+    return refuse(EACCES, "negative offset ctx ptr R%d off=%d disallowed", regno, base.off);
+  }
+  if (context_ == nullptr) {
+    if (is_program_type(BPF_PROG_TYPE_TRACING) && !is_write) {
+      return check_tracing_context(at, size, out);
+    }
+    if (is_program_type(BPF_PROG_TYPE_SYSCALL) && at >= 0 && at + size <= 0xffff &&
+        at % size == 0) {
+      *out = Reg::unknown();
+      return true;
+    }
+    return refuse(EACCES, "invalid bpf_context access off=%lld size=%d", static_cast<long long>(at),
+                  size);
+  }
+  for (uint32_t i = 0; i < context_->field_count; ++i) {
+    const ContextField& field = context_->fields[i];
+    if (at < field.begin || at + size > field.end || at % size != 0 || size > field.granule ||
+        (field.flags & (is_write ? kWrite : kRead)) == 0) {
+      continue;
+    }
+    if ((field.flags & kOnlyWhole) != 0 && size != field.granule) {
+      continue;
+    }
+    // Smaller accesses stay inside one granule.
+    if ((at - field.begin) / field.granule != (at + size - 1 - field.begin) / field.granule) {
+      continue;
+    }
+    if (is_write) {
+      if (size < field.granule && field.granule == 4 && field.begin != 48) {
+        break;
+      }
+      verdict_.facts.writes_context = true;
+    } else if (at + size <= 512) {
+      for (int64_t word = at / 8; word <= (at + size - 1) / 8; ++word) {
+        verdict_.facts.context_words |= 1ULL << word;
+      }
+    } else {
+      verdict_.facts.reads_unknown_context = true;
+    }
+    verdict_.reg = -1;
+    switch (field.kind) {
+      case FieldKind::kNumber:
+        *out = Reg::unknown();
+        return true;
+      case FieldKind::kPacket:
+        *out = Reg::pointer(RegKind::kPacket);
+        return true;
+      case FieldKind::kPacketMeta:
+        *out = Reg::pointer(RegKind::kPacketMeta);
+        return true;
+      case FieldKind::kPacketEnd:
+        *out = Reg::pointer(RegKind::kPacketEnd);
+        return true;
+      case FieldKind::kSocketOrNull:
+        *out = Reg::pointer(RegKind::kSocket, static_cast<uint32_t>(SocketKind::kSockCommon), kOrNull);
+        out->id = new_id();
+        return true;
+    }
+  }
+  return refuse(EACCES, "invalid bpf_context access off=%lld size=%d", static_cast<long long>(at),
+                size);
+}
+
+// A load from a frozen map that nobody may write is a constant.
+bool Engine::read_constant(const Reg& base, int64_t off, int size, bool is_signed, Reg* out) {
+  const VerifierMap& m = map(base.object);
+  if (m.constants.empty() || (m.map_flags & BPF_F_RDONLY_PROG) == 0 || !base.num.is_constant()) {
+    return false;
+  }
+  const int64_t at = off + base.off + static_cast<int64_t>(base.num.bits.value);
+  if (at < 0 || at + size > static_cast<int64_t>(m.constants.size())) {
+    return false;
+  }
+  uint64_t value = 0;
+  std::memcpy(&value, m.constants.data() + at, static_cast<size_t>(size));
+  *out = Reg::scalar(Scalar::constant(value));
+  narrow(out, size, is_signed);
+  return true;
+}
+
+bool Engine::check_access(int regno, int64_t off, int size, bool is_write, const Reg* value,
+                          int value_reg, bool is_signed, Reg* out) {
+  const Reg base = reg(regno);
+  verdict_.reg = regno;
+  Reg result = Reg::unknown();
+  const auto refuse_write = [&] {
+    return refuse(EACCES, "R%d cannot write into %s", regno, kind_name(base));
+  };
+  if (base.or_null()) {
+    return refuse(EACCES, "R%d invalid mem access '%s'", regno, kind_name(base));
+  }
+  const bool leaks = is_write && value != nullptr && value->is_pointer() && leaks_forbidden();
+  const bool is_strict = (program_.prog_flags & BPF_F_STRICT_ALIGNMENT) != 0;
+  if ((is_strict || base.kind == RegKind::kStack) && base.kind != RegKind::kScalar &&
+      !check_alignment(base, regno, off, size)) {
+    return false;
+  }
+  switch (base.kind) {
+    case RegKind::kStack: {
+      const int64_t lowest = off + base.off + base.num.range.smin;
+      const int64_t highest = off + base.off + base.num.range.smax;
+      if (base.num.range.smin <= -kMostOffset || base.num.range.smax >= kMostOffset ||
+          lowest < -kMostStack || highest + size > 0) {
+        return refuse(EACCES, "invalid %s stack R%d off=%lld size=%d", is_write ? "write to" : "read from",
+                      regno, static_cast<long long>(lowest), size);
+      }
+      verdict_.reg = -1;
+      if (is_write) {
+        static const Reg kAnything = Reg::unknown();
+        const Reg& what = value != nullptr ? *value : kAnything;
+        return base.num.is_constant()
+                   ? stack_write(base.frame, base,
+                                 lowest, size, what, value_reg)
+                   : stack_write_variable(base, off, size, what, value_reg);
+      }
+      if (!base.num.is_constant() && leaks_forbidden()) {
+        return refuse(EACCES, "R%d variable stack access prohibited in strict mode", regno);
+      }
+      note_stack_depth(base.frame, lowest);
+      return stack_read(base, off, size, is_signed, out);
+    }
+    case RegKind::kMapValue: {
+      if (leaks) {
+        return refuse(EACCES, "R%d leaks addr into map", value_reg);
+      }
+      const VerifierMap& m = map(base.object);
+      if ((m.map_flags & (is_write ? BPF_F_RDONLY_PROG : BPF_F_WRONLY_PROG)) != 0) {
+        return refuse(EACCES, "%s into map forbidden, value_size=%u off=%lld size=%d",
+                      is_write ? "write" : "read", m.value_size, static_cast<long long>(off), size);
+      }
+      if (!check_map_value(base, regno, off, size, false)) {
+        return false;
+      }
+      // A kernel pointer kept in the map.
+      for (const BtfField& field : fields_of(base.object)) {
+        if (base.num.is_constant() && off + base.off + static_cast<int64_t>(base.num.bits.value) ==
+                                          int64_t{field.offset} &&
+            (field.kind == BtfFieldKind::kKptr || field.kind == BtfFieldKind::kKptrUntrusted ||
+             field.kind == BtfFieldKind::kKptrPercpu)) {
+          if (is_write) {
+            const bool is_null = value != nullptr && value->is_zero();
+            if (!is_null || field.kind != BtfFieldKind::kKptrUntrusted) {
+              return refuse(EACCES, "storing into a kptr is not supported but for a zero");
+            }
+            return value_reg < 0 || mark_precise(value_reg);
+          }
+          result = Reg::pointer(RegKind::kBtf, field.pointee, kUntrusted | kOrNull);
+          result.id = new_id();
+          *out = result;
+          return true;
+        }
+      }
+      if (!is_write && !read_constant(base, off, size, is_signed, out)) {
+        narrow(&result, size, is_signed);
+        *out = result;
+      }
+      return true;
+    }
+    case RegKind::kMapKey:
+      if (is_write) {
+        return refuse_write();
+      }
+      if (!check_region(base, regno, off, size, map(base.object).key_size, false, "map key")) {
+        return false;
+      }
+      break;
+    case RegKind::kMem:
+      if (is_write && (base.flags & kReadOnly) != 0) {
+        return refuse_write();
+      }
+      if (leaks) {
+        return refuse(EACCES, "R%d leaks addr into mem", value_reg);
+      }
+      if (!check_region(base, regno, off, size, base.size, false, "memory")) {
+        return false;
+      }
+      break;
+    case RegKind::kCtx:
+      if (leaks || (is_write && value != nullptr && value->is_pointer())) {
+        return refuse(EACCES, "R%d leaks addr into ctx", value_reg);
+      }
+      if (!check_context(base, regno, off, size, is_write, &result)) {
+        return false;
+      }
+      break;
+    case RegKind::kPacket:
+    case RegKind::kPacketMeta:
+      if (is_write && !is_program_type(BPF_PROG_TYPE_XDP) &&
+          !is_program_type(BPF_PROG_TYPE_SCHED_CLS) && !is_program_type(BPF_PROG_TYPE_SCHED_ACT)) {
+        return refuse(EACCES, "cannot write into packet");
+      }
+      if (leaks) {
+        return refuse(EACCES, "R%d leaks addr into packet", value_reg);
+      }
+      if (!check_packet(base, regno, off, size)) {
+        return false;
+      }
+      break;
+    case RegKind::kBtf:
+      if (!check_btf_access(base, regno, off, size, is_write, &result)) {
+        return false;
+      }
+      break;
+    case RegKind::kSocket: {
+      if (is_write) {
+        return refuse(EACCES, "R%d cannot write into socket", regno);
+      }
+      // struct bpf_sock 80 bytes (its common part 0..44), bpf_tcp_sock 116.
+      const int64_t limit = base.object == static_cast<uint32_t>(SocketKind::kTcpSock) ? 120
+                            : base.object == static_cast<uint32_t>(SocketKind::kSockCommon) ? 44
+                                                                                              : 80;
+      if (!base.num.is_constant() || off + base.off < 0 || (off + base.off) % size != 0 ||
+          !check_region(base, regno, off, size, limit, false, "socket")) {
+        return refuse(EACCES, "R%d invalid socket access off=%lld size=%d", regno,
+                      static_cast<long long>(off + base.off), size);
+      }
+      break;
+    }
+    case RegKind::kArena:
+      break;
+    default:
+      return refuse(EACCES, "R%d invalid mem access '%s'", regno, kind_name(base));
+  }
+  verdict_.reg = -1;
+  if (!is_write) {
+    narrow(&result, size, is_signed);
+    *out = result;
+  }
+  return true;
+}
+
+bool Engine::check_load(const bpf_insn& insn) {
+  const int size = static_cast<int>(access_bytes(insn.code));
+  if (!check_readable(insn.src_reg)) {
+    return false;
+  }
+  const bool is_signed = insn_mode(insn.code) == kModeMemSx;
+  Reg out;
+  if (!check_access(insn.src_reg, insn.off, size, false, nullptr, -1, is_signed, &out)) {
+    return false;
+  }
+  if (is_signed && out.is_pointer()) {
+    return refuse(EACCES, "a sign-extending load of a pointer");
+  }
+  reg(insn.dst_reg) = out;
+  return true;
+}
+
+bool Engine::check_store(const bpf_insn& insn) {
+  const int size = static_cast<int>(access_bytes(insn.code));
+  if (!check_readable(insn.dst_reg)) {
+    return false;
+  }
+  Reg value;
+  int value_reg = -1;
+  if (insn_class(insn.code) == BPF_STX) {
+    if (!check_readable(insn.src_reg)) {
+      return false;
+    }
+    value_reg = insn.src_reg;
+    value = reg(value_reg);
+  } else {
+    value = Reg::scalar(Scalar::constant(static_cast<uint64_t>(int64_t{insn.imm})));
+    if (reg(insn.dst_reg).kind == RegKind::kCtx && is_program_type(BPF_PROG_TYPE_KPROBE)) {
+      return refuse(EACCES, "BPF_ST stores into R%d ctx is not allowed", insn.dst_reg);
+    }
+  }
+  return check_access(insn.dst_reg, insn.off, size, true, &value, value_reg, false, nullptr);
+}
+
+bool Engine::check_atomic(const bpf_insn& insn) {
+  const int size = static_cast<int>(access_bytes(insn.code));
+  if (insn.imm == kLoadAcquire || insn.imm == kStoreRelease) {
+    const bool is_load = insn.imm == kLoadAcquire;
+    const int base = is_load ? insn.src_reg : insn.dst_reg;
+    if (!check_readable(base) || (!is_load && !check_readable(insn.src_reg))) {
+      return false;
+    }
+    const RegKind kind = reg(base).kind;
+    if (kind == RegKind::kCtx || kind == RegKind::kPacket || kind == RegKind::kPacketMeta ||
+        kind == RegKind::kSocket || !reg(base).is_pointer()) {
+      verdict_.reg = base;
+      return refuse(EACCES, "BPF_ATOMIC %s R%d %s is not allowed",
+                    is_load ? "loads from" : "stores into", base, kind_name(reg(base)));
+    }
+    if (!check_alignment(reg(base), base, insn.off, size)) {
+      return false;
+    }
+    if (is_load) {
+      Reg out;
+      if (!check_access(base, insn.off, size, false, nullptr, -1, false, &out)) {
+        return false;
+      }
+      reg(insn.dst_reg) = out;
+      return true;
+    }
+    const Reg value = reg(insn.src_reg);
+    return check_access(base, insn.off, size, true, &value, insn.src_reg, false, nullptr);
+  }
+  if (!check_readable(insn.src_reg) || !check_readable(insn.dst_reg)) {
+    return false;
+  }
+  if (insn.imm == BPF_CMPXCHG) {
+    if (!check_readable(0)) {
+      return false;
+    }
+    if (reg(0).is_pointer() && leaks_forbidden()) {
+      return refuse(EACCES, "R0 leaks addr into mem");
+    }
+  }
+  if (reg(insn.src_reg).is_pointer() && leaks_forbidden()) {
+    return refuse(EACCES, "R%d leaks addr into mem", insn.src_reg);
+  }
+  const Reg base = reg(insn.dst_reg);
+  switch (base.kind) {
+    case RegKind::kStack:
+    case RegKind::kMapValue:
+    case RegKind::kMem:
+    case RegKind::kArena:
+      break;
+    case RegKind::kBtf:
+      if ((base.flags & kAllocated) != 0) {
+        break;
+      }
+      [[fallthrough]];
+    default:
+      verdict_.reg = insn.dst_reg;
+      return refuse(EACCES, "BPF_ATOMIC stores into R%d %s is not allowed", insn.dst_reg,
+                    kind_name(base));
+  }
+  if (base.kind != RegKind::kArena && !check_alignment(base, insn.dst_reg, insn.off, size)) {
+    return false;
+  }
+  // Read, then written with what nobody knows.
+  Reg old;
+  if (!check_access(insn.dst_reg, insn.off, size, false, nullptr, -1, false, &old)) {
+    return false;
+  }
+  if (old.is_pointer()) {
+    if (leaks_forbidden()) {
+      return refuse(EACCES, "an atomic operation on a spilled pointer");
+    }
+  }
+  now().stack_frame = 255;
+  Reg unknown = Reg::unknown();
+  if (!check_access(insn.dst_reg, insn.off, size, true, &unknown, -1, false, nullptr)) {
+    return false;
+  }
+  now().stack_frame = 255;
+  if ((insn.imm & BPF_FETCH) != 0) {
+    Reg result = Reg::unknown();
+    narrow(&result, size, false);
+    reg(insn.imm == BPF_CMPXCHG ? 0 : insn.src_reg) = result;
+  }
+  return true;
+}
+
+// ---- Memory handed to helpers ----
+
+bool Engine::check_helper_memory(int regno, int64_t size, bool is_write, bool zero_allowed) {
+  const Reg base = reg(regno);
+  verdict_.reg = regno;
+  if (base.or_null()) {
+    return refuse(EACCES, "R%d may be null: null-check it before the call", regno);
+  }
+  switch (base.kind) {
+    case RegKind::kStack:
+      return stack_range(regno, base, size, is_write, is_write ? "write to" : "read from");
+    case RegKind::kPacket:
+    case RegKind::kPacketMeta:
+      if (is_write && !is_program_type(BPF_PROG_TYPE_XDP) &&
+          !is_program_type(BPF_PROG_TYPE_SCHED_CLS) && !is_program_type(BPF_PROG_TYPE_SCHED_ACT)) {
+        return refuse(EACCES, "helper access to the packet is not allowed");
+      }
+      return check_packet(base, regno, 0, size);
+    case RegKind::kMapKey:
+      if (is_write) {
+        return refuse(EACCES, "R%d cannot write into map_key", regno);
+      }
+      return check_region(base, regno, 0, size, map(base.object).key_size, zero_allowed, "map key");
+    case RegKind::kMapValue: {
+      const VerifierMap& m = map(base.object);
+      if ((m.map_flags & (is_write ? BPF_F_RDONLY_PROG : BPF_F_WRONLY_PROG)) != 0) {
+        return refuse(EACCES, "%s into map forbidden, value_size=%u", is_write ? "write" : "read",
+                      m.value_size);
+      }
+      return check_map_value(base, regno, 0, size, true);
+    }
+    case RegKind::kMem:
+      if (is_write && (base.flags & kReadOnly) != 0) {
+        return refuse(EACCES, "R%d cannot write into read-only memory", regno);
+      }
+      return check_region(base, regno, 0, size, base.size, zero_allowed, "memory");
+    case RegKind::kBtf: {
+      if (is_write && (base.flags & kAllocated) == 0) {
+        break;
+      }
+      const Btf* btf = (base.flags & kKernelBtf) != 0 ? program_.kernel_btf : program_.btf;
+      auto bytes = btf != nullptr ? btf->size_of(base.object) : Result<uint32_t>(make_error(EINVAL, ""));
+      if (!bytes) {
+        break;
+      }
+      return check_region(base, regno, 0, size, *bytes, zero_allowed, "structure");
+    }
+    case RegKind::kCtx: {
+      // A helper may read the context as memory where a program could. (bpf_probe_read's source is
+      // any value, and does not come here.)
+      if (is_write || !base.num.is_constant() || base.off < 0 || context_ == nullptr) {
+        break;
+      }
+      Reg ignored;
+      verdict_.facts.reads_unknown_context = true;
+      for (int64_t at = 0; at < size; ++at) {
+        if (!check_context(base, regno, at, 1, false, &ignored)) {
+          return false;
+        }
+      }
+      return true;
+    }
+    case RegKind::kArena:
+      return true;
+    case RegKind::kScalar:
+      if (zero_allowed && size == 0 && base.is_zero()) {
+        return true;
+      }
+      break;
+    default:
+      break;
+  }
+  return refuse(EACCES, "R%d type=%s expected=fp, pkt, map_key, map_value, mem", regno,
+                kind_name(base));
+}
+
+// The size in register `size_reg` of the memory in the register before it.
+bool Engine::check_size_argument(int size_reg, bool is_write, bool zero_allowed, CallArgs* args) {
+  const Reg size = reg(size_reg);
+  if (!size.is_scalar()) {
+    verdict_.reg = size_reg;
+    return refuse(EACCES, "R%d type=%s expected=scalar", size_reg, kind_name(size));
+  }
+  verdict_.reg = size_reg;
+  if (size.num.range.smin < 0) {
+    return refuse(EACCES, "R%d min value is negative, either use unsigned or 'var &= const'",
+                  size_reg);
+  }
+  if (size.num.range.umin == 0 && !zero_allowed) {
+    return refuse(EACCES, "R%d invalid zero-sized read: u64=[%llu,%llu]", size_reg,
+                  static_cast<unsigned long long>(size.num.range.umin),
+                  static_cast<unsigned long long>(size.num.range.umax));
+  }
+  if (size.num.range.umax >= kMostMemory) {
+    return refuse(EACCES,
+                  "R%d unbounded memory access, use 'var &= const' or 'if (var < const)'", size_reg);
+  }
+  verdict_.reg = -1;
+  const auto most = static_cast<int64_t>(size.num.range.umax);
+  args->size_max = most;
+  // Both the whole and an empty piece of it must be there.
+  if (size.num.range.umin == 0 && !check_helper_memory(size_reg - 1, 0, false, true)) {
+    return false;
+  }
+  return check_helper_memory(size_reg - 1, most, is_write, zero_allowed) && mark_precise(size_reg);
+}
+
+// ---- Kernel structures ----
+
+Reg Engine::reg_of_btf_pointer(uint32_t type, bool is_kernel, uint16_t flags) {
+  const Btf* btf = is_kernel ? program_.kernel_btf : program_.btf;
+  auto target = btf->resolve(type);
+  if (!target || (target->kind != BtfKind::kStruct && target->kind != BtfKind::kUnion)) {
+    return Reg::unknown();
+  }
+  return Reg::pointer(RegKind::kBtf, target->id,
+                      static_cast<uint16_t>(flags | (is_kernel ? kKernelBtf : 0)));
+}
+
+bool Engine::check_btf_access(const Reg& base, int regno, int64_t off, int size, bool is_write,
+                              Reg* out) {
+  const bool is_kernel = (base.flags & kKernelBtf) != 0;
+  const Btf* btf = is_kernel ? program_.kernel_btf : program_.btf;
+  verdict_.reg = regno;
+  if (btf == nullptr) {
+    return refuse(EACCES, "R%d: types are missing", regno);
+  }
+  if (!base.num.is_constant()) {
+    return refuse(EACCES, "R%d is a pointer to a structure at a variable offset", regno);
+  }
+  int64_t at = off + base.off + static_cast<int64_t>(base.num.bits.value);
+  auto bytes = btf->size_of(base.object);
+  if (at < 0) {
+    return refuse(EACCES, "R%d is a pointer to a structure, invalid negative access: off=%lld",
+                  regno, static_cast<long long>(at));
+  }
+  if (is_write) {
+    if ((base.flags & kAllocated) == 0 || !bytes || at + size > int64_t{*bytes}) {
+      return refuse(EACCES, "only read is supported of R%d", regno);
+    }
+    return true;
+  }
+  *out = Reg::unknown();
+  uint32_t type = base.object;
+  // Down to the member that the access lies in.
+  for (int depth = 0; depth < 32; ++depth) {
+    auto here = btf->resolve(type);
+    if (!here) {
+      return refuse(EACCES, "R%d: a type makes no sense", regno);
+    }
+    if (here->kind == BtfKind::kPtr) {
+      if (size == 8 && at == 0) {
+        Reg pointer = reg_of_btf_pointer(here->target, is_kernel, kUntrusted);
+        if (pointer.kind == RegKind::kBtf) {
+          *out = pointer;
+        }
+      }
+      verdict_.reg = -1;
+      return true;
+    }
+    if (here->kind == BtfKind::kArray) {
+      auto element = btf->size_of(here->target);
+      if (!element || *element == 0 ||
+          (here->array_length != 0 && at + size > int64_t{*element} * here->array_length)) {
+        break;
+      }
+      at %= *element;
+      type = here->target;
+      continue;
+    }
+    if (here->kind != BtfKind::kStruct && here->kind != BtfKind::kUnion) {
+      if (at + size > int64_t{here->size_bytes}) {
+        break;
+      }
+      verdict_.reg = -1;
+      return true;
+    }
+    const auto members = btf->members(*here);
+    bool found = false;
+    for (const BtfMember& member : members) {
+      const int64_t begin = member.bit_offset / 8;
+      auto member_bytes = btf->size_of(member.type);
+      int64_t end = begin + (member_bytes ? int64_t{*member_bytes} : 0);
+      if (member.bitfield_bits != 0) {
+        end = (int64_t{member.bit_offset} + member.bitfield_bits + 7) / 8;
+        if (at < end && at + size > begin) {
+          verdict_.reg = -1;
+          return at + size <= int64_t{here->size_bytes} ||
+                 refuse(EACCES, "access beyond struct at off %lld size %d", static_cast<long long>(at), size);
+        }
+        continue;
+      }
+      auto resolved = btf->resolve(member.type);
+      const bool is_flexible = resolved && resolved->kind == BtfKind::kArray &&
+                               resolved->array_length == 0 && at >= begin && &member == &members.back();
+      if (is_flexible) {
+        verdict_.reg = -1;
+        return true;
+      }
+      if (at >= begin && at + size <= end) {
+        at -= begin;
+        type = member.type;
+        found = true;
+        break;
+      }
+    }
+    if (!found) {
+      if (here->kind == BtfKind::kUnion || at + size > int64_t{here->size_bytes}) {
+        break;
+      }
+      // Across members or in a hole: bytes all the same.
+      verdict_.reg = -1;
+      return true;
+    }
+  }
+  return refuse(EACCES, "R%d: access beyond or across a structure, off=%lld size=%d", regno,
+                static_cast<long long>(off + base.off), size);
+}
+
+// Arguments of BTF-typed tracing programs: words, some of which are pointers to structures.
+bool Engine::check_tracing_context(int64_t off, int size, Reg* out) {
+  const Btf* btf = program_.kernel_btf;
+  if (btf == nullptr) {
+    return refuse(EACCES, "kernel BTF is missing");
+  }
+  if (off < 0 || off % 8 != 0 || size != 8 || off >= 96) {
+    return refuse(EACCES, "invalid bpf_context access off=%lld size=%d", static_cast<long long>(off),
+                  size);
+  }
+  auto type = btf->type(program_.attach_btf_id);
+  // A raw tracepoint is a typedef of a pointer to its function, whose first argument is not shown.
+  bool is_raw = false;
+  for (int i = 0; type && i < 8 && type->kind != BtfKind::kFuncProto; ++i) {
+    is_raw |= type->kind == BtfKind::kTypedef;
+    if (type->target == 0) {
+      break;
+    }
+    type = btf->type(type->target);
+  }
+  if (!type || type->kind != BtfKind::kFuncProto) {
+    return refuse(EACCES, "the attach point has no prototype");
+  }
+  auto parameters = btf->parameters(*type);
+  if (is_raw && !parameters.empty()) {
+    parameters.erase(parameters.begin());
+  }
+  const auto index = static_cast<size_t>(off / 8);
+  const bool has_return = program_.expected_attach_type == BPF_TRACE_FEXIT;
+  if (off < 512) {
+    verdict_.facts.context_words |= 1ULL << index;
+  }
+  if (index >= parameters.size()) {
+    if (has_return && index == parameters.size()) {
+      *out = Reg::unknown();
+      return true;
+    }
+    return refuse(EACCES, "the attach point does not have %zu-th argument", index + 1);
+  }
+  auto argument = btf->resolve(parameters[index].type);
+  *out = Reg::unknown();
+  if (argument && argument->kind == BtfKind::kPtr) {
+    Reg pointer = reg_of_btf_pointer(argument->target, true, kTrusted);
+    if (pointer.kind == RegKind::kBtf) {
+      const bool is_iter = program_.expected_attach_type == BPF_TRACE_ITER;
+      if (is_iter && index > 0) {
+        pointer.flags |= kOrNull;
+        pointer.id = new_id();
+      }
+      *out = pointer;
+    }
+  }
+  verdict_.reg = -1;
+  return true;
+}
+
+}  // namespace bpftime

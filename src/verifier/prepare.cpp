@@ -1,0 +1,361 @@
+// Before the first path: what the maps are, where functions begin, that every instruction can be
+// reached, and which registers live where.
+#include <algorithm>
+#include <cerrno>
+#include <functional>
+
+#include "isa/opcode.hpp"
+#include "verifier/engine.hpp"
+
+namespace bpftime {
+namespace {
+
+constexpr uint16_t kCallArguments = 0x3e;  // r1..r5
+constexpr uint16_t kCallClobbers = 0x3f;   // r0..r5
+
+struct UseDef {
+  uint16_t use = 0, def = 0;
+};
+
+uint16_t bit_of(int reg) { return static_cast<uint16_t>(1U << reg); }
+
+UseDef use_def(const bpf_insn& insn) {
+  const uint16_t dst = bit_of(insn.dst_reg);
+  const uint16_t src = bit_of(insn.src_reg);
+  UseDef r;
+  switch (insn_class(insn.code)) {
+    case BPF_ALU:
+    case BPF_ALU64: {
+      const uint8_t op = insn_op(insn.code);
+      const bool reads_src = insn_has_reg(insn.code) && op != BPF_END && op != BPF_NEG;
+      r.def = dst;
+      r.use = static_cast<uint16_t>((op == BPF_MOV ? 0 : dst) | (reads_src ? src : 0));
+      break;
+    }
+    case BPF_LD:
+      if (insn.code == kOpLddw) {
+        r.def = dst;
+      } else {
+        r.use = static_cast<uint16_t>(bit_of(6) | (insn_mode(insn.code) == BPF_IND ? src : 0));
+        r.def = kCallClobbers;
+      }
+      break;
+    case BPF_LDX:
+      r = {src, dst};
+      break;
+    case BPF_ST:
+      r.use = dst;
+      break;
+    case BPF_STX:
+      if (is_atomic(insn.code) && insn.imm == kLoadAcquire) {
+        r = {src, dst};
+        break;
+      }
+      r.use = static_cast<uint16_t>(dst | src);
+      if (is_atomic(insn.code)) {
+        if (insn.imm == BPF_CMPXCHG) {
+          r.use |= bit_of(0);
+          r.def = bit_of(0);
+        } else if ((insn.imm & BPF_FETCH) != 0 && insn.imm != kStoreRelease) {
+          r.def = src;
+        }
+      }
+      break;
+    default:
+      if (insn.code == kOpExit) {
+        r.use = bit_of(0);
+      } else if (insn.code == kOpCall) {
+        r = {kCallArguments, kCallClobbers};
+      } else if (!is_unconditional_jump(insn.code) && insn.code != kOpMayGoto) {
+        r.use = static_cast<uint16_t>(dst | (insn_has_reg(insn.code) ? src : 0));
+      }
+      break;
+  }
+  return r;
+}
+
+}  // namespace
+
+uint32_t Engine::function_at(uint32_t begin) const {
+  const auto& starts = code_.function_starts;
+  return static_cast<uint32_t>(std::lower_bound(starts.begin(), starts.end(), begin) -
+                               starts.begin());
+}
+
+void Engine::successors(uint32_t insn, std::vector<uint32_t>* to) const {
+  to->clear();
+  const bpf_insn& i = code_.insns[insn];
+  if (i.code == kOpExit) {
+    return;
+  }
+  if (is_jump(i.code)) {
+    to->push_back(static_cast<uint32_t>(jump_target(i, insn)));
+    if (is_unconditional_jump(i.code)) {
+      return;
+    }
+  }
+  to->push_back(insn + (i.code == kOpLddw ? 2 : 1));
+}
+
+uint32_t Engine::map_index(const VerifierMap* map) {
+  for (size_t i = 0; i < maps_.size(); ++i) {
+    if (maps_[i] == map) {
+      return static_cast<uint32_t>(i);
+    }
+  }
+  maps_.push_back(map);
+  map_fields_.emplace_back();
+  return static_cast<uint32_t>(maps_.size() - 1);
+}
+
+bool Engine::find_maps() {
+  for (const VerifierMap& map : program_.maps) {
+    map_index(&map);
+  }
+  for (uint32_t i = 0; i < code_.insns.size(); ++i) {
+    const bpf_insn& insn = code_.insns[i];
+    if (insn.code != kOpLddw) {
+      continue;
+    }
+    if (insn.src_reg == kLoadMapFd || insn.src_reg == kLoadMapValue ||
+        insn.src_reg == kLoadMapIndex || insn.src_reg == kLoadMapIndexValue) {
+      for (size_t m = 0; m < program_.maps.size(); ++m) {
+        if (program_.maps[m].id == static_cast<uint32_t>(insn.imm)) {
+          facts_[i].map = static_cast<int32_t>(m);
+        }
+      }
+      verdict_.insn = i;
+      if (facts_[i].map < 0) {
+        return refuse(EBADF, "map %d is not one of the program's", insn.imm);
+      }
+      const VerifierMap& map = *maps_[static_cast<size_t>(facts_[i].map)];
+      if (insn.src_reg == kLoadMapValue || insn.src_reg == kLoadMapIndexValue) {
+        const auto offset = static_cast<uint32_t>(code_.insns[i + 1].imm);
+        const bool is_arena = map.map_type == 33;
+        if (!is_arena && map.map_type != BPF_MAP_TYPE_ARRAY) {
+          return refuse(EINVAL, "no direct value access support for this map type");
+        }
+        if (offset >= kMostOffset) {
+          return refuse(EINVAL, "direct value offset of %u is not allowed", offset);
+        }
+        if (!is_arena && map.max_entries != 1) {
+          return refuse(kKernelNotSupported,
+                        "invalid access to map value pointer, max_entries is not 1");
+        }
+        if (!is_arena && offset >= map.value_size) {
+          return refuse(EINVAL, "invalid access to map value pointer, value_size=%u off=%u",
+                        map.value_size, offset);
+        }
+      }
+    }
+    ++i;
+  }
+  return true;
+}
+
+bool Engine::find_functions() {
+  const auto& starts = code_.function_starts;
+  functions_.resize(starts.size());
+  for (size_t f = 0; f < starts.size(); ++f) {
+    FunctionFacts& function = functions_[f];
+    function.begin = starts[f];
+    function.end = f + 1 < starts.size() ? starts[f + 1] : static_cast<uint32_t>(code_.insns.size());
+    for (uint32_t i = function.begin; i < function.end; ++i) {
+      facts_[i].function = static_cast<uint32_t>(f);
+    }
+    for (const BtfFuncInfo& info : program_.functions) {
+      if (info.insn != function.begin || program_.btf == nullptr) {
+        continue;
+      }
+      auto type = program_.btf->type(info.type);
+      if (type && type->kind == BtfKind::kFunc) {
+        function.type = type->id;
+        function.name = std::string(type->name);
+        function.is_global = f != 0 && type->count == 1;  // BTF_FUNC_GLOBAL
+      }
+    }
+  }
+  for (uint32_t i = 0; i < code_.insns.size(); ++i) {
+    const bpf_insn& insn = code_.insns[i];
+    FunctionFacts& function = functions_[facts_[i].function];
+    const bool is_reference = insn.code == kOpLddw && insn.src_reg == kLoadFunction;
+    if (is_reference || (insn.code == kOpCall && insn.src_reg == kCallLocal)) {
+      const uint32_t callee = function_at(static_cast<uint32_t>(int64_t{i} + 1 + insn.imm));
+      if (is_reference) {
+        functions_[callee].is_referenced = true;
+        if (functions_[callee].is_global) {
+          verdict_.insn = i;
+          return refuse(EINVAL, "callback function not static");
+        }
+      } else {
+        functions_[callee].is_called = true;
+        function.callees.push_back(callee);
+      }
+    } else if (insn.code == kOpCall && insn.src_reg == kCallHelper) {
+      if (const Prototype* proto = find_prototype(static_cast<uint32_t>(insn.imm))) {
+        function.changes_packet |= (proto->effects & kChangesPacket) != 0;
+        facts_[i].calls_callback = (proto->effects & kCallsBack) != 0;
+      }
+    } else if (is_iterator_next(insn)) {
+      facts_[i].is_iterator_next = true;
+    }
+    i += insn.code == kOpLddw ? 1 : 0;
+  }
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (FunctionFacts& function : functions_) {
+      for (const uint32_t callee : function.callees) {
+        if (functions_[callee].changes_packet && !function.changes_packet) {
+          function.changes_packet = true;
+          changed = true;
+        }
+      }
+    }
+  }
+  return true;
+}
+
+// Every instruction can be reached; prune points are where paths meet.
+bool Engine::check_flow() {
+  const size_t count = code_.insns.size();
+  std::vector<bool> reached(count);
+  std::vector<uint32_t> todo;
+  std::vector<uint32_t> next;
+  std::vector<uint32_t> starts = code_.function_starts;
+  predecessors_.resize(count);
+  // A function that nobody calls is unreachable, as in the kernel.
+  todo.push_back(0);
+  while (!todo.empty()) {
+    const uint32_t at = todo.back();
+    todo.pop_back();
+    if (reached[at]) {
+      continue;
+    }
+    reached[at] = true;
+    const bpf_insn& insn = code_.insns[at];
+    if (insn.code == kOpLddw) {
+      reached[at + 1] = true;
+    }
+    if ((insn.code == kOpCall && insn.src_reg == kCallLocal) ||
+        (insn.code == kOpLddw && insn.src_reg == kLoadFunction)) {
+      const auto callee = static_cast<uint32_t>(int64_t{at} + 1 + insn.imm);
+      facts_[callee].is_prune_point = true;
+      todo.push_back(callee);
+      if (insn.code == kOpCall) {
+        facts_[at].is_prune_point = true;
+        if (at + 1 < count) {
+          facts_[at + 1].is_prune_point = true;
+        }
+      }
+    }
+    successors(at, &next);
+    for (const uint32_t to : next) {
+      predecessors_[to].push_back(at);
+      todo.push_back(to);
+    }
+    if (is_jump(insn.code)) {
+      facts_[static_cast<size_t>(jump_target(insn, at))].is_prune_point = true;
+      if (!is_unconditional_jump(insn.code)) {
+        facts_[at].is_prune_point = true;
+      }
+      if (insn.code == kOpMayGoto) {
+        facts_[at].is_checkpoint = true;
+      }
+      if (jump_target(insn, at) <= int64_t{at}) {
+        facts_[static_cast<size_t>(jump_target(insn, at))].is_checkpoint |= false;
+      }
+    }
+    if (facts_[at].calls_callback || facts_[at].is_iterator_next) {
+      facts_[at].is_prune_point = true;
+      facts_[at].is_checkpoint = true;
+    }
+    if (insn.code == kOpExit) {
+      facts_[at].is_prune_point = true;
+    }
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    if (!reached[i]) {
+      verdict_.insn = i;
+      return refuse(EINVAL, "unreachable insn %u", i);
+    }
+  }
+  return true;
+}
+
+// Chains of static calls: at most eight frames, no recursion.
+bool Engine::check_call_depth() {
+  std::vector<uint32_t> depth(functions_.size(), 0);
+  std::vector<uint8_t> colour(functions_.size(), 0);
+  const std::function<bool(uint32_t)> walk = [&](uint32_t f) {
+    colour[f] = 1;
+    depth[f] = 1;
+    for (const uint32_t callee : functions_[f].callees) {
+      if (colour[callee] == 1) {
+        verdict_.insn = functions_[callee].begin;
+        return refuse(EINVAL, "recursive call from %s to %s", functions_[f].name.c_str(),
+                      functions_[callee].name.c_str());
+      }
+      if (colour[callee] == 0 && !walk(callee)) {
+        return false;
+      }
+      depth[f] = std::max(depth[f], depth[callee] + 1);
+    }
+    colour[f] = 2;
+    return true;
+  };
+  for (uint32_t f = 0; f < functions_.size(); ++f) {
+    if (colour[f] == 0 && !walk(f)) {
+      return false;
+    }
+  }
+  if (depth[0] > kMaxCallFrames) {
+    verdict_.insn = 0;
+    return refuse(E2BIG, "the call stack of %u frames is too deep", depth[0]);
+  }
+  return true;
+}
+
+void Engine::find_live_registers() {
+  std::vector<uint32_t> next;
+  for (const FunctionFacts& function : functions_) {
+    for (bool changed = true; changed;) {
+      changed = false;
+      for (uint32_t at = function.end; at-- > function.begin;) {
+        if (at > 0 && code_.insns[at - 1].code == kOpLddw && code_.insns[at].code == 0) {
+          continue;
+        }
+        const UseDef ud = use_def(code_.insns[at]);
+        uint16_t out = 0;
+        successors(at, &next);
+        for (const uint32_t to : next) {
+          out |= facts_[to].live;
+        }
+        const auto in = static_cast<uint16_t>((out & ~ud.def) | ud.use);
+        if (in != facts_[at].live) {
+          facts_[at].live = in;
+          changed = true;
+        }
+      }
+    }
+  }
+}
+
+bool Engine::prepare() {
+  DecodeProblem problem;
+  auto decoded = decode(program_.insns, &problem);
+  if (!decoded) {
+    verdict_.insn = problem.insn;
+    return refuse(decoded.error().code, "insn %u: %s", problem.insn, problem.why);
+  }
+  code_ = std::move(decoded).value();
+  facts_.resize(code_.insns.size());
+  stored_.resize(code_.insns.size());
+  context_ = find_context(program_.prog_type);
+  if (!find_maps() || !find_functions() || !check_flow() || !check_call_depth()) {
+    return false;
+  }
+  find_live_registers();
+  return true;
+}
+
+}  // namespace bpftime
