@@ -17,11 +17,11 @@ bool Engine::check_readable(int n) {
 // Pointers stay so close to their object that no later sum can wrap.
 bool Engine::check_offset_sane(const Reg& r, int regno) {
   const auto& range = r.num.range;
-  const bool out = r.num.is_constant()
-                       ? range.smin >= kMostOffset || range.smin <= -kMostOffset
-                       : range.smin >= kMostOffset || range.smin <= -kMostOffset;
+  const bool out = r.num.is_constant() ? range.smin >= kMostOffset || range.smin <= -kMostOffset
+                                       : range.smin >= kMostOffset || range.smin <= -kMostOffset;
   if (range.smin == INT64_MIN) {
-    return refuse(EACCES, "math between %s pointer and register with unbounded min value is not allowed",
+    return refuse(EACCES,
+                  "math between %s pointer and register with unbounded min value is not allowed",
                   kind_name(r));
   }
   if (out || r.off >= kMostOffset || r.off <= -kMostOffset) {
@@ -144,7 +144,9 @@ bool Engine::check_alu(const bpf_insn& insn) {
         has_arena |= m.map_type == 33;
       }
       if (!has_arena) {
-        return refuse(EINVAL, "addr_space_cast insn can only be used in a program that has an associated arena");
+        return refuse(
+            EINVAL,
+            "addr_space_cast insn can only be used in a program that has an associated arena");
       }
       dst = Reg::unknown();
       if (insn.imm == 1) {
@@ -200,8 +202,9 @@ bool Engine::check_alu(const bpf_insn& insn) {
       return refuse(EINVAL, "invalid shift %d", insn.imm);
     }
   }
-  const Reg number = has_reg ? reg(insn.src_reg)
-                             : Reg::scalar(Scalar::constant(static_cast<uint64_t>(int64_t{insn.imm})));
+  const Reg number = has_reg
+                         ? reg(insn.src_reg)
+                         : Reg::scalar(Scalar::constant(static_cast<uint64_t>(int64_t{insn.imm})));
   if (dst.kind == RegKind::kArena || number.kind == RegKind::kArena) {
     if (!is64) {
       dst = Reg::scalar(Scalar::unknown().zero_extended(32));

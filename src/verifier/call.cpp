@@ -156,9 +156,6 @@ bool Engine::check_map_use(uint32_t helper, const VerifierMap& m, const char* na
   if ((m.map_flags & BPF_F_RDONLY_PROG) != 0 && one_of(helper, {2, 3, 87, 88})) {
     return refuse(EACCES, "write into map forbidden");
   }
-  if ((m.map_flags & BPF_F_WRONLY_PROG) != 0 && one_of(helper, {1, 88, 89, 195})) {
-    return refuse(EACCES, "read from map forbidden");
-  }
   return true;
 }
 
@@ -196,9 +193,9 @@ bool Engine::release_reference(uint32_t id) {
     return refuse(EINVAL, "release of a reference that is not held");
   }
   refs.erase(it);
-  each_reg(&cur(), [id](Reg& r) {
+  each_reg(&cur(), [this, id](Reg& r) {
     if (r.ref == id) {
-      r = Reg{};
+      r = leaks_forbidden() ? Reg{} : Reg::unknown();
     }
   });
   return true;
@@ -227,8 +224,9 @@ bool Engine::check_lock(bool is_unlock, const Reg& r, int regno) {
     return refuse(EINVAL, "R%d does not point to a value with a bpf_spin_lock", regno);
   }
   if (!r.num.is_constant()) {
-    return refuse(EINVAL, "R%d doesn't have constant offset. bpf_spin_lock has to be at the constant offset",
-                  regno);
+    return refuse(
+        EINVAL, "R%d doesn't have constant offset. bpf_spin_lock has to be at the constant offset",
+        regno);
   }
   const int64_t at = r.off + static_cast<int64_t>(r.num.bits.value);
   bool found = false;
@@ -413,7 +411,8 @@ bool Engine::check_argument(int regno, const ParamSpec& spec, const Prototype& p
         return wrong("ctx");
       }
       if (r.off != 0 || !r.num.is_constant() || r.num.bits.value != 0) {
-        return refuse(EACCES, "dereference of modified ctx ptr R%d off=%d disallowed", regno, r.off);
+        return refuse(EACCES, "dereference of modified ctx ptr R%d off=%d disallowed", regno,
+                      r.off);
       }
       verdict_.facts.passes_context = true;
       break;
@@ -457,7 +456,8 @@ bool Engine::check_argument(int regno, const ParamSpec& spec, const Prototype& p
       ok = check_helper_memory(regno, spec.bytes, false, false);
       break;
     case Param::kFixedWrite:
-      ok = (r.kind == RegKind::kScalar || check_alignment(r, regno, 0, spec.bytes == 12 ? 4 : spec.bytes)) &&
+      ok = (r.kind == RegKind::kScalar ||
+            check_alignment(r, regno, 0, spec.bytes == 12 ? 4 : spec.bytes)) &&
            check_helper_memory(regno, spec.bytes, true, false);
       break;
     case Param::kSize:
@@ -471,10 +471,8 @@ bool Engine::check_argument(int regno, const ParamSpec& spec, const Prototype& p
       if (!r.is_scalar() || !r.num.is_constant()) {
         return refuse(EACCES, "R%d is not a known constant", regno);
       }
-      if (r.num.bits.value >= kMostMemory) {
-        return refuse(EACCES, "R%d is too large a size", regno);
-      }
-      args->alloc_size = r.num.bits.value;
+      // Where it is too much, the helper gives null.
+      args->alloc_size = std::min<uint64_t>(r.num.bits.value, INT32_MAX);
       ok = mark_precise(regno);
       break;
     case Param::kConstString:
@@ -489,7 +487,8 @@ bool Engine::check_argument(int regno, const ParamSpec& spec, const Prototype& p
       break;
     case Param::kStackPtr:
       if (is_storage_get(proto.id)) {
-        ok = check_helper_memory(regno, map(static_cast<uint32_t>(args->map)).value_size, false, false);
+        ok = check_helper_memory(regno, map(static_cast<uint32_t>(args->map)).value_size, false,
+                                 false);
         break;
       }
       if (r.kind != RegKind::kStack) {
@@ -502,8 +501,9 @@ bool Engine::check_argument(int regno, const ParamSpec& spec, const Prototype& p
     case Param::kTimer: {
       const int64_t at = r.off + static_cast<int64_t>(r.num.bits.value);
       if (r.kind != RegKind::kMapValue || r.or_null() || !r.num.is_constant()) {
-        return refuse(EINVAL, "R%d doesn't have constant offset. bpf_timer has to be at the constant offset",
-                      regno);
+        return refuse(
+            EINVAL, "R%d doesn't have constant offset. bpf_timer has to be at the constant offset",
+            regno);
       }
       bool found = false;
       for (const BtfField& field : fields_of(r.object)) {
@@ -559,9 +559,9 @@ bool Engine::check_argument(int regno, const ParamSpec& spec, const Prototype& p
       if (r.kind == RegKind::kBtf) {
         auto type = program_.kernel_btf != nullptr ? program_.kernel_btf->type(r.object)
                                                    : Result<BtfType>(make_error(EINVAL, ""));
-        static constexpr std::string_view kSockets[] = {"sock", "sock_common", "tcp_sock",
-                                                        "request_sock", "udp_sock", "unix_sock",
-                                                        "inet_sock", "tcp6_sock", "udp6_sock"};
+        static constexpr std::string_view kSockets[] = {"sock",         "sock_common", "tcp_sock",
+                                                        "request_sock", "udp_sock",    "unix_sock",
+                                                        "inet_sock",    "tcp6_sock",   "udp6_sock"};
         if (!type || (r.flags & kKernelBtf) == 0 ||
             std::find(std::begin(kSockets), std::end(kSockets), type->name) == std::end(kSockets)) {
           return wrong("sock");
@@ -638,8 +638,8 @@ bool Engine::set_return(const Prototype& proto, const CallArgs& args) {
       const auto index = static_cast<uint32_t>(args.map);
       const VerifierMap& m = map(index);
       const bool may_be_null = proto.gives == Gives::kMapValueOrNull;
-      const bool is_nested = m.map_type == BPF_MAP_TYPE_ARRAY_OF_MAPS ||
-                             m.map_type == BPF_MAP_TYPE_HASH_OF_MAPS;
+      const bool is_nested =
+          m.map_type == BPF_MAP_TYPE_ARRAY_OF_MAPS || m.map_type == BPF_MAP_TYPE_HASH_OF_MAPS;
       if (is_nested && m.inner == nullptr) {
         return refuse(EINVAL, "the inner map of a map is not known");
       }
@@ -765,7 +765,8 @@ void Engine::set_callback_arguments(const Prototype& proto, const CallArgs& args
       if (btf != nullptr) {
         auto task = btf->find("task_struct", BtfKind::kStruct);
         auto vma = btf->find("vm_area_struct", BtfKind::kStruct);
-        to[1] = task ? Reg::pointer(RegKind::kBtf, task->id, kKernelBtf | kTrusted) : Reg::unknown();
+        to[1] =
+            task ? Reg::pointer(RegKind::kBtf, task->id, kKernelBtf | kTrusted) : Reg::unknown();
         to[2] = vma ? Reg::pointer(RegKind::kBtf, vma->id, kKernelBtf | kTrusted) : Reg::unknown();
       } else {
         to[1] = to[2] = Reg::unknown();
@@ -842,7 +843,8 @@ bool Engine::check_helper(const bpf_insn& insn) {
   if (proto == nullptr) {
     return refuse(EINVAL, "invalid func unknown#%d", insn.imm);
   }
-  if (!options_.no_helper_gate && (proto->program_types & program_type_bit(program_.prog_type)) == 0) {
+  if (!options_.no_helper_gate &&
+      (proto->program_types & program_type_bit(program_.prog_type)) == 0) {
     return refuse(EINVAL, "program of this type cannot use helper bpf_%s#%u", proto->name, id);
   }
   if ((proto->effects & kSleeps) != 0) {
@@ -850,7 +852,8 @@ bool Engine::check_helper(const bpf_insn& insn) {
       return refuse(EINVAL, "helper call might sleep in a non-sleepable prog");
     }
     if (cur().rcu_depth != 0 || cur().preempt_depth != 0) {
-      return refuse(EINVAL, "sleepable helper bpf_%s#%u in a region that may not sleep", proto->name, id);
+      return refuse(EINVAL, "sleepable helper bpf_%s#%u in a region that may not sleep",
+                    proto->name, id);
     }
     verdict_.facts.may_sleep = true;
   }
@@ -894,8 +897,8 @@ bool Engine::check_helper(const bpf_insn& insn) {
       const auto first = static_cast<size_t>(((at % 8) + 8) % 8);
       const Slot& s = slot_at(reg(2).frame, slot);
       if (first <= 4) {
-        if (first == 0 && s.is_spill() && s.bytes[3] == ByteKind::kSpill && s.reg.is_scalar() &&
-            s.reg.num.low_is_constant()) {
+        if (first == 0 && s.is_spill() && s.bytes[3] == ByteKind::kSpill &&
+            s.bytes[4] != ByteKind::kSpill && s.reg.is_scalar() && s.reg.num.low_is_constant()) {
           const uint64_t key = s.reg.num.bits.value & UINT32_MAX;
           if (key < m.max_entries) {
             surely_there = true;
@@ -918,7 +921,8 @@ bool Engine::check_helper(const bpf_insn& insn) {
   if (id == 197) {
     const Reg& data = reg(1);
     if (data.kind != RegKind::kMapValue && data.kind != RegKind::kMem) {
-      return refuse(EINVAL, "Unsupported reg type %s for bpf_dynptr_from_mem data", kind_name(data));
+      return refuse(EINVAL, "Unsupported reg type %s for bpf_dynptr_from_mem data",
+                    kind_name(data));
     }
     if (!make_dynptr(4, DynptrKind::kLocal, false, 0)) {
       return false;

@@ -51,11 +51,10 @@ uint16_t Engine::live_registers(const State& state, size_t frame) const {
 bool Engine::reg_covers(const Reg& older, const Reg& newer, Exactness exact, IdMap* ids) {
   if (exact == Exactness::kExact) {
     return older.kind == newer.kind && older.flags == newer.flags && older.off == newer.off &&
-           older.object == newer.object && older.size == newer.size &&
-           older.frame == newer.frame && older.num == newer.num &&
-           older.has_delta == newer.has_delta && older.delta == newer.delta &&
-           ids->match(older.id, newer.id) && ids->match(older.ref, newer.ref) &&
-           ids->match(older.owner, newer.owner);
+           older.object == newer.object && older.size == newer.size && older.frame == newer.frame &&
+           older.num == newer.num && older.has_delta == newer.has_delta &&
+           older.delta == newer.delta && ids->match(older.id, newer.id) &&
+           ids->match(older.ref, newer.ref) && ids->match(older.owner, newer.owner);
   }
   if (older.kind == RegKind::kNone) {
     return true;
@@ -98,12 +97,11 @@ bool Engine::stack_covers(const State& older, const State& newer, size_t frame, 
   const auto& new_slots = newer.frames[frame].slots;
   static const Slot kEmpty{};
   const auto is_unknown_number = [](const Slot& slot) {
-    return std::all_of(slot.bytes.begin(), slot.bytes.end(), [](ByteKind b) {
-      return b == ByteKind::kMisc || b == ByteKind::kInvalid;
-    });
+    return std::all_of(slot.bytes.begin(), slot.bytes.end(),
+                       [](ByteKind b) { return b == ByteKind::kMisc || b == ByteKind::kInvalid; });
   };
-  const size_t count = exact == Exactness::kExact ? std::max(old_slots.size(), new_slots.size())
-                                                  : old_slots.size();
+  const size_t count =
+      exact == Exactness::kExact ? std::max(old_slots.size(), new_slots.size()) : old_slots.size();
   for (size_t i = 0; i < count; ++i) {
     const Slot& o = i < old_slots.size() ? old_slots[i] : kEmpty;
     const Slot& n = i < new_slots.size() ? new_slots[i] : kEmpty;
@@ -152,8 +150,8 @@ bool Engine::stack_covers(const State& older, const State& newer, size_t frame, 
     for (size_t b = 0; b < 8; ++b) {
       const ByteKind was = o.bytes[b];
       const ByteKind is = n.bytes[b];
-      const bool is_special = is == ByteKind::kDynptr || is == ByteKind::kIterator ||
-                              is == ByteKind::kIrqFlag;
+      const bool is_special =
+          is == ByteKind::kDynptr || is == ByteKind::kIterator || is == ByteKind::kIrqFlag;
       if (was == ByteKind::kInvalid) {
         if (is_special && !leaks_forbidden()) {
           return false;  // the older may have been read as plain bytes
@@ -204,7 +202,8 @@ bool Engine::covers(State* older, State* newer, Exactness exact) {
     }
     uint64_t stack_live = ~0ULL;
     if (exact == Exactness::kNotExact) {
-      const uint32_t at = f + 1 == older->frames.size() ? older->insn : older->frames[f + 1].call_insn;
+      const uint32_t at =
+          f + 1 == older->frames.size() ? older->insn : older->frames[f + 1].call_insn;
       stack_live = facts_[at].stack_live;
     }
     if (!stack_covers(*older, *newer, f, exact, stack_live, &ids)) {

@@ -28,12 +28,12 @@ inline constexpr int kKernelNotSupported = 524;    // ENOTSUPP, not in uapi
 
 // What is known of an instruction before any path is walked.
 struct InsnFacts {
-  uint16_t live = 0;       // registers that some path reads before it writes them
+  uint16_t live = 0;  // registers that some path reads before it writes them
   bool is_prune_point = false, is_checkpoint = false;
   bool calls_callback = false, is_iterator_next = false;
   bool seen = false;
   uint32_t function = 0;
-  int32_t map = -1;        // map loads
+  int32_t map = -1;  // map loads
   // Stack slots (of the frame that runs it) that any walk of it read, or surely wrote whole.
   uint64_t stack_reads = 0, stack_writes = ~0ULL;
   uint64_t stack_live = 0;
@@ -42,7 +42,7 @@ struct InsnFacts {
 struct FunctionFacts {
   uint32_t begin = 0, end = 0;
   std::string name;
-  uint32_t type = 0;          // BTF kFunc, 0 = none
+  uint32_t type = 0;  // BTF kFunc, 0 = none
   bool is_global = false, is_called = false, is_referenced = false;
   bool changes_packet = false, sleeps = false;
   uint32_t stack_bytes = 0;
@@ -51,15 +51,15 @@ struct FunctionFacts {
 
 // What a helper or kfunc call gathered of its arguments.
 struct CallArgs {
-  int32_t map = -1;            // index
+  int32_t map = -1;  // index
   uint32_t map_uid = 0;
-  uint32_t ref = 0;            // of the argument that is released
+  uint32_t ref = 0;  // of the argument that is released
   uint64_t alloc_size = 0;
-  int64_t size_max = -1;       // of the last kSize
-  uint32_t function = 0;       // callback: first instruction
+  int64_t size_max = -1;  // of the last kSize
+  uint32_t function = 0;  // callback: first instruction
   bool has_function = false;
   int release_reg = -1;
-  Reg dynptr;                  // of a kDynptr argument
+  Reg dynptr;  // of a kDynptr argument
   DynptrKind dynptr_kind = DynptrKind::kNone;
   bool dynptr_read_only = false;
   const BtfField* field = nullptr;
@@ -77,7 +77,7 @@ struct IdMap {
 };
 
 struct PreciseSet {
-  std::vector<uint16_t> regs;   // by frame
+  std::vector<uint16_t> regs;  // by frame
   std::vector<uint64_t> slots;
   [[nodiscard]] bool empty() const {
     for (size_t i = 0; i < regs.size(); ++i) {
@@ -109,11 +109,14 @@ class Engine {
   std::string describe_slot(const Slot& slot) const;
   void explain();
   const char* kind_name(const Reg& reg) const;
-  [[nodiscard]] bool wants_log() const { return (options_.log_level & (kLogBrief | kLogStates)) != 0; }
+  [[nodiscard]] bool wants_log() const {
+    return (options_.log_level & (kLogBrief | kLogStates)) != 0;
+  }
 
   // ---- prepare.cpp ----
   bool prepare();
   bool find_maps();
+  bool check_map_fits(uint32_t index);
   bool find_functions();
   bool check_flow();
   void find_live_registers();
@@ -172,8 +175,10 @@ class Engine {
   void sync_linked(State* state, const Reg& known, uint64_t linked);
 
   // ---- stack.cpp ----
-  bool stack_write(uint8_t frame, const Reg& pointer, int64_t off, int size, const Reg& value, int value_reg);
-  bool stack_write_variable(const Reg& pointer, int64_t off, int size, const Reg& value, int value_reg);
+  bool stack_write(uint8_t frame, const Reg& pointer, int64_t off, int size, const Reg& value,
+                   int value_reg);
+  bool stack_write_variable(const Reg& pointer, int64_t off, int size, const Reg& value,
+                            int value_reg);
   bool stack_read(const Reg& pointer, int64_t off, int size, bool is_signed, Reg* out);
   bool stack_range(int regno, const Reg& pointer, int64_t size, bool is_write, const char* what);
   Slot& slot_at(uint8_t frame, int slot);

@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "isa/opcode.hpp"
+#include "spec/spec.hpp"
 #include "verifier/engine.hpp"
 #include "verifier/trace.hpp"
 
@@ -97,8 +98,8 @@ void Engine::end_path(uint64_t remaining) {
   --state->branches;
   for (;;) {
     State* parent = state->parent;
-    const uint64_t total = state->remaining >= UINT32_MAX ? UINT32_MAX
-                                                          : state->back_edges + state->remaining;
+    const uint64_t total =
+        state->remaining >= UINT32_MAX ? UINT32_MAX : state->back_edges + state->remaining;
     if (parent == nullptr) {
       verdict_.facts.most_back_edges = static_cast<uint32_t>(std::min<uint64_t>(
           UINT32_MAX, std::max<uint64_t>(verdict_.facts.most_back_edges, total)));
@@ -216,8 +217,8 @@ void Engine::store_state() {
   ++verdict_.total_states;
   ++live_states_;
   verdict_.peak_states = std::max(verdict_.peak_states, live_states_);
-  verdict_.max_states_per_insn = std::max(verdict_.max_states_per_insn,
-                                          static_cast<uint32_t>(stored_[cur().insn].size()));
+  verdict_.max_states_per_insn =
+      std::max(verdict_.max_states_per_insn, static_cast<uint32_t>(stored_[cur().insn].size()));
 }
 
 int Engine::visited() {
@@ -293,12 +294,14 @@ int Engine::visited() {
     ++old->misses;
     // Entries that never help are dropped, so that lists stay short.
     const uint32_t patience = facts.is_checkpoint && old->branches != 0 ? 64 : 3;
-    if (old->branches == 0 && old->misses > old->hits * patience + patience && old->hits < 8 &&
-        list.size() > 1 && back_edges_.empty()) {
+    if (old->misses > old->hits * patience + patience) {
       list[i] = list.back();
       list.pop_back();
-      count_memory(*old, -1);
       --live_states_;
+      if (old->branches != 0 || !back_edges_.empty()) {
+        continue;  // still a parent of paths under way
+      }
+      count_memory(*old, -1);
       if (options_.trace != nullptr) {
         options_.trace->keep_marks(*old);
       }
@@ -761,9 +764,12 @@ bool Engine::set_arguments(uint32_t function, bool is_main) {
     }
     auto target = program_.btf->resolve(type->target);
     static constexpr std::pair<uint32_t, const char*> kContextNames[] = {
-        {BPF_PROG_TYPE_KPROBE, "bpf_user_pt_regs_t"}, {BPF_PROG_TYPE_KPROBE, "pt_regs"},
-        {BPF_PROG_TYPE_XDP, "xdp_md"},                {BPF_PROG_TYPE_SOCKET_FILTER, "__sk_buff"},
-        {BPF_PROG_TYPE_SCHED_CLS, "__sk_buff"},       {BPF_PROG_TYPE_SCHED_ACT, "__sk_buff"},
+        {BPF_PROG_TYPE_KPROBE, "bpf_user_pt_regs_t"},
+        {BPF_PROG_TYPE_KPROBE, "pt_regs"},
+        {BPF_PROG_TYPE_XDP, "xdp_md"},
+        {BPF_PROG_TYPE_SOCKET_FILTER, "__sk_buff"},
+        {BPF_PROG_TYPE_SCHED_CLS, "__sk_buff"},
+        {BPF_PROG_TYPE_SCHED_ACT, "__sk_buff"},
         {BPF_PROG_TYPE_PERF_EVENT, "bpf_perf_event_data"}};
     for (const auto& [prog_type, name] : kContextNames) {
       is_context |= program_.prog_type == prog_type && target && target->name == name;
@@ -811,23 +817,21 @@ Verdict Engine::run() {
     }
   }
   if (ok) {
-    // Frames that lie on the stack together.
+    // Frames that lie on the stack together. Where the kernel gives each function a stack of its own,
+    // so do we.
     std::vector<uint32_t> total(functions_.size(), 0);
-    const auto rounded = [this](uint32_t f) {
-      return std::max(32U, (functions_[f].stack_bytes + 31) & ~31U);
-    };
     for (size_t round = 0; round < functions_.size(); ++round) {
       for (uint32_t f = 0; f < functions_.size(); ++f) {
         uint32_t deepest = 0;
         for (const uint32_t callee : functions_[f].callees) {
           deepest = std::max(deepest, total[callee]);
         }
-        total[f] = rounded(f) + deepest;
+        total[f] = ((functions_[f].stack_bytes + 15) & ~15U) + deepest;
       }
     }
     verdict_.facts.stack_bytes = total[0];
-    const bool has_calls = functions_.size() > 1;
-    if (has_calls && total[0] > kMostStack) {
+    const bool has_own_stacks = (kTracingPrograms & program_type_bit(program_.prog_type)) != 0;
+    if (!has_own_stacks && total[0] > kMostStack) {
       verdict_.insn = 0;
       ok = refuse(EACCES, "combined stack size of the calls is %u. Too large", total[0]);
     }
@@ -835,7 +839,8 @@ Verdict Engine::run() {
   if (ok) {
     verdict_.facts.dead.resize(facts_.size());
     for (size_t i = 0; i < facts_.size(); ++i) {
-      const bool is_second = i > 0 && code_.insns[i - 1].code == kOpLddw && code_.insns[i].code == 0;
+      const bool is_second =
+          i > 0 && code_.insns[i - 1].code == kOpLddw && code_.insns[i].code == 0;
       verdict_.facts.dead[i] = !facts_[is_second ? i - 1 : i].seen;
     }
     for (uint32_t id = 0; id < 256; ++id) {
@@ -859,7 +864,8 @@ Verdict Engine::run() {
                   verdict_.max_states_per_insn, verdict_.total_states, verdict_.peak_states);
     if ((options_.log_level & kLogStats) != 0) {
       char stats[64];
-      std::snprintf(stats, sizeof stats, "stack depth %u", functions_.empty() ? 0 : functions_[0].stack_bytes);
+      std::snprintf(stats, sizeof stats, "stack depth %u",
+                    functions_.empty() ? 0 : functions_[0].stack_bytes);
       verdict_.log += stats;
       for (size_t f = 1; f < functions_.size(); ++f) {
         std::snprintf(stats, sizeof stats, "+%u", functions_[f].stack_bytes);

@@ -335,10 +335,7 @@ bool Engine::check_jump(const bpf_insn& insn, bool* ended) {
   const bool is_equality = op == BPF_JEQ || op == BPF_JNE;
   // A pointer that may be null against null.
   if (!is_half && is_equality && dst.is_pointer() && src.is_scalar() && src.is_zero()) {
-    if (dst.or_null()) {
-      if (has_reg && !mark_precise(insn.src_reg)) {
-        return false;
-      }
+    if (dst.or_null() && !has_reg) {
       State* taken = nullptr;
       if (!push_branch(target, &taken)) {
         return false;

@@ -22,8 +22,8 @@ bool Engine::check_kfunc(const bpf_insn& insn) {
   if (!func || func->kind != BtfKind::kFunc) {
     return refuse(EINVAL, "kernel btf_id %d is not a function", insn.imm);
   }
-  return refuse(EACCES, "calling kernel function %.*s is not allowed", static_cast<int>(func->name.size()),
-                func->name.data());
+  return refuse(EACCES, "calling kernel function %.*s is not allowed",
+                static_cast<int>(func->name.size()), func->name.data());
 }
 
 }  // namespace bpftime

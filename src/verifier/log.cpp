@@ -250,7 +250,8 @@ std::string Engine::describe_slot(const Slot& slot) const {
   }
   if (slot.bytes[0] == ByteKind::kIterator) {
     return text("iter(state=%s,depth=%u)",
-                slot.iterator == IteratorState::kActive ? "active" : "drained", slot.iterator_depth);
+                slot.iterator == IteratorState::kActive ? "active" : "drained",
+                slot.iterator_depth);
   }
   std::string bytes;
   for (size_t b = 8; b-- > 0;) {
@@ -335,9 +336,8 @@ void Engine::log_insn(uint32_t at) {
       while (!source.empty() && (source.front() == ' ' || source.front() == '\t')) {
         source.remove_prefix(1);
       }
-      const std::string_view file =
-          line.file.substr(line.file.rfind('/') == std::string_view::npos ? 0
-                                                                          : line.file.rfind('/') + 1);
+      const std::string_view file = line.file.substr(
+          line.file.rfind('/') == std::string_view::npos ? 0 : line.file.rfind('/') + 1);
       log_text(text("; %.*s @ %.*s:%u\n", static_cast<int>(std::min<size_t>(source.size(), 200)),
                     source.data(), static_cast<int>(file.size()), file.data(), line.line));
     }
@@ -347,7 +347,8 @@ void Engine::log_insn(uint32_t at) {
   std::string line;
   if (insn.code == kOpCall && insn.src_reg == kCallHelper) {
     const Prototype* proto = find_prototype(static_cast<uint32_t>(insn.imm));
-    line = text("%u: (85) call bpf_%s#%d", at, proto != nullptr ? proto->name : "unknown", insn.imm);
+    line =
+        text("%u: (85) call bpf_%s#%d", at, proto != nullptr ? proto->name : "unknown", insn.imm);
   } else {
     line = print(insn, second, at);
   }
@@ -413,9 +414,10 @@ void Engine::explain() {
                              (before.regs[step.depth] >> code_.insns[step.insn].dst_reg & 1) != 0;
         if (changed || sets_it) {
           const bpf_insn& insn = code_.insns[step.insn];
-          out += "     " +
-                 print(insn, insn.code == kOpLddw ? &code_.insns[step.insn + 1] : nullptr, step.insn) +
-                 "\n";
+          out +=
+              "     " +
+              print(insn, insn.code == kOpLddw ? &code_.insns[step.insn + 1] : nullptr, step.insn) +
+              "\n";
           ++shown;
         }
       }
@@ -431,9 +433,11 @@ void Engine::explain() {
       {"outside of the allowed", "test the index against the size before the access"},
       {"unbounded memory", "bound the size: size &= MAX - 1, or if (size > MAX) return"},
       {"outside of the packet", "compare the pointer plus the access size with data_end first"},
-      {"Unreleased reference", "release what was acquired (submit or discard the record) on every path"},
+      {"Unreleased reference",
+       "release what was acquired (submit or discard the record) on every path"},
       {"infinite loop", "let the loop have a counter with a known bound"},
-      {"too complex", "make the program smaller: fewer branches in loops, functions that are not static"},
+      {"too complex",
+       "make the program smaller: fewer branches in loops, functions that are not static"},
       {"combined stack", "keep large buffers in a per-CPU map instead of the stack"},
       {"cannot use helper", "this program type does not have the helper"},
       {"invalid func", "there is no helper of this number"},

@@ -41,15 +41,17 @@ bool Engine::check_region(const Reg& base, int regno, int64_t off, int64_t size,
   const int64_t fixed = off + base.off;
   if (base.num.range.smin < 0 &&
       (base.num.range.smin == INT64_MIN || fixed + base.num.range.smin < 0)) {
-    return refuse(EACCES,
-                  "R%d min value is negative, either use unsigned index or do a if (index >=0) check: "
-                  "invalid access to %s",
-                  regno, what);
+    return refuse(
+        EACCES,
+        "R%d min value is negative, either use unsigned index or do a if (index >=0) check: "
+        "invalid access to %s",
+        regno, what);
   }
   const int64_t lowest = fixed + base.num.range.smin;
   if (lowest < 0 || (size == 0 && !zero_allowed) || lowest + size > region) {
-    return refuse(EACCES, "invalid access to %s, size of it %lld, off=%lld size=%lld: R%d is outside",
-                  what, static_cast<long long>(region), static_cast<long long>(lowest),
+    return refuse(EACCES,
+                  "invalid access to %s, size of it %lld, off=%lld size=%lld: R%d is outside", what,
+                  static_cast<long long>(region), static_cast<long long>(lowest),
                   static_cast<long long>(size), regno);
   }
   if (base.num.range.umax >= static_cast<uint64_t>(kMostOffset)) {
@@ -71,9 +73,9 @@ bool Engine::check_region(const Reg& base, int regno, int64_t off, int64_t size,
 bool Engine::check_packet(const Reg& base, int regno, int64_t off, int64_t size) {
   verdict_.reg = regno;
   if (base.num.range.smin < 0) {
-    return refuse(EACCES,
-                  "R%d min value is negative, either use unsigned index or do a if (index >=0) check",
-                  regno);
+    return refuse(
+        EACCES, "R%d min value is negative, either use unsigned index or do a if (index >=0) check",
+        regno);
   }
   const int64_t fixed = off + base.off;
   if (base.size == 0 || fixed < 0 || fixed + size > base.size) {
@@ -110,9 +112,10 @@ bool Engine::check_map_value(const Reg& base, int regno, int64_t off, int64_t si
     }
     verdict_.reg = regno;
     return refuse(EACCES, "%s cannot be accessed directly by load/store",
-                  is_kptr ? "kptr" : field.kind == BtfFieldKind::kSpinLock ? "bpf_spin_lock"
-                          : field.kind == BtfFieldKind::kTimer             ? "bpf_timer"
-                                                                           : "a special field");
+                  is_kptr                                 ? "kptr"
+                  : field.kind == BtfFieldKind::kSpinLock ? "bpf_spin_lock"
+                  : field.kind == BtfFieldKind::kTimer    ? "bpf_timer"
+                                                          : "a special field");
   }
   return true;
 }
@@ -121,7 +124,8 @@ bool Engine::check_alignment(const Reg& base, int regno, int64_t off, int size) 
   const auto fixed = static_cast<uint64_t>(off + base.off);
   const uint64_t low = static_cast<uint64_t>(size) - 1;
   // The lower bits of the sum are known when those of the variable part are.
-  const bool is_aligned = (base.num.bits.mask & low) == 0 && ((base.num.bits.value + fixed) & low) == 0;
+  const bool is_aligned =
+      (base.num.bits.mask & low) == 0 && ((base.num.bits.value + fixed) & low) == 0;
   if (!is_aligned) {
     verdict_.reg = regno;
     return refuse(EACCES, "misaligned %s access off %lld size %d", kind_name(base),
@@ -137,8 +141,8 @@ bool Engine::check_context(const Reg& base, int regno, int64_t off, int size, bo
     return refuse(EACCES, "variable ctx access var_off is prohibited (R%d)", regno);
   }
   const int64_t at = off + base.off + static_cast<int64_t>(base.num.bits.value);
-  if (base.off < 0) {
-    return refuse(EACCES, "negative offset ctx ptr R%d off=%d disallowed", regno, base.off);
+  if (base.off != 0 && !is_program_type(BPF_PROG_TYPE_SYSCALL)) {
+    return refuse(EACCES, "dereference of modified ctx ptr R%d off=%d disallowed", regno, base.off);
   }
   if (context_ == nullptr) {
     if (is_program_type(BPF_PROG_TYPE_TRACING) && !is_write) {
@@ -166,7 +170,7 @@ bool Engine::check_context(const Reg& base, int regno, int64_t off, int size, bo
       continue;
     }
     if (is_write) {
-      if (size < field.granule && field.granule == 4 && field.begin != 48) {
+      if (size < field.granule && field.granule == 4) {
         break;
       }
       verdict_.facts.writes_context = true;
@@ -192,7 +196,8 @@ bool Engine::check_context(const Reg& base, int regno, int64_t off, int size, bo
         *out = Reg::pointer(RegKind::kPacketEnd);
         return true;
       case FieldKind::kSocketOrNull:
-        *out = Reg::pointer(RegKind::kSocket, static_cast<uint32_t>(SocketKind::kSockCommon), kOrNull);
+        *out =
+            Reg::pointer(RegKind::kSocket, static_cast<uint32_t>(SocketKind::kSockCommon), kOrNull);
         out->id = new_id();
         return true;
     }
@@ -241,17 +246,16 @@ bool Engine::check_access(int regno, int64_t off, int size, bool is_write, const
       const int64_t highest = off + base.off + base.num.range.smax;
       if (base.num.range.smin <= -kMostOffset || base.num.range.smax >= kMostOffset ||
           lowest < -kMostStack || highest + size > 0) {
-        return refuse(EACCES, "invalid %s stack R%d off=%lld size=%d", is_write ? "write to" : "read from",
-                      regno, static_cast<long long>(lowest), size);
+        return refuse(EACCES, "invalid %s stack R%d off=%lld size=%d",
+                      is_write ? "write to" : "read from", regno, static_cast<long long>(lowest),
+                      size);
       }
       verdict_.reg = -1;
       if (is_write) {
         static const Reg kAnything = Reg::unknown();
         const Reg& what = value != nullptr ? *value : kAnything;
-        return base.num.is_constant()
-                   ? stack_write(base.frame, base,
-                                 lowest, size, what, value_reg)
-                   : stack_write_variable(base, off, size, what, value_reg);
+        return base.num.is_constant() ? stack_write(base.frame, base, lowest, size, what, value_reg)
+                                      : stack_write_variable(base, off, size, what, value_reg);
       }
       if (!base.num.is_constant() && leaks_forbidden()) {
         return refuse(EACCES, "R%d variable stack access prohibited in strict mode", regno);
@@ -273,8 +277,8 @@ bool Engine::check_access(int regno, int64_t off, int size, bool is_write, const
       }
       // A kernel pointer kept in the map.
       for (const BtfField& field : fields_of(base.object)) {
-        if (base.num.is_constant() && off + base.off + static_cast<int64_t>(base.num.bits.value) ==
-                                          int64_t{field.offset} &&
+        if (base.num.is_constant() &&
+            off + base.off + static_cast<int64_t>(base.num.bits.value) == int64_t{field.offset} &&
             (field.kind == BtfFieldKind::kKptr || field.kind == BtfFieldKind::kKptrUntrusted ||
              field.kind == BtfFieldKind::kKptrPercpu)) {
           if (is_write) {
@@ -346,9 +350,9 @@ bool Engine::check_access(int regno, int64_t off, int size, bool is_write, const
         return refuse(EACCES, "R%d cannot write into socket", regno);
       }
       // struct bpf_sock 80 bytes (its common part 0..44), bpf_tcp_sock 116.
-      const int64_t limit = base.object == static_cast<uint32_t>(SocketKind::kTcpSock) ? 120
+      const int64_t limit = base.object == static_cast<uint32_t>(SocketKind::kTcpSock)      ? 120
                             : base.object == static_cast<uint32_t>(SocketKind::kSockCommon) ? 44
-                                                                                              : 80;
+                                                                                            : 80;
       if (!base.num.is_constant() || off + base.off < 0 || (off + base.off) % size != 0 ||
           !check_region(base, regno, off, size, limit, false, "socket")) {
         return refuse(EACCES, "R%d invalid socket access off=%lld size=%d", regno,
@@ -481,16 +485,15 @@ bool Engine::check_atomic(const bpf_insn& insn) {
       return refuse(EACCES, "an atomic operation on a spilled pointer");
     }
   }
-  now().stack_frame = 255;
   Reg unknown = Reg::unknown();
   if (!check_access(insn.dst_reg, insn.off, size, true, &unknown, -1, false, nullptr)) {
     return false;
   }
-  now().stack_frame = 255;
   if ((insn.imm & BPF_FETCH) != 0) {
-    Reg result = Reg::unknown();
-    narrow(&result, size, false);
-    reg(insn.imm == BPF_CMPXCHG ? 0 : insn.src_reg) = result;
+    old.id = old.is_scalar() ? 0 : old.id;
+    old.has_delta = false;
+    old.delta = 0;
+    reg(insn.imm == BPF_CMPXCHG ? 0 : insn.src_reg) = old;
   }
   return true;
 }
@@ -536,26 +539,12 @@ bool Engine::check_helper_memory(int regno, int64_t size, bool is_write, bool ze
         break;
       }
       const Btf* btf = (base.flags & kKernelBtf) != 0 ? program_.kernel_btf : program_.btf;
-      auto bytes = btf != nullptr ? btf->size_of(base.object) : Result<uint32_t>(make_error(EINVAL, ""));
+      auto bytes =
+          btf != nullptr ? btf->size_of(base.object) : Result<uint32_t>(make_error(EINVAL, ""));
       if (!bytes) {
         break;
       }
       return check_region(base, regno, 0, size, *bytes, zero_allowed, "structure");
-    }
-    case RegKind::kCtx: {
-      // A helper may read the context as memory where a program could. (bpf_probe_read's source is
-      // any value, and does not come here.)
-      if (is_write || !base.num.is_constant() || base.off < 0 || context_ == nullptr) {
-        break;
-      }
-      Reg ignored;
-      verdict_.facts.reads_unknown_context = true;
-      for (int64_t at = 0; at < size; ++at) {
-        if (!check_context(base, regno, at, 1, false, &ignored)) {
-          return false;
-        }
-      }
-      return true;
     }
     case RegKind::kArena:
       return true;
@@ -589,8 +578,8 @@ bool Engine::check_size_argument(int size_reg, bool is_write, bool zero_allowed,
                   static_cast<unsigned long long>(size.num.range.umax));
   }
   if (size.num.range.umax >= kMostMemory) {
-    return refuse(EACCES,
-                  "R%d unbounded memory access, use 'var &= const' or 'if (var < const)'", size_reg);
+    return refuse(EACCES, "R%d unbounded memory access, use 'var &= const' or 'if (var < const)'",
+                  size_reg);
   }
   verdict_.reg = -1;
   const auto most = static_cast<int64_t>(size.num.range.umax);
@@ -683,13 +672,15 @@ bool Engine::check_btf_access(const Reg& base, int regno, int64_t off, int size,
         if (at < end && at + size > begin) {
           verdict_.reg = -1;
           return at + size <= int64_t{here->size_bytes} ||
-                 refuse(EACCES, "access beyond struct at off %lld size %d", static_cast<long long>(at), size);
+                 refuse(EACCES, "access beyond struct at off %lld size %d",
+                        static_cast<long long>(at), size);
         }
         continue;
       }
       auto resolved = btf->resolve(member.type);
       const bool is_flexible = resolved && resolved->kind == BtfKind::kArray &&
-                               resolved->array_length == 0 && at >= begin && &member == &members.back();
+                               resolved->array_length == 0 && at >= begin &&
+                               &member == &members.back();
       if (is_flexible) {
         verdict_.reg = -1;
         return true;
@@ -721,8 +712,8 @@ bool Engine::check_tracing_context(int64_t off, int size, Reg* out) {
     return refuse(EACCES, "kernel BTF is missing");
   }
   if (off < 0 || off % 8 != 0 || size != 8 || off >= 96) {
-    return refuse(EACCES, "invalid bpf_context access off=%lld size=%d", static_cast<long long>(off),
-                  size);
+    return refuse(EACCES, "invalid bpf_context access off=%lld size=%d",
+                  static_cast<long long>(off), size);
   }
   auto type = btf->type(program_.attach_btf_id);
   // A raw tracepoint is a typedef of a pointer to its function, whose first argument is not shown.

@@ -104,7 +104,6 @@ void Engine::step_back(const Step& step, PreciseSet* set, bool* give_up, uint8_t
     case BPF_ST:
     case BPF_STX:
       if (is_atomic(insn.code)) {
-        // What an atomic operation gives is unknown, whatever was there; a load-acquire is a load.
         if (insn.imm == kLoadAcquire) {
           if (has(insn.dst_reg)) {
             drop(insn.dst_reg);
@@ -115,10 +114,17 @@ void Engine::step_back(const Step& step, PreciseSet* set, bool* give_up, uint8_t
           break;
         }
         if (insn.imm != kStoreRelease) {
-          if (insn.imm == BPF_CMPXCHG) {
-            drop(0);
-          } else if ((insn.imm & BPF_FETCH) != 0) {
-            drop(insn.src_reg);
+          // What lies there afterwards is unknown; what lay there before may be in a register now.
+          uint64_t* slots = slot_of();
+          if (slots != nullptr) {
+            *slots &= ~(1ULL << step.stack_slot);
+          }
+          const int result = insn.imm == BPF_CMPXCHG ? 0 : insn.src_reg;
+          if ((insn.imm & BPF_FETCH) != 0 && ((set->regs[d] >> result) & 1) != 0) {
+            set->regs[d] &= static_cast<uint16_t>(~(1U << result));
+            if (slots != nullptr) {
+              *slots |= 1ULL << step.stack_slot;
+            }
           }
           break;
         }

@@ -108,6 +108,32 @@ uint32_t Engine::map_index(const VerifierMap* map) {
   return static_cast<uint32_t>(maps_.size() - 1);
 }
 
+// Maps whose values programs of some types may not have.
+bool Engine::check_map_fits(uint32_t index) {
+  const bool is_tracing = program_.prog_type == BPF_PROG_TYPE_KPROBE ||
+                          program_.prog_type == BPF_PROG_TYPE_TRACEPOINT ||
+                          program_.prog_type == BPF_PROG_TYPE_PERF_EVENT ||
+                          program_.prog_type == BPF_PROG_TYPE_RAW_TRACEPOINT;
+  for (const BtfField& field : fields_of(index)) {
+    const char* what =
+        field.kind == BtfFieldKind::kSpinLock || field.kind == BtfFieldKind::kResSpinLock
+            ? "bpf_spin_lock"
+        : field.kind == BtfFieldKind::kTimer     ? "bpf_timer"
+        : field.kind == BtfFieldKind::kWorkqueue ? "bpf_wq"
+        : field.kind == BtfFieldKind::kListHead || field.kind == BtfFieldKind::kTreeRoot
+            ? "bpf_{list_head,rb_root}"
+            : nullptr;
+    if (what != nullptr && is_tracing) {
+      return refuse(EINVAL, "tracing progs cannot use %s yet", what);
+    }
+    if (field.kind == BtfFieldKind::kSpinLock &&
+        program_.prog_type == BPF_PROG_TYPE_SOCKET_FILTER) {
+      return refuse(EINVAL, "socket filter progs cannot use bpf_spin_lock yet");
+    }
+  }
+  return true;
+}
+
 bool Engine::find_maps() {
   for (const VerifierMap& map : program_.maps) {
     map_index(&map);
@@ -129,6 +155,9 @@ bool Engine::find_maps() {
         return refuse(EBADF, "map %d is not one of the program's", insn.imm);
       }
       const VerifierMap& map = *maps_[static_cast<size_t>(facts_[i].map)];
+      if (!check_map_fits(static_cast<uint32_t>(facts_[i].map))) {
+        return false;
+      }
       if (insn.src_reg == kLoadMapValue || insn.src_reg == kLoadMapIndexValue) {
         const auto offset = static_cast<uint32_t>(code_.insns[i + 1].imm);
         const bool is_arena = map.map_type == 33;
@@ -159,7 +188,8 @@ bool Engine::find_functions() {
   for (size_t f = 0; f < starts.size(); ++f) {
     FunctionFacts& function = functions_[f];
     function.begin = starts[f];
-    function.end = f + 1 < starts.size() ? starts[f + 1] : static_cast<uint32_t>(code_.insns.size());
+    function.end =
+        f + 1 < starts.size() ? starts[f + 1] : static_cast<uint32_t>(code_.insns.size());
     for (uint32_t i = function.begin; i < function.end; ++i) {
       facts_[i].function = static_cast<uint32_t>(f);
     }

@@ -39,7 +39,8 @@ bool Engine::drop_special_slot(Frame* frame, int slot) {
       int sharers = 0;
       for (const Frame& f : cur().frames) {
         for (const Slot& s : f.slots) {
-          sharers += s.bytes[0] == ByteKind::kDynptr && s.is_first && s.reg.ref == at.reg.ref ? 1 : 0;
+          sharers +=
+              s.bytes[0] == ByteKind::kDynptr && s.is_first && s.reg.ref == at.reg.ref ? 1 : 0;
         }
       }
       if (sharers < 2) {
@@ -159,7 +160,8 @@ bool Engine::stack_write_variable(const Reg& pointer, int64_t off, int size, con
       scrub(&s);
     }
     if (s.bytes[byte] == ByteKind::kInvalid && leaks_forbidden()) {
-      return refuse(EINVAL, "uninitialised stack would count as initialised by a write at a variable offset");
+      return refuse(
+          EINVAL, "uninitialised stack would count as initialised by a write at a variable offset");
     }
     if (is_zero && s.bytes[byte] == ByteKind::kZero) {
       used_zero = true;
@@ -221,12 +223,12 @@ bool Engine::stack_read(const Reg& pointer, int64_t off, int size, bool is_signe
       now().stack_slot = static_cast<uint8_t>(slot);
       return true;
     }
-    const auto spilled = static_cast<size_t>(
-        std::count(s.bytes.begin(), s.bytes.end(), ByteKind::kSpill));
+    const auto spilled =
+        static_cast<size_t>(std::count(s.bytes.begin(), s.bytes.end(), ByteKind::kSpill));
     if (first == 0 && static_cast<size_t>(size) <= spilled) {
       const bool fits = size == 8 || s.reg.num.range.umax <= (1ULL << (size * 8)) - 1;
-      const bool is_same = fits && (!is_signed || size == 8 ||
-                                    s.reg.num.range.umax < 1ULL << (size * 8 - 1));
+      const bool is_same =
+          fits && (!is_signed || size == 8 || s.reg.num.range.umax < 1ULL << (size * 8 - 1));
       if (is_same && s.reg.id == 0 && !s.reg.num.is_constant()) {
         s.reg.id = new_id();
       }
@@ -277,8 +279,8 @@ bool Engine::stack_range(int regno, const Reg& pointer, int64_t size, bool is_wr
   verdict_.reg = regno;
   if (pointer.num.range.smin <= -kMostOffset || pointer.num.range.smax >= kMostOffset ||
       lowest < -kMostStack || highest > 0 || (size != 0 && lowest >= 0)) {
-    return refuse(EACCES, "invalid %s stack access by a helper through R%d: off %lld size %lld", what,
-                  regno, static_cast<long long>(lowest), static_cast<long long>(size));
+    return refuse(EACCES, "invalid %s stack access by a helper through R%d: off %lld size %lld",
+                  what, regno, static_cast<long long>(lowest), static_cast<long long>(size));
   }
   if (size == 0) {
     verdict_.reg = -1;

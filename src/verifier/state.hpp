@@ -13,22 +13,22 @@
 namespace bpftime {
 
 enum class RegKind : uint8_t {
-  kNone,       // nothing was ever written there
-  kScalar,     // num
-  kCtx,        // the context
-  kMap,        // `object` = index of the map: what helpers are called with
-  kMapValue,   // into a value of map `object`
-  kMapKey,     // into a key of map `object` (callbacks)
-  kStack,      // into the stack of frame `frame`
-  kPacket,     // packet data; `size` bytes from off 0 of this `id` are known to be there
+  kNone,      // nothing was ever written there
+  kScalar,    // num
+  kCtx,       // the context
+  kMap,       // `object` = index of the map: what helpers are called with
+  kMapValue,  // into a value of map `object`
+  kMapKey,    // into a key of map `object` (callbacks)
+  kStack,     // into the stack of frame `frame`
+  kPacket,    // packet data; `size` bytes from off 0 of this `id` are known to be there
   kPacketMeta,
   kPacketEnd,
-  kMem,        // into memory of `size` bytes (ring buffer record, dynptr slice, global data)
-  kBtf,        // to a kernel structure, type `object`
-  kFunction,   // of the program, starting at instruction `object`
-  kDynptr,     // to a dynptr that the kernel made (callback argument)
+  kMem,       // into memory of `size` bytes (ring buffer record, dynptr slice, global data)
+  kBtf,       // to a kernel structure, type `object`
+  kFunction,  // of the program, starting at instruction `object`
+  kDynptr,    // to a dynptr that the kernel made (callback argument)
   kArena,
-  kSocket,     // `object` = SocketKind
+  kSocket,  // `object` = SocketKind
 };
 
 enum RegFlag : uint16_t {
@@ -38,12 +38,12 @@ enum RegFlag : uint16_t {
   kTrusted = 8,
   kRcu = 16,
   kUntrusted = 32,
-  kAllocated = 64,     // made by the program (bpf_obj_new)
+  kAllocated = 64,  // made by the program (bpf_obj_new)
   kPerCpu = 128,
-  kKernelBtf = 256,    // `object` is a type of vmlinux, not of the program
-  kSlice = 512,        // of a dynptr: goes when the dynptr goes; `owner` = its id
+  kKernelBtf = 256,  // `object` is a type of vmlinux, not of the program
+  kSlice = 512,      // of a dynptr: goes when the dynptr goes; `owner` = its id
   kNonOwning = 1024,
-  kMapUid = 2048,      // kMap or kMapValue from a map in a map; `owner` tells which
+  kMapUid = 2048,  // kMap or kMapValue from a map in a map; `owner` tells which
 };
 
 enum class SocketKind : uint8_t { kSock, kSockCommon, kTcpSock, kXdpSock };
@@ -56,8 +56,8 @@ struct Reg {
   bool has_delta = false;  // scalars: value = (what `id` stands for) + delta
   int32_t off = 0;         // pointers: the fixed part of the offset; `num` is the variable one
   int32_t delta = 0;
-  uint32_t id = 0;         // scalars: equal ones; kOrNull: null together; packets: same base
-  uint32_t ref = 0;        // the reference that is held through it
+  uint32_t id = 0;   // scalars: equal ones; kOrNull: null together; packets: same base
+  uint32_t ref = 0;  // the reference that is held through it
   uint32_t object = 0;
   uint32_t size = 0;
   uint32_t owner = 0;
@@ -97,11 +97,11 @@ enum class IteratorState : uint8_t { kActive, kDrained };
 struct Slot {
   std::array<ByteKind, 8> bytes{};
   Reg reg;
-  bool is_first = false;                           // dynptr: the lower of two slots
+  bool is_first = false;  // dynptr: the lower of two slots
   DynptrKind dynptr = DynptrKind::kNone;
   bool dynptr_read_only = false;
   IteratorState iterator = IteratorState::kActive;
-  uint32_t iterator_type = 0;                      // id of its BTF type
+  uint32_t iterator_type = 0;  // id of its BTF type
   uint32_t iterator_depth = 0;
 
   [[nodiscard]] bool is_spill() const { return bytes[0] == ByteKind::kSpill; }
@@ -114,9 +114,9 @@ enum class FrameKind : uint8_t { kCall, kCallback, kAsync };
 
 struct Frame {
   std::array<Reg, 11> regs;
-  std::vector<Slot> slots;      // [i] holds fp-8*(i+1) .. fp-8*i-1; as deep as anything was touched
-  uint32_t call_insn = 0;       // the caller's call
-  uint32_t function = 0;        // index
+  std::vector<Slot> slots;  // [i] holds fp-8*(i+1) .. fp-8*i-1; as deep as anything was touched
+  uint32_t call_insn = 0;   // the caller's call
+  uint32_t function = 0;    // index
   FrameKind kind = FrameKind::kCall;
   int64_t return_min = INT32_MIN, return_max = INT32_MAX;  // kCallback, kAsync
   uint32_t callback_depth = 0;
@@ -126,9 +126,9 @@ enum class RefKind : uint8_t { kPointer, kLock, kResLock, kIrq, kIterator, kDynp
 struct Ref {
   uint32_t id = 0;
   RefKind kind = RefKind::kPointer;
-  uint32_t insn = 0;   // where it was acquired
-  uint32_t owner = 0;  // locks: which object
-  uint32_t helper = 0; // what acquired it
+  uint32_t insn = 0;    // where it was acquired
+  uint32_t owner = 0;   // locks: which object
+  uint32_t helper = 0;  // what acquired it
   friend bool operator==(const Ref&, const Ref&) = default;
 };
 
@@ -152,10 +152,10 @@ struct State {
   bool in_sleepable = false;
 
   // ---- Exploration ----
-  uint32_t insn = 0;        // what comes next
-  uint32_t branches = 1;    // paths from here that have not ended
-  State* parent = nullptr;  // the stored state that this path went through last
-  std::vector<Step> steps;  // since then
+  uint32_t insn = 0;            // what comes next
+  uint32_t branches = 1;        // paths from here that have not ended
+  State* parent = nullptr;      // the stored state that this path went through last
+  std::vector<Step> steps;      // since then
   State* loop_entry = nullptr;  // a path from here was cut off at this state while it was under way
   uint32_t back_edges = 0;      // on the path so far
   uint64_t remaining = 0;       // stored: most back edges of what follows, of paths that have ended

@@ -16,7 +16,7 @@ class VerifierTrace {
   struct Node {
     uint32_t parent, insn;
     uint32_t pruned_into = kNone;
-    bool is_stored = false;  // its `precise` marks are final
+    bool is_stored = false;     // its `precise` marks are final
     std::vector<Frame> frames;  // before the instruction; Reg::precise only where is_stored
   };
   std::vector<Node> nodes;
