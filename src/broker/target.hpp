@@ -23,6 +23,8 @@
 
 namespace bpftime {
 
+class LaneTable;
+
 inline constexpr int kTargetDeadlineMs = 2000;
 
 // A map as a target needs it. region_fd stays the session's.
@@ -97,6 +99,7 @@ class Targets {
     std::vector<std::byte> agent_file;  // ELF bytes of bpftime-agent.so
     int alive_fd = -1;                  // AlivePage file, sealed against new writers
     uint32_t alive_expected = 0;
+    LaneTable* lanes = nullptr;  // outlives the Targets
     uint32_t first_owner = 1000;
   };
   Targets(EventLoop* loop, TargetHost* host, Config config);

@@ -183,17 +183,20 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, StoppedProcess& process) {
   t->unwinder_knows_image = t->image.way == AgentWay::kDlopen;
   RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline()));
   RemoteChannel channel = TRY(remote_channel(thread));
-  const auto fds =
-      TRY(send_fds(thread, channel, std::array<int, 2>{arena_file.get(), config.alive_fd}));
+  const auto fds = TRY(send_fds(
+      thread, channel, std::array<int, 3>{arena_file.get(), config.alive_fd, config.lanes->fd()}));
   // The thread's scratch memory is among the mappings by now.
   std::vector<Mapping> maps = TRY(read_maps(t->pid));
   const uint64_t near = raw(t->image.base);
   t->arena = TRY(reserve(&maps, near, kArenaBytes));
   t->alive = TRY(reserve(&maps, near, 4096));
   t->table = TRY(reserve(&maps, near, kTableBytes));
+  const uint64_t lanes = TRY(reserve(&maps, near, config.lanes->bytes()));
   TRY(remote_map_fd(thread, RemoteAddr{t->arena}, kArenaBytes, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_NORESERVE, fds[0], 0));
   TRY(remote_map_fd(thread, RemoteAddr{t->alive}, 4096, PROT_READ, MAP_SHARED, fds[1], 0));
+  TRY(remote_map_fd(thread, RemoteAddr{lanes}, config.lanes->bytes(), PROT_READ | PROT_WRITE,
+                    MAP_SHARED, fds[2], 0));
   TRY(remote_map_anonymous(thread, RemoteAddr{t->table}, kTableBytes, PROT_READ | PROT_WRITE,
                            MAP_NORESERVE));
   TRY(remote_madvise(thread, RemoteAddr{t->table}, kTableBytes, MADV_WIPEONFORK));
@@ -228,7 +231,9 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, StoppedProcess& process) {
   state->code_ranges = t->arena + kCodeRangesOffset;
   state->process.owner = t->owner;
   state->process.tgid = static_cast<uint32_t>(t->status.inner_tgid);
-  state->process.cpu_count = static_cast<uint32_t>(::sysconf(_SC_NPROCESSORS_CONF));
+  state->process.lanes = reinterpret_cast<LaneWord*>(lanes);
+  state->process.lane_count = config.lanes->count();
+  state->process.cpu_lanes = config.lanes->cpus();
   state->process.vdso_clock_gettime = reinterpret_cast<int (*)(int, void*)>(t->vdso_clock_gettime);
   if (t->rseq_offset) {
     state->process.rseq_offset = state->rseq_offset = *t->rseq_offset;
@@ -239,6 +244,7 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, StoppedProcess& process) {
   TRY(process.write_value(RemoteAddr{t->table}, kTableGuard));
   TRY(note_mapping(t, t->alive, 4096, process));
   TRY(note_mapping(t, t->table, kTableBytes, process));
+  TRY(note_mapping(t, lanes, config.lanes->bytes(), process));
   TRY(process.write_value(RemoteAddr{raw(t->image.base) + agent.state}, t->arena));
   return {};
 }
