@@ -50,6 +50,7 @@ struct WantedLink {
   bool is_return;
   pid_t pid;  // > 0: this process only; -1: every target
   uint64_t cookie;
+  bool is_timed = false;  // runs are counted and timed: BPF_ENABLE_STATS
   [[nodiscard]] bool applies_to(pid_t process) const { return pid <= 0 || pid == process; }
 };
 
@@ -85,12 +86,17 @@ struct TargetStatus {
     uint32_t link;
     bool placed;
     std::string why_not;  // refusal, or "file not mapped"
+    uint64_t run, ns;     // while statistics were on
     uint64_t faulted, out_of_fuel;
   };
   std::vector<LinkState> links;
   uint64_t missed;      // nested hits and full return tables, all threads
   uint64_t stopped_us;  // longest time from the first thread stopped to the last let go
   uint64_t private_kb;  // private memory that we cause in it, map regions not counted
+};
+
+struct RunTotals {
+  uint64_t count = 0, ns = 0;
 };
 
 class Targets {
@@ -120,6 +126,8 @@ class Targets {
   [[nodiscard]] bool has(pid_t pid) const;
   [[nodiscard]] size_t count() const;
   [[nodiscard]] std::vector<TargetStatus> status();
+  // Runs that were counted, of all targets that there are now, by link.
+  [[nodiscard]] std::map<LinkId, RunTotals> runs();
   // Restores the code of processes that an earlier broker of this user left behind (docs/decisions/0001).
   // Returns how many.
   uint32_t recover_orphans();
