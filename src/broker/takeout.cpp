@@ -262,16 +262,17 @@ Result<void> unmap_rest(StoppedProcess& process, uint64_t arena, uint64_t deadli
                                                   state->mapping_count.load(), kMaxMappings));
   const auto blocks = TRY(thread_blocks(process, *state));
   RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline_ns));
+  RemoteCalls calls;
   if (state->channel >= 0) {
     struct stat st{};
     const std::string path =
         "/proc/" + std::to_string(process.pid()) + "/fd/" + std::to_string(state->channel);
     if (::stat(path.c_str(), &st) == 0 && S_ISSOCK(st.st_mode) &&
         st.st_ino == state->channel_inode) {
-      (void)remote_close(thread, state->channel);
+      calls.add(SYS_close, {static_cast<uint64_t>(state->channel)});
     }
   }
-  // Neighbours go at once: the blocks of a thousand threads mostly lie side by side, and each call costs two switches.
+  // Neighbours go at once: the blocks of a thousand threads mostly lie side by side.
   Ranges all;
   for (const BlockHead& b : blocks) {
     all.emplace_back(b.at, b.at + b.block_bytes);
@@ -287,10 +288,11 @@ Result<void> unmap_rest(StoppedProcess& process, uint64_t arena, uint64_t deadli
       end = all[i].second;
     }
     if (begin < end) {
-      (void)remote_unmap(thread, RemoteAddr{begin}, end - begin);
+      calls.add(SYS_munmap, {begin, end - begin});
     }
   }
-  (void)remote_unmap(thread, RemoteAddr{arena}, kArenaBytes);
+  calls.add(SYS_munmap, {arena, kArenaBytes});
+  TRY(thread.run(calls));
   return thread.finish();
 }
 

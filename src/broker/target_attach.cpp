@@ -66,12 +66,15 @@ Result<void> Targets::Impl::attach(pid_t pid) {
     // Left by an earlier broker, or a child that forked before its parent was let go.
     (void)take_out(pid, deadline());
   }
-  t->image = TRY(bring_agent(pid, {agent.bytes, agent_fd.get()}, AgentWish::kAny, deadline()));
   {
-    const StopWatch process_stopped;
-    StoppedProcess process = TRY(borrow_any(pid, deadline()));
-    TRY(set_up(t.get(), process));
-    t->stopped_ns = std::max(t->image.stopped_ns, process_stopped.elapsed());
+    AgentEntrance way =
+        TRY(open_entrance(pid, {agent.bytes, agent_fd.get()}, AgentWish::kAny, deadline()));
+    RemoteThread thread = TRY(RemoteThread::begin(*way.process, way.tid, deadline()));
+    t->image = TRY(bring_agent(thread, way));
+    TRY(set_up(t.get(), thread));
+    TRY(thread.finish());
+    way.process->release();
+    t->stopped_ns = monotonic_ns() - way.stopped_since_ns;
   }
   const auto adopted = adopt(std::move(t), nullptr);
   if (!adopted) {
@@ -179,31 +182,24 @@ Result<void> Targets::Impl::look_at(TargetProcess* t) {
 }
 
 // Channel, arena, table, alive page: everything but sites. One thread is held.
-Result<void> Targets::Impl::set_up(TargetProcess* t, StoppedProcess& process) {
+Result<void> Targets::Impl::set_up(TargetProcess* t, RemoteThread& thread) {
+  StoppedProcess& process = thread.process();
   t->unwinder_knows_image = t->image.way == AgentWay::kDlopen;
-  RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline()));
   RemoteChannel channel = TRY(remote_channel(thread));
-  const auto fds = TRY(send_fds(
-      thread, channel, std::array<int, 3>{arena_file.get(), config.alive_fd, config.lanes->fd()}));
   // The thread's scratch memory is among the mappings by now.
   std::vector<Mapping> maps = TRY(read_maps(t->pid));
   const uint64_t near = raw(t->image.base);
   t->arena = TRY(reserve(&maps, near, kArenaBytes));
   t->alive = TRY(reserve(&maps, near, 4096));
   t->table = TRY(reserve(&maps, near, kTableBytes));
-  const uint64_t lanes = TRY(reserve(&maps, near, config.lanes->bytes()));
-  TRY(remote_map_fd(thread, RemoteAddr{t->arena}, kArenaBytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_NORESERVE, fds[0], 0));
-  TRY(remote_map_fd(thread, RemoteAddr{t->alive}, 4096, PROT_READ, MAP_SHARED, fds[1], 0));
-  TRY(remote_map_fd(thread, RemoteAddr{lanes}, config.lanes->bytes(), PROT_READ | PROT_WRITE,
-                    MAP_SHARED, fds[2], 0));
-  TRY(remote_map_anonymous(thread, RemoteAddr{t->table}, kTableBytes, PROT_READ | PROT_WRITE,
-                           MAP_NORESERVE));
-  TRY(remote_madvise(thread, RemoteAddr{t->table}, kTableBytes, MADV_WIPEONFORK));
-  for (const int fd : fds) {
-    TRY(remote_close(thread, fd));
-  }
-  TRY(thread.finish());
+  const std::array<RemoteMapping, 3> mappings = {{
+      {RemoteAddr{t->arena}, kArenaBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
+       arena_file.get()},
+      {RemoteAddr{t->alive}, 4096, PROT_READ, MAP_SHARED, config.alive_fd},
+      {RemoteAddr{t->table}, kTableBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, -1,
+       MADV_WIPEONFORK},
+  }};
+  TRY(remote_map(thread, channel, mappings));
   t->heap = RemoteHeap(t->arena + kHeapOffset, t->arena + kArenaBytes);
   t->channel = std::move(channel.ours);
   t->remote_channel_fd = channel.remote_fd;
@@ -231,9 +227,7 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, StoppedProcess& process) {
   state->code_ranges = t->arena + kCodeRangesOffset;
   state->process.owner = t->owner;
   state->process.tgid = static_cast<uint32_t>(t->status.inner_tgid);
-  state->process.lanes = reinterpret_cast<LaneWord*>(lanes);
-  state->process.lane_count = config.lanes->count();
-  state->process.cpu_lanes = config.lanes->cpus();
+  state->process.cpu_count = static_cast<uint32_t>(::sysconf(_SC_NPROCESSORS_CONF));
   state->process.vdso_clock_gettime = reinterpret_cast<int (*)(int, void*)>(t->vdso_clock_gettime);
   if (t->rseq_offset) {
     state->process.rseq_offset = state->rseq_offset = *t->rseq_offset;
@@ -242,14 +236,13 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, StoppedProcess& process) {
   TRY(process.write(RemoteAddr{t->arena},
                     {reinterpret_cast<const std::byte*>(state.get()), sizeof(AgentState)}));
   TRY(process.write_value(RemoteAddr{t->table}, kTableGuard));
-  TRY(note_mapping(t, t->alive, 4096, process));
-  TRY(note_mapping(t, t->table, kTableBytes, process));
-  TRY(note_mapping(t, lanes, config.lanes->bytes(), process));
+  TRY(note_mappings(t, std::array<MappedRange, 2>{{{t->alive, 4096}, {t->table, kTableBytes}}},
+                    process));
   TRY(process.write_value(RemoteAddr{raw(t->image.base) + agent.state}, t->arena));
   return {};
 }
 
-Result<void> Targets::Impl::adopt(std::unique_ptr<TargetProcess> owned, StoppedProcess* held) {
+Result<void> Targets::Impl::adopt(std::unique_ptr<TargetProcess> owned, Held* held) {
   TargetProcess* const t = owned.get();
   const pid_t pid = t->pid;
   targets[pid] = std::move(owned);

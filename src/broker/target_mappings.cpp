@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <optional>
@@ -16,47 +17,39 @@
 
 namespace bpftime {
 
-Result<void> Targets::Impl::note_mapping(TargetProcess* t, uint64_t begin, uint64_t bytes,
-                                         StoppedProcess& process) {
-  if (t->mappings.size() >= kMaxMappings) {
+// On record in the target itself, for whoever takes them away.
+Result<void> Targets::Impl::note_mappings(TargetProcess* t, std::span<const MappedRange> ranges,
+                                          StoppedProcess& process) {
+  if (t->mappings.size() + ranges.size() > kMaxMappings) {
     return make_error(ENOSPC, "too many mappings in one target");
   }
-  t->mappings.push_back({begin, bytes});
-  TRY(process.write_value(
-      RemoteAddr{t->arena + kMappingsOffset + (t->mappings.size() - 1) * sizeof(MappedRange)},
-      t->mappings.back()));
+  const uint64_t at = t->arena + kMappingsOffset + t->mappings.size() * sizeof(MappedRange);
+  t->mappings.insert(t->mappings.end(), ranges.begin(), ranges.end());
+  TRY(process.write(RemoteAddr{at}, std::as_bytes(ranges)));
   return process.write_value(RemoteAddr{t->arena + offsetof(AgentState, mapping_count)},
                              uint64_t{t->mappings.size()});
 }
 
-// Maps rooms, and code and map regions of programs that are not here yet. One thread of the target is held.
+// Maps rooms, and code and map regions of programs that are not here yet; `thread` works for us, the others may run.
 Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping>* maps,
                                            const std::set<uint32_t>& programs,
                                            const std::vector<uint64_t>& new_rooms,
-                                           StoppedProcess& process) {
-  struct Region {
-    int fd;
-    uint64_t bytes, at;
-    int prot;
-  };
-  std::vector<Region> regions;
-  const bool any_missing = std::any_of(programs.begin(), programs.end(),
-                                       [&](uint32_t id) { return !t->programs.contains(id); });
-  if (!any_missing && new_rooms.empty() && t->owns_signals) {
-    return {};
-  }
-  RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline()));
+                                           RemoteThread& thread) {
+  StoppedProcess& process = thread.process();
+  std::vector<RemoteMapping> wanted;
   for (const uint64_t room : new_rooms) {
-    TRY(remote_map_anonymous(thread, RemoteAddr{room}, kRoomBytes, PROT_READ | PROT_EXEC));
-    TRY(note_mapping(t, room, kRoomBytes, process));
-    for (TrampolineRoom& r : t->rooms) {
-      r.is_mapped = r.is_mapped || r.base == room;
-    }
+    wanted.push_back({RemoteAddr{room}, kRoomBytes, PROT_READ | PROT_EXEC, MAP_PRIVATE});
   }
   // Looked at afresh, once the thread that works for us has mapped its scratch memory.
   (void)TRY(thread.scratch());
   *maps = TRY(read_maps(t->pid));
   const uint64_t near = raw(t->image.base);
+  for (const uint64_t room : new_rooms) {
+    Mapping taken{};
+    taken.begin = room;
+    taken.end = room + kRoomBytes;
+    insert_mapping(maps, taken);
+  }
   struct NewProgram {
     uint32_t id;
     ProgramForTarget program;
@@ -71,7 +64,7 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     const ProgramForTarget program = TRY(host->program_for_target(ProgId{id}));
     const uint64_t bytes = page_up(program.compiled->code.size());
     const uint64_t at = TRY(reserve(maps, near, bytes));
-    regions.push_back({program.code_fd, bytes, at, PROT_READ | PROT_EXEC});
+    wanted.push_back({RemoteAddr{at}, bytes, PROT_READ | PROT_EXEC, MAP_SHARED, program.code_fd});
     new_programs.push_back({id, program, at});
     for (const Slot& slot : program.compiled->slots) {
       if ((slot.kind != SlotKind::kMap && slot.kind != SlotKind::kMapValue) ||
@@ -82,8 +75,9 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
       }
       const MapForTarget map = TRY(host->map_for_target(MapId{slot.id}));
       const uint64_t map_at = TRY(reserve(maps, near, page_up(map.region_bytes)));
-      regions.push_back({map.region_fd, page_up(map.region_bytes), map_at,
-                         map.read_only ? PROT_READ : PROT_READ | PROT_WRITE});
+      wanted.push_back({RemoteAddr{map_at}, page_up(map.region_bytes),
+                        map.read_only ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED,
+                        map.region_fd});
       new_maps.emplace_back(map, map_at);
     }
   }
@@ -91,19 +85,14 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
   channel.remote_fd = t->remote_channel_fd;
   channel.remote_inode = t->remote_channel_inode;
   channel.ours.reset(::fcntl(t->channel.get(), F_DUPFD_CLOEXEC, 0));
-  for (size_t begin = 0; begin < regions.size(); begin += kMaxFdsAtOnce) {
-    const size_t end = std::min(regions.size(), begin + kMaxFdsAtOnce);
-    std::vector<int> fds;
-    for (size_t i = begin; i < end; i++) {
-      fds.push_back(regions[i].fd);
-    }
-    const auto remote = TRY(send_fds(thread, channel, fds));
-    for (size_t i = begin; i < end; i++) {
-      TRY(remote_map_fd(thread, RemoteAddr{regions[i].at}, regions[i].bytes, regions[i].prot,
-                        MAP_SHARED, remote[i - begin], 0));
-      TRY(note_mapping(t, regions[i].at, regions[i].bytes, process));
-      TRY(remote_close(thread, remote[i - begin]));
-    }
+  TRY(remote_map(thread, channel, wanted));
+  std::vector<MappedRange> ranges;
+  for (const RemoteMapping& m : wanted) {
+    ranges.push_back({raw(m.at), m.bytes});
+  }
+  TRY(note_mappings(t, ranges, process));
+  for (TrampolineRoom& r : t->rooms) {
+    r.is_mapped = true;
   }
   if (!t->owns_signals) {
     TRY(own_signals(t, thread));
@@ -135,8 +124,7 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     ProgramHere p{};
     p.code = at;
     p.bytes = page_up(compiled.code.size());
-    std::vector<uint64_t> slots{
-        at};  // the program itself before the first, for AgentDescriptor::run_timed
+    std::vector<uint64_t> slots;
     for (const Slot& slot : compiled.slots) {
       uint64_t value = 0;
       switch (slot.kind) {
@@ -159,12 +147,11 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     }
     slots.push_back(0);
     p.slots_bytes = slots.size() * sizeof(uint64_t);
-    p.slots_block = t->heap.allocate(p.slots_bytes);
-    p.slots = p.slots_block + sizeof(uint64_t);
-    if (p.slots_block == 0 || t->code_range_count + compiled.faults.size() > kMaxCodeRanges) {
+    p.slots = t->heap.allocate(p.slots_bytes);
+    if (p.slots == 0 || t->code_range_count + compiled.faults.size() > kMaxCodeRanges) {
       return make_error(ENOSPC, "the arena is full");
     }
-    TRY(process.write(RemoteAddr{p.slots_block}, std::as_bytes(std::span(slots))));
+    TRY(process.write(RemoteAddr{p.slots}, std::as_bytes(std::span(slots))));
     p.range = t->arena + kCodeRangesOffset + t->code_range_count * sizeof(CodeRange);
     for (const FaultRange& fault : compiled.faults) {
       TRY(process.write_value(
@@ -188,21 +175,24 @@ Result<void> Targets::Impl::own_signals(TargetProcess* t, RemoteThread& thread) 
   ours.handler = raw(t->image.base) + agent.fault_handler;
   ours.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | kRestorer;
   ours.restorer = raw(t->image.base) + agent.signal_restorer;
+  constexpr std::array<int, 2> kSignals = {SIGSEGV, SIGBUS};
+  const auto note = [&](int signal, const KernelSigaction& old) {
+    const uint64_t words[4] = {old.handler, old.flags, old.restorer, old.mask};
+    return process.write(
+        RemoteAddr{t->arena + offsetof(AgentState, old_actions) + signal * sizeof(words)},
+        std::as_bytes(std::span(words)));
+  };
+  const auto seen = TRY(remote_sigactions(thread, kSignals, nullptr));
   uint32_t owned = 0;
-  for (const int signal : {SIGSEGV, SIGBUS}) {
-    const auto note = [&](const KernelSigaction& old) {
-      const uint64_t words[4] = {old.handler, old.flags, old.restorer, old.mask};
-      return process.write(
-          RemoteAddr{t->arena + offsetof(AgentState, old_actions) + signal * sizeof(words)},
-          std::as_bytes(std::span(words)));
-    };
-    const KernelSigaction seen = TRY(remote_sigaction(thread, signal, nullptr));
-    TRY(note(seen));
-    owned |= 1U << signal;
-    TRY(process.write_value(RemoteAddr{t->arena + offsetof(AgentState, signals_owned)}, owned));
-    const KernelSigaction old = TRY(remote_sigaction(thread, signal, &ours));
-    if (old.handler != ours.handler && std::memcmp(&old, &seen, sizeof(old)) != 0) {
-      TRY(note(old));
+  for (size_t i = 0; i < kSignals.size(); i++) {
+    TRY(note(kSignals[i], seen[i]));
+    owned |= 1U << kSignals[i];
+  }
+  TRY(process.write_value(RemoteAddr{t->arena + offsetof(AgentState, signals_owned)}, owned));
+  const auto old = TRY(remote_sigactions(thread, kSignals, &ours));
+  for (size_t i = 0; i < kSignals.size(); i++) {
+    if (old[i].handler != ours.handler && std::memcmp(&old[i], &seen[i], sizeof(old[i])) != 0) {
+      TRY(note(kSignals[i], old[i]));
     }
   }
   t->owns_signals = true;

@@ -15,11 +15,15 @@ Result<uint64_t> reserve(std::vector<Mapping>* maps, uint64_t near, uint64_t byt
   Mapping m{};
   m.begin = TRY(find_hole(*maps, near, bytes, reach));
   m.end = m.begin + bytes;
+  insert_mapping(maps, m);
+  return m.begin;
+}
+
+void insert_mapping(std::vector<Mapping>* maps, const Mapping& m) {
   maps->insert(
       std::upper_bound(maps->begin(), maps->end(), m,
                        [](const Mapping& a, const Mapping& b) { return a.begin < b.begin; }),
       m);
-  return m.begin;
 }
 
 // A trampoline's place within reach of `near`; a new room, when one is needed, is mapped later (new_rooms).

@@ -84,10 +84,13 @@ void Targets::Impl::step_starting(pid_t pid) {
   const auto attached = [&]() -> Result<void> {
     auto t = TRY(new_record(pid));
     StoppedProcess process = TRY(it->second.held.take(deadline()));
-    t->image =
-        TRY(bring_agent(process, {agent.bytes, agent_fd.get()}, AgentWish::kAny, true, deadline()));
-    TRY(set_up(t.get(), process));
-    return adopt(std::move(t), &process);
+    const AgentEntrance way =
+        TRY(find_entrance(process, {agent.bytes, agent_fd.get()}, AgentWish::kAny, true));
+    RemoteThread thread = TRY(RemoteThread::begin(process, way.tid, deadline()));
+    t->image = TRY(bring_agent(thread, way));
+    TRY(set_up(t.get(), thread));
+    Held held{&process, &thread};
+    return adopt(std::move(t), &held);
   }();
   starting.erase(pid);
   if (!attached) {

@@ -26,8 +26,7 @@ constexpr size_t kRetiredAtOnce =
 bool same_links(const std::vector<WantedLink>& a, const std::vector<WantedLink>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](const WantedLink& x, const WantedLink& y) {
-                      return x.id == y.id && x.program == y.program && x.cookie == y.cookie &&
-                             x.is_timed == y.is_timed;
+                      return x.id == y.id && x.program == y.program && x.cookie == y.cookie;
                     });
 }
 
@@ -82,10 +81,6 @@ Result<ListHere> Targets::Impl::make_list(TargetProcess* t, const std::vector<Wa
     Attached item{};
     item.program = reinterpret_cast<decltype(item.program)>(program.code);
     item.slots = reinterpret_cast<const uint64_t*>(program.slots);
-    if (link.is_timed) {
-      item.program = reinterpret_cast<decltype(item.program)>(raw(t->image.base) + agent.run_timed);
-      item.flags = kAttachedCounted;
-    }
     item.counts = reinterpret_cast<HitCounts*>(TRY(counts_of(raw(link.id))));
     item.cookie = link.cookie;
     item.link = raw(link.id);
@@ -186,7 +181,7 @@ Result<void> Targets::Impl::discover_threads(TargetProcess* t, StoppedProcess& p
   return {};
 }
 
-Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held, const LinkId* only) {
+Result<void> Targets::Impl::sync(TargetProcess* t, Held* held, const LinkId* only) {
   for (int tries = 0;; tries++) {
     auto synced = sync_once(t, held, only);
     std::erase_if(t->rooms, [](const TrampolineRoom& room) { return !room.is_mapped; });
@@ -201,7 +196,7 @@ Result<void> Targets::Impl::sync(TargetProcess* t, StoppedProcess* held, const L
   }
 }
 
-Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held, const LinkId* only) {
+Result<void> Targets::Impl::sync_once(TargetProcess* t, Held* held, const LinkId* only) {
   std::vector<Mapping> maps = TRY(read_maps(t->pid));
   const std::vector<Mapping> seen = maps;
   if (!t->armed) {
@@ -343,9 +338,18 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held, co
       if (held == nullptr) {
         borrowed.emplace(TRY(borrow_any(t->pid, deadline())));
       }
-      TRY(bring_mappings(t, &maps, programs, new_rooms, held != nullptr ? *held : *borrowed));
+      if (held != nullptr && held->worker != nullptr) {
+        TRY(bring_mappings(t, &maps, programs, new_rooms, *std::exchange(held->worker, nullptr)));
+      } else {
+        RemoteThread thread =
+            TRY(RemoteThread::begin(held != nullptr ? *held->process : *borrowed, 0, deadline()));
+        TRY(bring_mappings(t, &maps, programs, new_rooms, thread));
+      }
     }
     t->stopped_ns = std::max(t->stopped_ns, watch.elapsed());
+  }
+  if (held != nullptr && held->worker != nullptr) {
+    TRY(std::exchange(held->worker, nullptr)->finish());
   }
 
   // All threads stopped: the change itself.
@@ -354,7 +358,7 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, StoppedProcess* held, co
   if (held == nullptr) {
     stopped.emplace(TRY(StoppedProcess::stop(t->pid, deadline())));
   }
-  StoppedProcess& all = held != nullptr ? *held : *stopped;
+  StoppedProcess& all = held != nullptr ? *held->process : *stopped;
   std::map<uint64_t, std::pair<ListHere, ListHere>> lists;
   for (const auto& [address, plan] : plans) {
     TRY(all.write(plan.patch.trampoline, std::as_bytes(std::span(plan.trampoline))));

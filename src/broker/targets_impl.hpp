@@ -8,11 +8,11 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <vector>
 
 #include "broker/agent_file.hpp"
 #include "broker/agent_message.hpp"
-#include "broker/lane_table.hpp"
 #include "broker/module.hpp"
 #include "broker/target.hpp"
 #include "broker/target_process.hpp"
@@ -36,6 +36,7 @@ inline uint64_t page_up(uint64_t n) { return (n + 4095) & ~4095ULL; }
 // A hole, which `maps` then shows as taken.
 Result<uint64_t> reserve(std::vector<Mapping>* maps, uint64_t near, uint64_t bytes,
                          uint64_t reach = ~0ULL >> 2);
+void insert_mapping(std::vector<Mapping>* maps, const Mapping& m);  // keeps their order
 // EBUSY when the process is stopped by a signal: a thread that works for us cannot do so.
 Result<void> check_runs(const ProcessStatus& status);
 
@@ -75,12 +76,17 @@ class Targets::Impl {
   Result<void> attach(pid_t pid);
   Result<void> look_at(TargetProcess* t);
   void clear_unfinished(pid_t pid);
-  Result<void> set_up(TargetProcess* t, StoppedProcess& process);
-  // `held`: all threads of the process, when somebody has stopped it already; else sync() stops it itself.
-  Result<void> adopt(std::unique_ptr<TargetProcess> t, StoppedProcess* held);
+  Result<void> set_up(TargetProcess* t, RemoteThread& thread);
+  // A process that somebody has stopped already.
+  struct Held {
+    StoppedProcess* process;  // all its threads
+    RemoteThread* worker;     // one of them, which works for us until it is finished; null: none
+  };
+  // `held` null: sync() stops the process itself.
+  Result<void> adopt(std::unique_ptr<TargetProcess> t, Held* held);
   // `only`: the one link that has changed; null: anything may have.
-  Result<void> sync(TargetProcess* t, StoppedProcess* held = nullptr, const LinkId* only = nullptr);
-  Result<void> sync_once(TargetProcess* t, StoppedProcess* held, const LinkId* only);
+  Result<void> sync(TargetProcess* t, Held* held = nullptr, const LinkId* only = nullptr);
+  Result<void> sync_once(TargetProcess* t, Held* held, const LinkId* only);
   Result<void> detach(pid_t pid);
   void forget(pid_t pid, const char* how);
   void channel_ready(pid_t pid, uint32_t events);
@@ -104,11 +110,11 @@ class Targets::Impl {
                          std::vector<uint64_t>* new_rooms);
   Result<void> bring_mappings(TargetProcess* t, std::vector<Mapping>* maps,
                               const std::set<uint32_t>& programs,
-                              const std::vector<uint64_t>& new_rooms, StoppedProcess& process);
+                              const std::vector<uint64_t>& new_rooms, RemoteThread& thread);
   Result<ListHere> make_list(TargetProcess* t, const std::vector<WantedLink>& links,
                              InternalProbe internal, StoppedProcess& process);
-  Result<void> note_mapping(TargetProcess* t, uint64_t begin, uint64_t bytes,
-                            StoppedProcess& process);
+  Result<void> note_mappings(TargetProcess* t, std::span<const MappedRange> ranges,
+                             StoppedProcess& process);
   Result<uint64_t> journal_entry(TargetProcess* t, const Patch& patch, StoppedProcess& process);
   Result<void> discover_threads(TargetProcess* t, StoppedProcess& process);
   Result<void> own_signals(TargetProcess* t, RemoteThread& thread);

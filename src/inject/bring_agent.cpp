@@ -35,11 +35,7 @@ constexpr unsigned kNoexecSeal = 8, kExec = 16;  // MFD_NOEXEC_SEAL, MFD_EXEC: L
 uint64_t page_down(uint64_t value) { return value & ~(kPage - 1); }
 uint64_t page_up(uint64_t value) { return (value + kPage - 1) & ~(kPage - 1); }
 
-// What of the target's loader we call, as addresses in the target.
-struct Loader {
-  RemoteAddr dlopen, dlclose, errno_location;
-  uint64_t extra_flags;
-};
+using Loader = AgentEntrance::Loader;
 
 Result<Loader> find_loader(pid_t pid) {
   const std::vector<Mapping> maps = TRY(read_maps(pid));
@@ -183,15 +179,14 @@ uint64_t image_bytes(const ElfImage& image) {
   return page_up(image.high_address()) - page_down(image.low_address());
 }
 
-Result<AgentImage> bring_by_dlopen(RemoteThread& thread, const Loader& loader, int remote_fd,
-                                   const ElfImage& image) {
+// dlopens `path` (as the target sees it), a file with this inode.
+Result<AgentImage> bring_by_dlopen(RemoteThread& thread, const Loader& loader,
+                                   const std::string& path, ino_t inode, const ElfImage& image) {
   StoppedProcess& process = thread.process();
   const RemoteAddr scratch = TRY(thread.scratch());
   const RemoteAddr errno_at{TRY(thread.call(loader.errno_location, {}))};
   const int saved_errno = TRY(process.read_value<int>(errno_at));
-  char path[32] = {};
-  std::snprintf(path, sizeof path, "/proc/self/fd/%d", remote_fd);
-  TRY(process.write(scratch, std::as_bytes(std::span(path))));
+  TRY(process.write(scratch, std::as_bytes(std::span(path.c_str(), path.size() + 1))));
   const auto handle =
       thread.call(loader.dlopen, {raw(scratch), (RTLD_NOW | RTLD_LOCAL) | loader.extra_flags});
   TRY(process.write_value(errno_at, saved_errno));
@@ -201,17 +196,10 @@ Result<AgentImage> bring_by_dlopen(RemoteThread& thread, const Loader& loader, i
   if (*handle == 0) {
     return make_error(ENOENT, "the process's dlopen refuses the agent (no /proc there?)");
   }
-  // The new mappings of our memfd: the lowest is the first segment. (Other agents may lie there,
-  // from elsewhere: ours has the inode of this fd.)
-  char fd_path[64];
-  std::snprintf(fd_path, sizeof fd_path, "/proc/%d/fd/%d", process.pid(), remote_fd);
-  struct stat info = {};
-  if (stat(fd_path, &info) != 0) {
-    return make_error(errno, "cannot stat the agent's file");
-  }
+  // The new mappings of our memfd: the lowest is the first segment. (Other agents may lie there, from elsewhere.)
   const auto maps = TRY(read_maps(process.pid()));
   for (const Mapping& mapping : mappings_of_memfd(maps, kAgentName)) {
-    if (mapping.inode == info.st_ino && mapping.offset == 0) {
+    if (mapping.inode == inode && mapping.offset == 0) {
       return AgentImage{.base = RemoteAddr{mapping.begin - page_down(image.low_address())},
                         .bytes = image_bytes(image),
                         .way = AgentWay::kDlopen,
@@ -274,24 +262,6 @@ Result<AgentImage> bring_by_mapping(RemoteThread& thread, int remote_fd, const E
                     .stopped_ns = 0};
 }
 
-// Both ways' common part: the file comes in, one way is gone, the fd goes.
-Result<AgentImage> bring(StoppedProcess& process, pid_t tid, const Loader* loader, bool may_map,
-                         const ElfImage& image, const AgentSource& file, const std::string& path,
-                         uint64_t deadline_ns) {
-  RemoteThread thread = TRY(RemoteThread::begin(process, tid, deadline_ns));
-  const int remote_fd = TRY(put_file(thread, file, path));
-  Result<AgentImage> brought = make_error(ENOENT, "no loader");
-  if (loader != nullptr) {
-    brought = bring_by_dlopen(thread, *loader, remote_fd, image);
-  }
-  if (!brought && may_map && (loader == nullptr || brought.error().code == ENOENT)) {
-    brought = bring_by_mapping(thread, remote_fd, image);
-  }
-  (void)remote_close(thread, remote_fd);
-  TRY(thread.finish());
-  return brought;
-}
-
 // What the image must be, checked before anything is touched.
 Result<ElfImage> check_agent(std::span<const std::byte> file) {
   ElfImage image = TRY(ElfImage::parse(file));
@@ -314,7 +284,8 @@ Result<ElfImage> check_agent(std::span<const std::byte> file) {
 }
 
 // Holds a thread found in a wait-type system call. EAGAIN: none in `looks` looks.
-Result<StoppedProcess> borrow_waiting(pid_t pid, pid_t* tid_out, uint64_t deadline_ns) {
+Result<StoppedProcess> borrow_waiting(pid_t pid, pid_t* tid_out, uint64_t* stopped_since_ns,
+                                      uint64_t deadline_ns) {
   for (int look = 0; look < kLooks && monotonic_ns() < deadline_ns; ++look) {
     if (look != 0) {
       const timespec pause = {0, static_cast<long>(kLookEveryNs)};
@@ -333,6 +304,7 @@ Result<StoppedProcess> borrow_waiting(pid_t pid, pid_t* tid_out, uint64_t deadli
           *number != SYS_restart_syscall) {
         continue;
       }
+      *stopped_since_ns = monotonic_ns();
       auto process = StoppedProcess::borrow(pid, tid, deadline_ns);
       if (!process) {
         if (process.error().code == ESRCH) {
@@ -396,45 +368,61 @@ Result<UniqueFd> share_agent(std::span<const std::byte> file) {
   return fd;
 }
 
-Result<AgentImage> bring_agent(StoppedProcess& process, const AgentSource& file, AgentWish wish,
-                               bool is_fresh, uint64_t deadline_ns) {
-  const ElfImage image = TRY(check_agent(file.bytes));
-  const uint64_t begun = monotonic_ns();
-  const std::vector<pid_t> threads = process.threads();
-  pid_t tid = 0;
+Result<AgentImage> bring_agent(RemoteThread& thread, const AgentEntrance& way) {
+  const ElfImage image = TRY(check_agent(way.file.bytes));
+  struct stat info = {};
+  if (way.loader && !way.path.empty() && ::fstat(way.file.fd, &info) == 0) {
+    auto brought = bring_by_dlopen(thread, *way.loader, way.path, info.st_ino, image);
+    if (brought || brought.error().code != ENOENT) {
+      return brought;
+    }
+  }
+  const int remote_fd = TRY(put_file(thread, way.file, way.path));
+  const std::string number = std::to_string(remote_fd);
+  const std::string ours = "/proc/" + std::to_string(thread.process().pid()) + "/fd/" + number;
+  Result<AgentImage> brought = make_error(ENOENT, "no loader");
+  if (way.loader && ::stat(ours.c_str(), &info) == 0) {
+    brought = bring_by_dlopen(thread, *way.loader, "/proc/self/fd/" + number, info.st_ino, image);
+  }
+  if (!brought && way.may_map && brought.error().code == ENOENT) {
+    brought = bring_by_mapping(thread, remote_fd, image);
+  }
+  (void)remote_close(thread, remote_fd);
+  return brought;
+}
+
+Result<AgentEntrance> find_entrance(StoppedProcess& process, const AgentSource& file,
+                                    AgentWish wish, bool is_fresh) {
+  (void)TRY(check_agent(file.bytes));
+  AgentEntrance way(file);
+  way.may_map = wish != AgentWish::kDlopenOnly;
   bool may_dlopen = wish != AgentWish::kMappedOnly;
   if (may_dlopen && !is_fresh) {
     // Others that are held may hold the locks that dlopen needs.
-    may_dlopen = threads.size() == 1;
-    if (may_dlopen) {
-      tid = threads[0];
-      may_dlopen = stands_in_wait(process, tid);
-    }
+    const std::vector<pid_t> threads = process.threads();
+    may_dlopen = threads.size() == 1 && stands_in_wait(process, threads[0]);
+    way.tid = may_dlopen ? threads[0] : 0;
     if (!may_dlopen && wish == AgentWish::kDlopenOnly) {
       return make_error(EAGAIN, "dlopen is not safe in a process stopped anywhere");
     }
   }
-  const Loader* use = nullptr;
-  Loader loader;
   if (may_dlopen) {
-    auto found = find_loader(process.pid());
-    if (found) {
-      loader = *found;
-      use = &loader;
+    if (auto found = find_loader(process.pid())) {
+      way.loader = *found;
     } else if (wish == AgentWish::kDlopenOnly) {
       return make_error(ENOENT, found.error().why);
     }
   }
-  AgentImage agent = TRY(bring(process, tid, use, wish != AgentWish::kDlopenOnly, image, file,
-                               shared_path(process.pid(), file.fd), deadline_ns));
-  agent.stopped_ns = monotonic_ns() - begun;
-  return agent;
+  way.path = shared_path(process.pid(), file.fd);
+  return way;
 }
 
-Result<AgentImage> bring_agent(pid_t pid, const AgentSource& file, AgentWish wish,
-                               uint64_t deadline_ns) {
-  const ElfImage image = TRY(check_agent(file.bytes));
-  const std::string path = shared_path(pid, file.fd);
+Result<AgentEntrance> open_entrance(pid_t pid, const AgentSource& file, AgentWish wish,
+                                    uint64_t deadline_ns) {
+  (void)TRY(check_agent(file.bytes));
+  AgentEntrance way(file);
+  way.may_map = wish != AgentWish::kDlopenOnly;
+  way.path = shared_path(pid, file.fd);
   RemoteThread::look_before(pid);
   if (wish != AgentWish::kMappedOnly) {
     auto loader = find_loader(pid);
@@ -442,15 +430,11 @@ Result<AgentImage> bring_agent(pid_t pid, const AgentSource& file, AgentWish wis
       return loader.error();
     }
     if (loader) {
-      pid_t tid = 0;
-      auto process = borrow_waiting(pid, &tid, deadline_ns);
+      auto process = borrow_waiting(pid, &way.tid, &way.stopped_since_ns, deadline_ns);
       if (process) {
-        const uint64_t begun = monotonic_ns();
-        AgentImage agent = TRY(bring(*process, tid, &*loader, wish != AgentWish::kDlopenOnly, image,
-                                     file, path, deadline_ns));
-        process->release();
-        agent.stopped_ns = monotonic_ns() - begun;
-        return agent;
+        way.loader = *loader;
+        way.process = std::move(*process);
+        return way;
       }
       if (process.error().code != EAGAIN || wish == AgentWish::kDlopenOnly) {
         return process.error();
@@ -460,21 +444,41 @@ Result<AgentImage> bring_agent(pid_t pid, const AgentSource& file, AgentWish wis
   // Any thread will do: one that still runs code.
   Error last = make_error(ESRCH, "the process has ended");
   for (const pid_t tid : TRY(read_threads(pid))) {
+    way.stopped_since_ns = monotonic_ns();
     auto process = StoppedProcess::borrow(pid, tid, deadline_ns);
-    if (!process) {
-      last = process.error();
-      if (last.code == ESRCH) {
-        continue;
-      }
-      return last;
+    if (process) {
+      way.tid = tid;
+      way.process = std::move(*process);
+      return way;
     }
-    const uint64_t begun = monotonic_ns();
-    AgentImage agent = TRY(bring(*process, tid, nullptr, true, image, file, path, deadline_ns));
-    process->release();
-    agent.stopped_ns = monotonic_ns() - begun;
-    return agent;
+    last = process.error();
+    if (last.code != ESRCH) {
+      break;
+    }
   }
   return last;
+}
+
+Result<AgentImage> bring_agent(StoppedProcess& process, const AgentSource& file, AgentWish wish,
+                               bool is_fresh, uint64_t deadline_ns) {
+  const uint64_t begun = monotonic_ns();
+  const AgentEntrance way = TRY(find_entrance(process, file, wish, is_fresh));
+  RemoteThread thread = TRY(RemoteThread::begin(process, way.tid, deadline_ns));
+  AgentImage agent = TRY(bring_agent(thread, way));
+  TRY(thread.finish());
+  agent.stopped_ns = monotonic_ns() - begun;
+  return agent;
+}
+
+Result<AgentImage> bring_agent(pid_t pid, const AgentSource& file, AgentWish wish,
+                               uint64_t deadline_ns) {
+  AgentEntrance way = TRY(open_entrance(pid, file, wish, deadline_ns));
+  RemoteThread thread = TRY(RemoteThread::begin(*way.process, way.tid, deadline_ns));
+  AgentImage agent = TRY(bring_agent(thread, way));
+  TRY(thread.finish());
+  way.process->release();
+  agent.stopped_ns = monotonic_ns() - way.stopped_since_ns;
+  return agent;
 }
 
 namespace {
@@ -568,7 +572,8 @@ Result<void> unload_agent(StoppedProcess& process, const AgentImage& image, uint
 Result<void> unload_agent(pid_t pid, const AgentImage& image, uint64_t deadline_ns) {
   if (image.way == AgentWay::kDlopen) {
     pid_t tid = 0;
-    StoppedProcess process = TRY(borrow_waiting(pid, &tid, deadline_ns));
+    uint64_t since = 0;
+    StoppedProcess process = TRY(borrow_waiting(pid, &tid, &since, deadline_ns));
     return unload(process, tid, image, deadline_ns);
   }
   Error last = make_error(ESRCH, "the process has ended");

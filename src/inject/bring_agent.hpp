@@ -2,11 +2,14 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/result.hpp"
 #include "base/unique_fd.hpp"
+#include "inject/remote_call.hpp"
 #include "inject/stopped_process.hpp"
 
 namespace bpftime {
@@ -41,14 +44,36 @@ struct AgentSource {
 // A sealed memfd for AgentSource::fd.
 Result<UniqueFd> share_agent(std::span<const std::byte> file);
 
-// `file`: the broker's own copy of the agent's ELF (freestanding, relative relocations only:
-// EOPNOTSUPP). Of a running process: looks for a thread in a wait-type system call (bounded: 20
-// looks in 100 ms), holds only the thread it works with. Errors: as StoppedProcess::stop and
-// RemoteThread::begin, ENOMEM.
+// How an agent can come into a process: found while the process runs, or is held anyway.
+struct AgentEntrance {
+  explicit AgentEntrance(const AgentSource& source) : file(source) {}
+  // What of the target's loader we call, as addresses in the target.
+  struct Loader {
+    RemoteAddr dlopen, dlclose, errno_location;
+    uint64_t extra_flags;
+  };
+  AgentSource file;
+  std::optional<StoppedProcess> process;  // one thread of it, held for this
+  pid_t tid = 0;                          // who shall work; 0: anyone that is held
+  std::optional<Loader> loader;           // where dlopen may be called
+  bool may_map = true;                    // where it may not, or fails
+  std::string path;                       // of `file` as the target sees it; "": it does not
+  uint64_t stopped_since_ns = 0;
+};
+// Of a running process: looks for a thread in a wait-type system call (bounded: 20 looks in 100 ms), and holds it, else
+// any. Errors: as StoppedProcess::borrow; EOPNOTSUPP: `file` is not an agent (freestanding, relative relocations only).
+Result<AgentEntrance> open_entrance(pid_t pid, const AgentSource& file, AgentWish wish,
+                                    uint64_t deadline_ns);
+// Of a process already held. `is_fresh`: at the entry point of a new program (inject/hold.hpp), where any thread may
+// call dlopen.
+Result<AgentEntrance> find_entrance(StoppedProcess& process, const AgentSource& file,
+                                    AgentWish wish, bool is_fresh);
+// `thread` works on; its owner finishes it. (AgentImage::stopped_ns: 0.)
+Result<AgentImage> bring_agent(RemoteThread& thread, const AgentEntrance& way);
+
+// All of it in one, the thread finished and, in the first, let go. Errors also: as RemoteThread::begin, ENOMEM.
 Result<AgentImage> bring_agent(pid_t pid, const AgentSource& file, AgentWish wish,
                                uint64_t deadline_ns);
-// Into a process already held. `is_fresh`: at the entry point of a new program (inject/hold.hpp),
-// where any thread may call dlopen.
 Result<AgentImage> bring_agent(StoppedProcess& process, const AgentSource& file, AgentWish wish,
                                bool is_fresh, uint64_t deadline_ns);
 

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -24,8 +25,8 @@
 #include "inject/process_maps.hpp"
 #include "inject/stopped_state.hpp"
 
-// The code of a thread that works on its mailbox (rbx; struct Mailbox below). rbp: the last request
-// done. It looks for a new one for a short while, then sleeps in a read of its lifeline, which we
+// The code of a thread that works on its mailbox (rbx; struct Mailbox below, its calls a page further). rbp: the last
+// lot of calls done. It looks for a new one for a short while, then sleeps in a read of its lifeline, which we
 // wake; at its end (0 bytes: we have died) it returns to where it was.
 __asm__(R"(
   .pushsection .rodata
@@ -33,21 +34,22 @@ __asm__(R"(
   .globl bpftime_mailbox_code, bpftime_mailbox_code_end
   .hidden bpftime_mailbox_code, bpftime_mailbox_code_end
 bpftime_mailbox_code:
+    syscall                   # closes the target's copy of our end of the lifeline
     movl $0x800000, %r14d     # rounds without a lifeline and without a request: seconds
-1:  movl $100, %r15d
+1:  movl 64(%rbx), %r15d
 2:  movl 0(%rbx), %eax
     cmpl %ebp, %eax
     jne 3f
     pause
     decl %r15d
     jnz 2b
-    movl $1, 92(%rbx)         # sleeping; then once more whether there is something to do
+    movl $1, 28(%rbx)         # sleeping; then once more whether there is something to do
     mfence
     movl 0(%rbx), %eax
     cmpl %ebp, %eax
     jne 6f
-    movl 88(%rbx), %edi
-    leaq 96(%rbx), %rsi
+    movl 24(%rbx), %edi
+    leaq 32(%rbx), %rsi
     movl $32, %edx
     xorl %eax, %eax           # read
     syscall
@@ -58,35 +60,47 @@ bpftime_mailbox_code:
     syscall
     decl %r14d
     jz 7f
-6:  movl $0, 92(%rbx)
+6:  movl $0, 28(%rbx)
     jmp 1b
-7:  movq 72(%rbx), %rsp
+7:  movq 16(%rbx), %rsp
     movl $15, %eax            # rt_sigreturn
     syscall
 3:  movl %eax, %ebp
     movl $0x800000, %r14d
-    movq 64(%rbx), %r12
-    movq 8(%rbx), %rax
-    movq 16(%rbx), %rdi
-    movq 24(%rbx), %rsi
-    movq 32(%rbx), %rdx
-    movq 40(%rbx), %r10
-    movq 48(%rbx), %r8
-    movq 56(%rbx), %r9
-    testq %r12, %r12
+    leaq 4096(%rbx), %r12
+    movl 8(%rbx), %r13d
+8:  testl %r13d, %r13d
+    jz 5f
+    movq 8(%r12), %rax
+    movq 16(%r12), %rdi
+    movq 24(%r12), %rsi
+    movq 32(%r12), %rdx
+    movq 40(%r12), %r10
+    movq 48(%r12), %r8
+    movq 56(%r12), %r9
+    cmpq $-1, %rax            # no call: the 32-bit number at rdi becomes an argument of the next one, at rsi
+    je 9f
+    movq 0(%r12), %r11
+    testq %r11, %r11
     jnz 4f
     syscall
-    jmp 5f
+    jmp 10f
 4:  movq %r10, %rcx
-    call *%r12
-5:  movq %rax, 80(%rbx)
-    movl %ebp, 4(%rbx)
+    call *%r11
+    jmp 10f
+9:  movslq (%rdi), %rax
+    movq %rax, (%rsi)
+10: movq %rax, 64(%r12)
+    addq $72, %r12
+    decl %r13d
+    jmp 8b
+5:  movl %ebp, 4(%rbx)
     mfence                    # done; then whether somebody sleeps for it
-    cmpl $0, 128(%rbx)
+    cmpl $0, 12(%rbx)
     je 1b
-    movl $0, 128(%rbx)
-    movl 88(%rbx), %edi
-    leaq 96(%rbx), %rsi
+    movl $0, 12(%rbx)
+    movl 24(%rbx), %edi
+    leaq 32(%rbx), %rsi
     movl $1, %edx
     movl $0x4040, %r10d       # MSG_NOSIGNAL | MSG_DONTWAIT
     xorl %r8d, %r8d
@@ -106,28 +120,36 @@ constexpr uint64_t kStackBytes = 128 << 10;  // for called functions: above the 
 constexpr size_t kXstateBytes = 16 << 10;    // AVX-512 needs 2.7 KB, AMX 11 KB
 constexpr uint64_t kFlagsKept = 0x246;       // IF, ZF, PF and bit 1: DF, TF, AC clear (psABI 3.2.1)
 
-// The region, from its start: code, scratch page for arguments, mailbox, way back, vector state,
-// stack.
+// The region, from its start: code, scratch page for arguments, mailbox and way back, calls, vector state, stack.
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kScratchAt = kPage, kMailboxAt = 2 * kPage, kFrameAt = kMailboxAt + 1024;
-constexpr uint64_t kXstateAt = 3 * kPage;
+constexpr uint64_t kCallsAt = kMailboxAt + kPage, kXstateAt = kCallsAt + kPage;
 constexpr uint64_t kRegionBytes = kXstateAt + kXstateBytes + kPage + kStackBytes;
 constexpr unsigned kSpins = 24;        // looks at the mailbox before we sleep
 constexpr int kLookAgainMs = 2;        // whether the thread has stopped instead
 constexpr uint32_t kDrivenAtMost = 2;  // then the mailbox pays (about four driven calls to set up)
 
 struct Mailbox {
-  uint32_t sequence, done;
-  uint64_t number, args[6], function, frame, result;
+  uint32_t sequence, done, count;
+  uint32_t is_waited_for;  // we sleep until a byte comes from the lifeline
+  uint64_t frame;
   int32_t lifeline;
   uint32_t sleeping;
   char wake_bytes[32];
-  uint32_t is_waited_for;  // we sleep until a byte comes from the lifeline
+  uint32_t spins;  // looks for more before it sleeps; at least 1
 };
-static_assert(offsetof(Mailbox, args) == 16 && offsetof(Mailbox, function) == 64 &&
-              offsetof(Mailbox, frame) == 72 && offsetof(Mailbox, result) == 80 &&
-              offsetof(Mailbox, lifeline) == 88 && offsetof(Mailbox, sleeping) == 92 &&
-              offsetof(Mailbox, wake_bytes) == 96 && offsetof(Mailbox, is_waited_for) == 128);
+static_assert(offsetof(Mailbox, spins) == 64 && offsetof(Mailbox, done) == 4 &&
+              offsetof(Mailbox, count) == 8 && offsetof(Mailbox, is_waited_for) == 12 &&
+              offsetof(Mailbox, frame) == 16 && offsetof(Mailbox, lifeline) == 24 &&
+              offsetof(Mailbox, sleeping) == 28 && offsetof(Mailbox, wake_bytes) == 32);
+// One call as the mailbox's code has it.
+struct PostedCall {
+  uint64_t function, number, args[6], result;
+};
+static_assert(offsetof(PostedCall, number) == 8 && offsetof(PostedCall, args) == 16 &&
+              offsetof(PostedCall, result) == 64 && sizeof(PostedCall) == 72);
+constexpr uint64_t kCopiesNumber = ~uint64_t{0};  // PostedCall::number that is no call
+constexpr size_t kCallsAtOnce = kPage / sizeof(PostedCall);
 
 // What rt_sigreturn reads. Kernel v6.12 arch/x86/include/uapi/asm/{ucontext,sigcontext}.h.
 struct Frame {
@@ -409,7 +431,10 @@ RemoteThread::RemoteThread(RemoteThread&& other) noexcept
       driven_sp_(other.driven_sp_),
       is_blocked_(other.is_blocked_),
       slice_ns_(std::exchange(other.slice_ns_, 0)),
-      our_cpus_(std::move(other.our_cpus_)) {}
+      our_cpus_(std::move(other.our_cpus_)),
+      shares_cpu_(other.shares_cpu_) {}
+
+unsigned RemoteThread::spins() const { return shares_cpu_ ? 0 : kSpinsForStop; }
 
 RemoteThread::~RemoteThread() { (void)finish(); }
 
@@ -439,22 +464,39 @@ void RemoteThread::shorten_slice() {
   }
 }
 
+namespace {
+// Do more threads want to run than there are CPUs?
+bool is_busy() {
+  const auto load =
+      read_text_file("/proc/loadavg");  // proc_loadavg(5): the fourth field is RUNNABLE/ALL
+  const size_t slash = load ? load->find('/') : std::string::npos;
+  const size_t begin = slash == std::string::npos ? slash : load->rfind(' ', slash);
+  return begin != std::string::npos &&
+         std::strtol(load->c_str() + begin, nullptr, 10) > sysconf(_SC_NPROCESSORS_ONLN);
+}
+}  // namespace
+
 // We and the thread work in turns, never at once: on one CPU each turn is a plain switch, where waking it on another
 // that is busy waits for that one's slice. So we go where it ran last; nothing of the target's is changed for that.
 void RemoteThread::go_where_it_runs() {
-  if (const auto threads = read_threads(process_->pid()); !threads || threads->size() < 2) {
-    return;  // nobody of its own is in its way
+  shares_cpu_ = is_busy();
+  if (const auto threads = read_threads(process_->pid());
+      !shares_cpu_ && (!threads || threads->size() < 2)) {
+    return;  // nobody is in its way
   }
   const auto cpu = last_cpu(process_->pid(), tid_);
   auto before = std::make_unique<cpu_set_t>();
-  if (!cpu || sched_getaffinity(0, sizeof *before, before.get()) != 0 || *cpu >= CPU_SETSIZE) {
-    return;
-  }
   cpu_set_t there;
   CPU_ZERO(&there);
+  if (!cpu || *cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof *before, before.get()) != 0) {
+    shares_cpu_ = false;
+    return;
+  }
   CPU_SET(*cpu, &there);
   if (sched_setaffinity(0, sizeof there, &there) == 0) {
     our_cpus_ = std::move(before);
+  } else {
+    shares_cpu_ = false;
   }
 }
 
@@ -492,7 +534,7 @@ Result<Registers> RemoteThread::run_to_syscall_stop() {
     if (ptrace(PTRACE_SYSCALL, tid_, nullptr, nullptr) != 0) {
       return forget(make_error(ESRCH, "the thread has ended")).error();
     }
-    const auto status = wait_for_stop(tid_, deadline_ns_);
+    const auto status = wait_for_stop(tid_, deadline_ns_, spins());
     if (!status && status.error().code == ETIMEDOUT) {
       // It waits for something (a lock of the loader): called off, finish() puts it back to where
       // it was.
@@ -592,26 +634,72 @@ Result<uint64_t> RemoteThread::drive(long number, const uint64_t (&args)[6]) {
 
 Result<uint64_t> RemoteThread::syscall(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
                                        uint64_t e, uint64_t f) {
+  RemoteCalls calls;
+  calls.add(number, {a, b, c, d, e, f});
   if (is_lost_) {
     return make_error(ESRCH, "the thread has ended");
   }
   if (driven_ >= kDrivenAtMost) {
     TRY(start_mailbox());
   }
-  const uint64_t args[6] = {a, b, c, d, e, f};
-  const uint64_t result =
-      TRY(has_mailbox_ ? post(0, static_cast<uint64_t>(number), args) : drive(number, args));
-  if (static_cast<int64_t>(result) < 0 && static_cast<int64_t>(result) > -4096) {
+  return check_result(TRY(run(calls))[0]);
+}
+
+Result<uint64_t> RemoteThread::check_result(uint64_t result) {
+  if (result > ~uint64_t{4095}) {
     return make_error(static_cast<int>(-static_cast<int64_t>(result)),
                       "a system call in the target failed");
   }
   return result;
 }
 
+Result<std::vector<uint64_t>> RemoteThread::run(const RemoteCalls& calls) {
+  if (is_lost_) {
+    return make_error(ESRCH, "the thread has ended");
+  }
+  // Vector registers are a called function's (psABI 3.2.3), but not a thread's in a system call.
+  has_called_ = has_called_ || std::any_of(calls.calls_.begin(), calls.calls_.end(),
+                                           [](const auto& c) { return c.function != 0; });
+  if (calls.calls_.size() > 1) {
+    TRY(start_mailbox());
+  }
+  std::vector<uint64_t> results;
+  if (has_mailbox_) {
+    for (size_t done = 0; done < calls.calls_.size();) {
+      done += TRY(post(std::span(calls.calls_).subspan(done), &results));
+    }
+    return results;
+  }
+  for (const RemoteCalls::Call& call : calls.calls_) {
+    uint64_t args[6] = {};
+    for (size_t i = 0; i < 6; i++) {
+      args[i] = call.args[i].value;
+      if (call.args[i].is_place) {
+        args[i] =
+            static_cast<uint64_t>(int64_t{TRY(process_->read_value<int32_t>(RemoteAddr{args[i]}))});
+      }
+    }
+    results.push_back(call.function != 0 ? TRY(drive_call(call.function, args))
+                                         : TRY(drive(call.number, args)));
+  }
+  return results;
+}
+
 Result<RemoteAddr> RemoteThread::scratch() {
   TRY(start_mailbox());
   return RemoteAddr{region_ + kScratchAt};
 }
+
+namespace {
+// A hint for mmap: far from where programs and the kernel put things (holes near code are planned for other ends), and
+// not to be foretold.
+uint64_t somewhere() {
+  constexpr uint64_t kLowest = 1ULL << 40;
+  uint32_t pages = 0;
+  (void)getrandom(&pages, sizeof pages, GRND_NONBLOCK);
+  return kLowest + pages * kPage;
+}
+}  // namespace
 
 // Maps the region and sets the thread to work on its mailbox. Where that is not allowed (no
 // executable anonymous memory) the region is scratch memory only, and calls are driven on.
@@ -625,7 +713,7 @@ Result<void> RemoteThread::start_mailbox() {
   const auto failed = [](uint64_t result) { return result > ~uint64_t{4095}; };
   if (region_ == 0) {
     const uint64_t region =
-        TRY(drive(SYS_mmap, {0, kRegionBytes, PROT_READ | PROT_WRITE,
+        TRY(drive(SYS_mmap, {somewhere(), kRegionBytes, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, ~uint64_t{0}, 0}));
     if (failed(region)) {
       return make_error(ENOMEM, "no memory in the target");
@@ -652,6 +740,8 @@ Result<void> RemoteThread::start_mailbox() {
                     frame_bytes(saved_, interrupted_syscall(process, saved_), saved_mask_, xstate_,
                                 region_ + kXstateAt)));
   TRY(process.write(RemoteAddr{region_ + kXstateAt}, framed_xstate(xstate_)));
+  Registers registers = saved_;
+  registers.rax = SYS_getpid;
   // Our end of this pair is closed by the kernel when we die: then the thread takes itself back.
   // (Without one it does not sleep but yields.)
   const RemoteAddr scratch{region_ + kScratchAt};
@@ -659,23 +749,23 @@ Result<void> RemoteThread::start_mailbox() {
           drive(SYS_socketpair, {AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, raw(scratch), 0, 0})))) {
     const auto pair = TRY((process.read_value<std::pair<int, int>>(scratch)));
     lifeline_ = pair.first;
+    registers.rax = SYS_close;
+    registers.rdi = static_cast<uint64_t>(pair.second);
     if (auto ours = take_fd(process.pid(), pair.second)) {
       our_lifeline_ = std::move(*ours);
     }
-    (void)TRY(drive(SYS_close, {static_cast<uint64_t>(pair.second), 0, 0, 0, 0, 0}));
   }
   Mailbox mailbox = {};
   mailbox.frame = region_ + kFrameAt + 8;  // rt_sigreturn looks 8 below the stack pointer
   mailbox.lifeline = our_lifeline_ ? lifeline_ : -1;
+  mailbox.spins = shares_cpu_ ? 1 : 100;
   TRY(process.write_value(RemoteAddr{region_ + kMailboxAt}, mailbox));
 
-  Registers registers = saved_;
   registers.rip = region_;
   registers.rbx = region_ + kMailboxAt;
   registers.rbp = 0;
   registers.rsp = region_ + kRegionBytes - 64;
   registers.orig_rax = ~0UL;
-  registers.rax = 0;
   registers.eflags = kFlagsKept;
   if (ptrace(PTRACE_SETREGS, tid_, nullptr, &registers) != 0 ||
       ptrace(PTRACE_CONT, tid_, nullptr, nullptr) != 0) {
@@ -704,20 +794,49 @@ Result<void> RemoteThread::see_stop(int status) {
   return {};
 }
 
-Result<uint64_t> RemoteThread::post(uint64_t function, uint64_t number, const uint64_t (&args)[6]) {
+// As many of the calls as there is room for; returns how many.
+Result<size_t> RemoteThread::post(std::span<const RemoteCalls::Call> calls,
+                                  std::vector<uint64_t>* results) {
+  const uint64_t at = region_ + kMailboxAt;
+  std::vector<PostedCall> posted;
+  std::vector<size_t> places;  // of the calls among them
+  for (const RemoteCalls::Call& call : calls) {
+    const auto copies = std::count_if(call.args.begin(), call.args.end(),
+                                      [](const RemoteCalls::Arg& arg) { return arg.is_place; });
+    const size_t own = posted.size() + static_cast<size_t>(copies);
+    if (own >= kCallsAtOnce) {
+      break;
+    }
+    PostedCall request = {};
+    request.function = call.function;
+    request.number = static_cast<uint64_t>(call.number);
+    for (size_t i = 0; i < 6; i++) {
+      if (call.args[i].is_place) {
+        PostedCall copy = {};
+        copy.number = kCopiesNumber;
+        copy.args[0] = call.args[i].value;
+        copy.args[1] = region_ + kCallsAt + own * sizeof(PostedCall) + offsetof(PostedCall, args) +
+                       i * sizeof(uint64_t);
+        posted.push_back(copy);
+      } else {
+        request.args[i] = call.args[i].value;
+      }
+    }
+    places.push_back(own);
+    posted.push_back(request);
+  }
   Mailbox mailbox = {};
   mailbox.sequence = ++sequence_;
-  mailbox.number = number;
-  std::copy(args, args + 6, mailbox.args);
-  mailbox.function = function;
-  const uint64_t at = region_ + kMailboxAt;
-  constexpr size_t kRequest = offsetof(Mailbox, frame) - offsetof(Mailbox, number);
+  mailbox.count = static_cast<uint32_t>(posted.size());
+  const size_t posted_bytes = posted.size() * sizeof(PostedCall);
   // The number that says "new" is written last.
-  const iovec from[2] = {{&mailbox.number, kRequest}, {&mailbox.sequence, 4}};
+  const iovec from[3] = {
+      {posted.data(), posted_bytes}, {&mailbox.count, 4}, {&mailbox.sequence, 4}};
   // SAFETY: addresses of the target, only handed to the kernel.
-  const iovec to[2] = {{reinterpret_cast<void*>(at + offsetof(Mailbox, number)), kRequest},
+  const iovec to[3] = {{reinterpret_cast<void*>(region_ + kCallsAt), posted_bytes},
+                       {reinterpret_cast<void*>(at + offsetof(Mailbox, count)), 4},
                        {reinterpret_cast<void*>(at), 4}};
-  if (process_vm_writev(tid_, from, 2, to, 2, 0) != static_cast<ssize_t>(kRequest + 4)) {
+  if (process_vm_writev(tid_, from, 3, to, 3, 0) != static_cast<ssize_t>(posted_bytes + 8)) {
     has_mailbox_ = false;
     return forget(make_error(ESRCH, "the process has ended")).error();
   }
@@ -729,16 +848,21 @@ Result<uint64_t> RemoteThread::post(uint64_t function, uint64_t number, const ui
     const bool is_there =
         process_vm_readv(tid_, &here, 1, &there, 1, 0) == static_cast<ssize_t>(sizeof now);
     if (is_there && now.done == sequence_) {
-      // Once more: the result was written before `done`, and is read after it this time.
-      if (process_vm_readv(tid_, &here, 1, &there, 1, 0) == static_cast<ssize_t>(sizeof now)) {
-        return now.result;
+      const iovec all = {posted.data(), posted_bytes};
+      const iovec done = {reinterpret_cast<void*>(region_ + kCallsAt), posted_bytes};
+      if (process_vm_readv(tid_, &all, 1, &done, 1, 0) == static_cast<ssize_t>(posted_bytes)) {
+        for (const size_t i : places) {
+          results->push_back(posted[i].result);
+        }
+        return places.size();
       }
     }
     if (is_there && now.sleeping != 0 && !is_woken) {
       is_woken = true;  // (awake already? then its next read returns early, once)
       (void)send(our_lifeline_.get(), "w", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
-    if (!is_there || round >= kSpins || round % 16 == 15) {
+    const unsigned looks = shares_cpu_ ? 0 : kSpins;
+    if (!is_there || (round >= looks && round > 0) || round % 16 == 15) {
       int status = 0;
       const pid_t got = waitpid(tid_, &status, __WALL | WNOHANG);
       if (got == tid_) {
@@ -756,7 +880,7 @@ Result<uint64_t> RemoteThread::post(uint64_t function, uint64_t number, const ui
         return make_error(ETIMEDOUT, "a call in the target does not return in time");
       }
     }
-    if (round < kSpins) {
+    if (round < looks) {
       continue;
     }
     // It needs a CPU, perhaps ours: we sleep until it says that it is done.
@@ -790,7 +914,7 @@ Result<void> RemoteThread::stop_mailbox() {
   }
   ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr);
   while (has_mailbox_) {
-    const auto status = wait_for_stop(tid_, std::max(deadline_ns_, deadline_in_ms(200)));
+    const auto status = wait_for_stop(tid_, std::max(deadline_ns_, deadline_in_ms(200)), spins());
     if (!status) {
       has_mailbox_ = false;
       return forget(make_error(ESRCH, "the process has ended"));
@@ -808,16 +932,12 @@ Result<void> RemoteThread::stop_mailbox() {
   return {};
 }
 
-Result<uint64_t> RemoteThread::call(RemoteAddr function, std::initializer_list<uint64_t> args) {
-  if (args.size() > 6) {
-    return make_error(EINVAL, "call: more than six arguments");
-  }
+Result<uint64_t> RemoteThread::call(RemoteAddr function,
+                                    std::initializer_list<RemoteCalls::Arg> args) {
+  RemoteCalls calls;
+  calls.call(function, args);
   TRY(start_mailbox());
-  has_called_ =
-      true;  // vector registers are the callee's (psABI 3.2.3), but not a thread's in a system call
-  uint64_t values[6] = {};
-  std::copy(args.begin(), args.end(), values);
-  return has_mailbox_ ? post(raw(function), 0, values) : drive_call(raw(function), values);
+  return TRY(run(calls))[0];
 }
 
 Result<uint64_t> RemoteThread::drive_call(uint64_t function, const uint64_t (&args)[6]) {
@@ -889,7 +1009,7 @@ Result<void> RemoteThread::finish() {
         (void)forget(make_error(ESRCH, "the thread has ended"));
         break;
       }
-      const auto status = wait_for_stop(tid_, std::max(deadline_ns_, deadline_in_ms(200)));
+      const auto status = wait_for_stop(tid_, std::max(deadline_ns_, deadline_in_ms(200)), spins());
       if (!status || !WIFSTOPPED(*status) || *status >> 16 == PTRACE_EVENT_EXIT) {
         (void)forget(make_error(ESRCH, "the thread has ended"));
         break;

@@ -13,9 +13,12 @@
 #pragma once
 #include <sched.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/result.hpp"
@@ -23,6 +26,43 @@
 #include "inject/stopped_process.hpp"
 
 namespace bpftime {
+
+// Calls to be made in one go, in this order; one that fails keeps none of the others from being made.
+class RemoteCalls {
+ public:
+  struct Arg {
+    uint64_t value;
+    bool is_place = false;
+    Arg(uint64_t number) : value(number) {}  // NOLINT(google-explicit-constructor)
+    // The 32-bit number that lies there when its call is made: what a call before it has written.
+    static Arg at(RemoteAddr place) {
+      Arg arg(raw(place));
+      arg.is_place = true;
+      return arg;
+    }
+  };
+  // At most 6 arguments each. Returns the index of the call's result.
+  size_t add(long number, std::initializer_list<Arg> args) { return put(0, number, args); }
+  size_t call(RemoteAddr function, std::initializer_list<Arg> args) {
+    return put(raw(function), 0, args);
+  }
+  [[nodiscard]] size_t size() const { return calls_.size(); }
+
+ private:
+  friend class RemoteThread;
+  struct Call {
+    uint64_t function;
+    long number;
+    std::array<Arg, 6> args;
+  };
+  size_t put(uint64_t function, long number, std::initializer_list<Arg> args) {
+    Call call{function, number, {0, 0, 0, 0, 0, 0}};
+    std::copy_n(args.begin(), std::min<size_t>(args.size(), 6), call.args.begin());
+    calls_.push_back(call);
+    return calls_.size() - 1;
+  }
+  std::vector<Call> calls_;
+};
 
 class RemoteThread {
  public:
@@ -46,7 +86,10 @@ class RemoteThread {
   // that is sound: dlopen and dlclose at a wait point or at the entry point (facts: hooking §1).
   // ETIMEDOUT leaves the thread in the call: the process must then be considered broken, and is let
   // go as it is.
-  Result<uint64_t> call(RemoteAddr function, std::initializer_list<uint64_t> args);
+  Result<uint64_t> call(RemoteAddr function, std::initializer_list<RemoteCalls::Arg> args);
+  // Several of both at the price of one; their results as they are (check_result()).
+  Result<std::vector<uint64_t>> run(const RemoteCalls& calls);
+  static Result<uint64_t> check_result(uint64_t result);  // of a system call
 
   // Memory in the target for arguments and results, kScratchBytes, mapped at the first use and
   // unmapped by finish(). (The thread's own stack may be a goroutine's.)
@@ -59,7 +102,7 @@ class RemoteThread {
  private:
   RemoteThread() = default;
   Result<void> start_mailbox();
-  Result<uint64_t> post(uint64_t function, uint64_t number, const uint64_t (&args)[6]);
+  Result<size_t> post(std::span<const RemoteCalls::Call> calls, std::vector<uint64_t>* results);
   Result<void> stop_mailbox();
   Result<uint64_t> drive(long number, const uint64_t (&args)[6]);
   Result<uint64_t> drive_call(uint64_t function, const uint64_t (&args)[6]);
@@ -68,6 +111,7 @@ class RemoteThread {
   Result<Registers> run_to_syscall_stop();
   Result<void> forget(Error why);
   void prepare_way_back();
+  [[nodiscard]] unsigned spins() const;
   void shorten_slice();
   void restore_slice();
   void go_where_it_runs();
@@ -87,6 +131,7 @@ class RemoteThread {
   bool is_blocked_ = false;  // its signals
   uint64_t slice_ns_ = 0;    // its time slice before; 0: not changed
   std::unique_ptr<cpu_set_t> our_cpus_;  // the CPUs of our own thread before; null: not changed
+  bool shares_cpu_ = false;              // the thread runs only while we sleep
 };
 
 }  // namespace bpftime

@@ -10,8 +10,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
+#include <string>
 
 #include "inject/stopped_state.hpp"
 
@@ -23,6 +23,10 @@ constexpr int kChannelLowest = 500;
 constexpr int kChannelBelowEnd = 8;  // of the table of descriptors
 
 uint64_t number(int value) { return static_cast<uint64_t>(static_cast<int64_t>(value)); }
+
+std::string fd_path(pid_t pid, int fd) {
+  return "/proc/" + std::to_string(pid) + "/fd/" + std::to_string(fd);
+}
 
 }  // namespace
 
@@ -70,54 +74,81 @@ Result<void> remote_close(RemoteThread& thread, int remote_fd) {
   return {};
 }
 
-Result<KernelSigaction> remote_sigaction(RemoteThread& thread, int signal,
-                                         const KernelSigaction* new_action) {
+Result<std::vector<KernelSigaction>> remote_sigactions(RemoteThread& thread,
+                                                       std::span<const int> signals,
+                                                       const KernelSigaction* new_action) {
   const uint64_t scratch = raw(TRY(thread.scratch()));
+  if (signals.size() >= RemoteThread::kScratchBytes / sizeof(KernelSigaction)) {
+    return make_error(EINVAL, "too many signals");
+  }
   if (new_action != nullptr) {
     TRY(thread.process().write_value(RemoteAddr{scratch}, *new_action));
   }
   const uint64_t old_at = scratch + sizeof(KernelSigaction);
-  TRY(thread.syscall(SYS_rt_sigaction, number(signal), new_action != nullptr ? scratch : 0, old_at,
-                     8));
-  return thread.process().read_value<KernelSigaction>(RemoteAddr{old_at});
+  RemoteCalls calls;
+  for (size_t i = 0; i < signals.size(); i++) {
+    calls.add(SYS_rt_sigaction, {number(signals[i]), new_action != nullptr ? scratch : 0,
+                                 old_at + i * sizeof(KernelSigaction), 8});
+  }
+  const std::vector<uint64_t> results = TRY(thread.run(calls));
+  for (const uint64_t result : results) {
+    TRY(RemoteThread::check_result(result));
+  }
+  std::vector<KernelSigaction> old(signals.size());
+  TRY(thread.process().read(RemoteAddr{old_at}, std::as_writable_bytes(std::span(old))));
+  return old;
+}
+
+Result<KernelSigaction> remote_sigaction(RemoteThread& thread, int signal,
+                                         const KernelSigaction* new_action) {
+  return TRY(remote_sigactions(thread, {&signal, 1}, new_action))[0];
 }
 
 Result<RemoteChannel> remote_channel(RemoteThread& thread) {
-  const uint64_t scratch = raw(TRY(thread.scratch()));
-  TRY(thread.syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, scratch));
-  const auto pair = TRY((thread.process().read_value<std::pair<int, int>>(RemoteAddr{scratch})));
-  RemoteChannel channel;
-  channel.remote_fd = pair.first;
-  auto ours = take_fd(thread.process().pid(), pair.second);
-  (void)remote_close(thread, pair.second);
-  if (!ours) {
-    (void)remote_close(thread, pair.first);
-    return ours.error();
-  }
-  channel.ours = std::move(*ours);
+  const pid_t pid = thread.process().pid();
+  const RemoteAddr scratch = TRY(thread.scratch());
+  TRY(thread.syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, raw(scratch)));
+  const auto pair = TRY((thread.process().read_value<std::pair<int, int>>(scratch)));
+  auto ours = take_fd(pid, pair.second);
   // Programs count on low numbers (dup2, select, "the next free one"). But only as high as the table reaches now: making
   // it larger waits for an RCU grace period where threads share it (Linux 6.18 fs/file.c: expand_fdtable), 10 ms and more.
-  const auto status = read_status(thread.process().pid());
+  const auto status = read_status(pid);
   const int slots = status ? static_cast<int>(status->descriptor_slots) : 0;
   const int lowest = std::clamp(slots - kChannelBelowEnd, 0, kChannelLowest);
-  const auto high = thread.syscall(SYS_fcntl, number(pair.first), F_DUPFD_CLOEXEC, number(lowest));
+  RemoteCalls calls;
+  calls.add(SYS_close, {number(pair.second)});
+  const size_t moved = calls.add(SYS_fcntl, {number(pair.first), F_DUPFD_CLOEXEC, number(lowest)});
+  const auto high = RemoteThread::check_result(TRY(thread.run(calls))[moved]);
+  RemoteChannel channel;
+  channel.remote_fd = pair.first;
   if (high) {
     channel.remote_fd = static_cast<int>(*high);
     (void)remote_close(thread, pair.first);
   }
-  char path[64];
-  std::snprintf(path, sizeof path, "/proc/%d/fd/%d", thread.process().pid(), channel.remote_fd);
   struct stat info = {};
-  if (stat(path, &info) != 0) {
-    (void)remote_close(thread, channel.remote_fd);
-    return make_error(errno, "cannot stat the target's end of the channel");
+  if (ours && ::stat(fd_path(pid, channel.remote_fd).c_str(), &info) == 0) {
+    channel.ours = std::move(*ours);
+    channel.remote_inode = info.st_ino;
+    return channel;
   }
-  channel.remote_inode = info.st_ino;
-  return channel;
+  (void)remote_close(thread, channel.remote_fd);
+  return ours ? make_error(errno, "cannot stat the target's end of the channel") : ours.error();
 }
 
-Result<std::vector<int>> send_fds(RemoteThread& thread, const RemoteChannel& channel,
-                                  std::span<const int> fds) {
+namespace {
+
+// What recvmsg needs in the target's scratch memory.
+struct RemoteReceipt {
+  msghdr message;
+  iovec part;
+  uint64_t byte;
+  alignas(cmsghdr) char room[CMSG_SPACE(kMaxFdsAtOnce * sizeof(int))];
+};
+static_assert(sizeof(RemoteReceipt) <= RemoteThread::kScratchBytes);
+
+// Sends the descriptors, and adds the call that receives them. Their numbers are then at received_fd(scratch, i), or -1.
+Result<void> send_and_receive(RemoteThread& thread, const RemoteChannel& channel,
+                              std::span<const int> fds, RemoteCalls* calls) {
   if (fds.empty() || fds.size() > kMaxFdsAtOnce) {
     return make_error(EINVAL, "send_fds: none, or too many at once");
   }
@@ -137,43 +168,111 @@ Result<std::vector<int>> send_fds(RemoteThread& thread, const RemoteChannel& cha
   if (sendmsg(channel.ours.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT) != 1) {
     return make_error(errno, "cannot send file descriptors to the target");
   }
-
-  // The same structures once more, in the target: msghdr, iovec, the byte, the control buffer.
-  struct Remote {
-    msghdr message;
-    iovec part;
-    uint64_t byte;
-    alignas(cmsghdr) char room[sizeof control];
-  };
-  static_assert(sizeof(Remote) <= RemoteThread::kScratchBytes);
   const uint64_t scratch = raw(TRY(thread.scratch()));
-  Remote remote = {};
+  RemoteReceipt receipt = {};
+  std::memset(receipt.room, 0xff, sizeof receipt.room);  // a descriptor that does not come is -1
   // SAFETY: addresses of the target, never dereferenced here.
-  remote.part = {reinterpret_cast<void*>(scratch + offsetof(Remote, byte)), 1};
-  remote.message.msg_iov = reinterpret_cast<iovec*>(scratch + offsetof(Remote, part));
-  remote.message.msg_iovlen = 1;
-  remote.message.msg_control = reinterpret_cast<void*>(scratch + offsetof(Remote, room));
-  remote.message.msg_controllen = sizeof remote.room;
-  TRY(thread.process().write_value(RemoteAddr{scratch}, remote));
-  TRY(thread.syscall(SYS_recvmsg, number(channel.remote_fd), scratch,
-                     MSG_CMSG_CLOEXEC | MSG_DONTWAIT));
-  remote = TRY(thread.process().read_value<Remote>(RemoteAddr{scratch}));
-  cmsghdr got;
-  std::memcpy(&got, remote.room, sizeof got);
-  const size_t most = sizeof remote.room - CMSG_LEN(0);
-  if (remote.message.msg_controllen < sizeof got || got.cmsg_type != SCM_RIGHTS ||
-      got.cmsg_len < CMSG_LEN(0) || got.cmsg_len - CMSG_LEN(0) > most) {
-    return make_error(EMFILE, "the target received no file descriptor");
-  }
-  std::vector<int> numbers((got.cmsg_len - CMSG_LEN(0)) / sizeof(int));
-  std::memcpy(numbers.data(), remote.room + CMSG_LEN(0), numbers.size() * sizeof(int));
-  if (numbers.size() != fds.size()) {
+  receipt.part = {reinterpret_cast<void*>(scratch + offsetof(RemoteReceipt, byte)), 1};
+  receipt.message.msg_iov = reinterpret_cast<iovec*>(scratch + offsetof(RemoteReceipt, part));
+  receipt.message.msg_iovlen = 1;
+  receipt.message.msg_control = reinterpret_cast<void*>(scratch + offsetof(RemoteReceipt, room));
+  receipt.message.msg_controllen = sizeof receipt.room;
+  TRY(thread.process().write_value(RemoteAddr{scratch}, receipt));
+  calls->add(SYS_recvmsg, {number(channel.remote_fd), scratch, MSG_CMSG_CLOEXEC | MSG_DONTWAIT});
+  return {};
+}
+
+RemoteAddr received_fd(RemoteAddr scratch, size_t i) {
+  return RemoteAddr{raw(scratch) + offsetof(RemoteReceipt, room) + CMSG_LEN(0) + i * sizeof(int)};
+}
+
+}  // namespace
+
+Result<std::vector<int>> send_fds(RemoteThread& thread, const RemoteChannel& channel,
+                                  std::span<const int> fds) {
+  RemoteCalls calls;
+  TRY(send_and_receive(thread, channel, fds, &calls));
+  const std::vector<uint64_t> results = TRY(thread.run(calls));
+  TRY(RemoteThread::check_result(results[0]));
+  const RemoteAddr scratch = TRY(thread.scratch());
+  std::vector<int> numbers(fds.size());
+  TRY(thread.process().read(received_fd(scratch, 0), std::as_writable_bytes(std::span(numbers))));
+  if (std::find(numbers.begin(), numbers.end(), -1) != numbers.end()) {
     for (const int fd : numbers) {
-      (void)remote_close(thread, fd);
+      if (fd >= 0) {
+        (void)remote_close(thread, fd);
+      }
     }
     return make_error(EMFILE, "the target has no room for file descriptors");
   }
   return numbers;
+}
+
+namespace {
+
+Result<void> map_some(RemoteThread& thread, const RemoteChannel& channel,
+                      std::span<const RemoteMapping> mappings) {
+  const RemoteAddr scratch = TRY(thread.scratch());
+  RemoteCalls calls;
+  std::vector<int> fds;
+  for (const RemoteMapping& m : mappings) {
+    if (m.fd >= 0) {
+      fds.push_back(m.fd);
+    }
+  }
+  if (!fds.empty()) {
+    TRY(send_and_receive(thread, channel, fds, &calls));
+  }
+  std::vector<size_t> places;
+  size_t received = 0;
+  for (const RemoteMapping& m : mappings) {
+    const bool is_file = m.fd >= 0;
+    const int flags = m.flags | MAP_FIXED_NOREPLACE | (is_file ? 0 : MAP_ANONYMOUS);
+    const RemoteCalls::Arg fd =
+        is_file ? RemoteCalls::Arg::at(received_fd(scratch, received)) : RemoteCalls::Arg(kNoFd);
+    places.push_back(
+        calls.add(SYS_mmap, {raw(m.at), m.bytes, number(m.prot), number(flags), fd, uint64_t{0}}));
+    if (is_file) {
+      calls.add(SYS_close, {fd});
+      received++;
+    }
+  }
+  const std::vector<uint64_t> results = TRY(thread.run(calls));
+  Result<void> mapped{};
+  for (size_t i = 0; i < mappings.size() && mapped; i++) {
+    const auto at = RemoteThread::check_result(results[places[i]]);
+    if (!at && at.error().code == EBADF) {
+      mapped = make_error(EMFILE, "the target has no room for file descriptors");
+    } else if (!at) {
+      mapped = at.error();
+    } else if (*at != raw(mappings[i].at)) {  // a kernel before 4.17 takes the address as a hint
+      mapped = make_error(EEXIST, "the address is taken");
+    }
+  }
+  RemoteCalls more;
+  for (size_t i = 0; i < mappings.size(); i++) {
+    if (mapped && mappings[i].advice != 0) {
+      more.add(SYS_madvise, {raw(mappings[i].at), mappings[i].bytes, number(mappings[i].advice)});
+    } else if (!mapped && RemoteThread::check_result(results[places[i]])) {
+      more.add(SYS_munmap, {results[places[i]], mappings[i].bytes});
+    }
+  }
+  const std::vector<uint64_t> done = TRY(thread.run(more));
+  for (size_t i = 0; i < done.size() && mapped; i++) {
+    TRY(RemoteThread::check_result(done[i]));
+  }
+  return mapped;
+}
+
+}  // namespace
+
+Result<void> remote_map(RemoteThread& thread, const RemoteChannel& channel,
+                        std::span<const RemoteMapping> mappings) {
+  for (size_t begin = 0; begin < mappings.size(); begin += kMaxFdsAtOnce) {
+    TRY(map_some(thread, channel,
+                 mappings.subspan(begin, std::min(kMaxFdsAtOnce, mappings.size() - begin))));
+  }
+  return {};
 }
 
 }  // namespace bpftime

@@ -30,6 +30,10 @@ struct KernelSigaction {
 // new_action null: only asks.
 Result<KernelSigaction> remote_sigaction(RemoteThread& thread, int signal,
                                          const KernelSigaction* new_action);
+// The same action for all of them; their old ones.
+Result<std::vector<KernelSigaction>> remote_sigactions(RemoteThread& thread,
+                                                       std::span<const int> signals,
+                                                       const KernelSigaction* new_action);
 
 // A SOCK_SEQPACKET pair with one end in the target. The target's end is CLOEXEC, as high as its
 // table of descriptors reaches, at most at 500; ours came by pidfd_getfd.
@@ -45,6 +49,17 @@ Result<RemoteChannel> remote_channel(RemoteThread& thread);
 inline constexpr size_t kMaxFdsAtOnce = 32;
 Result<std::vector<int>> send_fds(RemoteThread& thread, const RemoteChannel& channel,
                                   std::span<const int> fds);
+// One of several mappings made in one go.
+struct RemoteMapping {
+  RemoteAddr at;
+  uint64_t bytes;
+  int prot, flags;  // flags: MAP_SHARED or MAP_PRIVATE, MAP_NORESERVE...
+  int fd = -1;      // ours; -1: anonymous memory
+  int advice = 0;   // madvise(2)
+};
+// Either all are there, or none (EEXIST, EMFILE, ...) of those that were made at once (kMaxFdsAtOnce).
+Result<void> remote_map(RemoteThread& thread, const RemoteChannel& channel,
+                        std::span<const RemoteMapping> mappings);
 // The other way: take_fd() in inject/process.hpp.
 
 }  // namespace bpftime

@@ -181,10 +181,9 @@ class BlockedChildSignal {
 };
 }  // namespace
 
-Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns) {
+Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns, unsigned spins) {
   // Most stops come within microseconds, when the other CPU is free. Then we sleep: whoever stops needs our CPU, and a
   // thread that yields again and again on a busy machine waits for everybody else's time slice each time.
-  constexpr unsigned kSpins = 40;
   constexpr long kLookAgainNs = 2000000;  // the signal may have gone to another thread of ours
   std::optional<BlockedChildSignal> signal;
   for (unsigned round = 0;; ++round) {
@@ -196,10 +195,10 @@ Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns) {
     if (got < 0 && errno != EINTR) {
       return make_error(ESRCH, "the thread has ended");
     }
-    if ((round == 0 || round >= kSpins) && monotonic_ns() > deadline_ns) {
+    if ((round == 0 || round >= spins) && monotonic_ns() > deadline_ns) {
       return make_error(ETIMEDOUT, "a thread does not stop in time (uninterruptible sleep)");
     }
-    if (round < kSpins) {
+    if (round < spins) {
       __builtin_ia32_pause();
       continue;
     }

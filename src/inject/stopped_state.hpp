@@ -38,7 +38,8 @@ inline constexpr long kBaseOptions = PTRACE_O_TRACEEXIT;
 
 // A wait status of `tid`: looked for during some microseconds, then slept for. No signal handler is touched; a pending
 // SIGCHLD may be consumed. ESRCH: not our tracee any more. ETIMEDOUT.
-Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns);
+inline constexpr unsigned kSpinsForStop = 40;
+Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns, unsigned spins = kSpinsForStop);
 
 // Seizes one thread; the errors of StoppedProcess::stop.
 Result<void> seize_thread(pid_t pid, pid_t tid, long options);

@@ -347,6 +347,77 @@ TEST(RemoteThread, FunctionThatNeverReturnsIsCalledOff) {
   EXPECT_EQ(target.finish(), 0) << target.output();
 }
 
+TEST(RemoteThread, CallsInOneGoAreMadeInOrderAndMayUseWhatOneBeforeHasWritten) {
+  TargetProcess target("inject_target", "malloc", 2);
+  const size_t fds_before = count_fds(target.pid());
+  auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+  ASSERT_TRUE(process);
+  {
+    auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(kPatience));
+    ASSERT_TRUE(thread);
+    const RemoteAddr scratch = *thread->scratch();
+    RemoteCalls calls;
+    calls.add(SYS_pipe2, {raw(scratch), 0});
+    calls.add(SYS_write, {RemoteCalls::Arg::at(RemoteAddr{raw(scratch) + 4}), raw(scratch), 8});
+    calls.add(SYS_close, {999});
+    calls.add(SYS_read, {RemoteCalls::Arg::at(scratch), raw(scratch) + 64, 8});
+    for (int i = 0; i < 100; ++i) {  // more than there is room for at once
+      calls.add(SYS_getpid, {});
+    }
+    calls.add(SYS_close, {RemoteCalls::Arg::at(scratch)});
+    calls.add(SYS_close, {RemoteCalls::Arg::at(RemoteAddr{raw(scratch) + 4})});
+    const auto results = thread->run(calls);
+    ASSERT_TRUE(results) << results.error().why;
+    ASSERT_EQ(results->size(), calls.size());
+    EXPECT_EQ((*results)[1], 8U);
+    EXPECT_EQ(RemoteThread::check_result((*results)[2]).error().code, EBADF);
+    EXPECT_EQ((*results)[3], 8U);
+    EXPECT_EQ((*results)[103], static_cast<uint64_t>(target.pid()));
+    EXPECT_EQ((*results)[105], 0U);
+    EXPECT_EQ(*process->read_value<uint64_t>(scratch),
+              *process->read_value<uint64_t>(RemoteAddr{raw(scratch) + 64}));
+    EXPECT_TRUE(thread->run(RemoteCalls())->empty());
+  }
+  EXPECT_EQ(count_fds(target.pid()), fds_before);
+  process->release();
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
+TEST(RemoteMemory, MappingsMadeInOneGoAreAllThereOrNone) {
+  TargetProcess target("inject_target", "malloc", 2);
+  const size_t fds_before = count_fds(target.pid());
+  const auto maps_before = read_maps(target.pid());
+  const UniqueFd file(memfd_create("bpftime-code", MFD_CLOEXEC));
+  ASSERT_EQ(ftruncate(file.get(), 4096), 0);
+  auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
+  ASSERT_TRUE(process);
+  {
+    auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(kPatience));
+    ASSERT_TRUE(thread);
+    auto channel = remote_channel(*thread);
+    ASSERT_TRUE(channel) << channel.error().why;
+    const uint64_t hole = *find_hole(*maps_before, (*maps_before)[0].begin, 1 << 20);
+    const auto mapping = [&](uint64_t page, int fd) {
+      return RemoteMapping{RemoteAddr{hole + page * 4096},    4096, PROT_READ | PROT_WRITE,
+                           fd < 0 ? MAP_PRIVATE : MAP_SHARED, fd,   fd < 0 ? MADV_WIPEONFORK : 0};
+    };
+    const RemoteMapping taken[] = {mapping(0, file.get()), mapping(1, -1), mapping(0, file.get())};
+    EXPECT_EQ(remote_map(*thread, *channel, taken).error().code, EEXIST);
+    EXPECT_EQ(process->read_value<char>(RemoteAddr{hole}).error().code, EFAULT);
+    EXPECT_EQ(process->read_value<char>(RemoteAddr{hole + 4096}).error().code, EFAULT);
+    const RemoteMapping good[] = {mapping(0, file.get()), mapping(1, -1), mapping(2, file.get())};
+    ASSERT_TRUE(remote_map(*thread, *channel, good));
+    ASSERT_TRUE(process->write_value<uint64_t>(RemoteAddr{hole}, 4711));
+    EXPECT_EQ(*process->read_value<uint64_t>(RemoteAddr{hole + 8192}), 4711U);
+    ASSERT_TRUE(remote_unmap(*thread, RemoteAddr{hole}, 3 * 4096));
+    ASSERT_TRUE(remote_close(*thread, channel->remote_fd));
+  }
+  EXPECT_EQ(read_maps(target.pid())->size(), maps_before->size());
+  EXPECT_EQ(count_fds(target.pid()), fds_before);
+  process->release();
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
 TEST(RemoteMemory, MappingsAndDescriptorsComeAndGo) {
   TargetProcess target("inject_target", "malloc", 2);
   const size_t fds_before = count_fds(target.pid());
