@@ -1,6 +1,7 @@
 // Letting a target go: its code restored, the agent unmapped at once or as soon as no thread is inside.
 #include "broker/targets_impl.hpp"
 
+#include <cerrno>
 #include <string>
 #include <utility>
 
@@ -26,6 +27,10 @@ Result<void> Targets::Impl::detach(pid_t pid) {
   if (!out) {
     watch_late();
     host->log("process " + std::to_string(pid) + ": not taken out: " + out.error().why);
+    if (out.error().code == ETIMEDOUT) {
+      asleep.push_back(t->identity);
+      wake_up_later();
+    }
   } else if (out->why_mapped != nullptr) {
     host->log("process " + std::to_string(pid) +
               ": code restored; the agent stays mapped, asleep: " + out->why_mapped);
@@ -62,7 +67,7 @@ void Targets::Impl::wake_up_later() {
       if (out && out->why_mapped == nullptr) {
         host->log("process " + std::to_string(who.pid) + ": the agent is unmapped now");
       }
-      return !out || out->why_mapped == nullptr;
+      return out ? out->why_mapped == nullptr : out.error().code != ETIMEDOUT;
     });
     if (!asleep.empty()) {
       wake_up_later();

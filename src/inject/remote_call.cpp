@@ -534,7 +534,7 @@ Result<Registers> RemoteThread::run_to_syscall_stop() {
     if (ptrace(PTRACE_SYSCALL, tid_, nullptr, nullptr) != 0) {
       return forget(make_error(ESRCH, "the thread has ended")).error();
     }
-    const auto status = wait_for_stop(tid_, deadline_ns_, spins());
+    const auto status = wait_for_stop(tid_, deadline_ns_, spins(), Awaited::kEndOfCall);
     if (!status && status.error().code == ETIMEDOUT) {
       // It waits for something (a lock of the loader): called off, finish() puts it back to where
       // it was.
@@ -871,7 +871,9 @@ Result<size_t> RemoteThread::post(std::span<const RemoteCalls::Call> calls,
         has_mailbox_ = false;
         return forget(make_error(ESRCH, "the process has ended")).error();
       }
-      if (monotonic_ns() > deadline_ns_) {
+      if (const uint64_t time = monotonic_ns();
+          time > deadline_ns_ &&
+          (time > deadline_ns_ + kTurnNs || sleeps(tid_, Awaited::kEndOfCall))) {
         has_mailbox_ = false;
         ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr);
         if (!wait_for_stop(tid_, deadline_in_ms(200))) {

@@ -181,12 +181,20 @@ class BlockedChildSignal {
 };
 }  // namespace
 
-Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns, unsigned spins) {
+bool sleeps(pid_t tid, Awaited what) {
+  const auto thread = read_status(tid);
+  return !thread || thread->is_zombie() || thread->state == 'D' ||
+         (thread->state == 'S' && what == Awaited::kEndOfCall);
+}
+
+Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns, unsigned spins, Awaited what) {
   // Most stops come within microseconds, when the other CPU is free. Then we sleep: whoever stops needs our CPU, and a
   // thread that yields again and again on a busy machine waits for everybody else's time slice each time.
   constexpr long kLookAgainNs = 2000000;  // the signal may have gone to another thread of ours
   std::optional<BlockedChildSignal> signal;
   for (unsigned round = 0;; ++round) {
+    // Looked at before the thread is: we too may wait for our turn in between.
+    const uint64_t time = round == 0 || round >= spins ? monotonic_ns() : 0;
     int status = 0;
     const pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
     if (got == tid) {
@@ -195,8 +203,14 @@ Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns, unsigned spins) {
     if (got < 0 && errno != EINTR) {
       return make_error(ESRCH, "the thread has ended");
     }
-    if ((round == 0 || round >= spins) && monotonic_ns() > deadline_ns) {
-      return make_error(ETIMEDOUT, "a thread does not stop in time (uninterruptible sleep)");
+    if (time > deadline_ns) {
+      // One that sleeps in the kernel may never come; any other will.
+      if (deadline_ns == 0 || sleeps(tid, what)) {
+        return make_error(ETIMEDOUT, "a thread does not stop in time (uninterruptible sleep)");
+      }
+      if (time > deadline_ns + kTurnNs) {
+        return make_error(ETIMEDOUT, "a thread gets no CPU in time");
+      }
     }
     if (round < spins) {
       __builtin_ia32_pause();

@@ -36,10 +36,19 @@ struct StoppedProcess::State {
 // us as a zombie.
 inline constexpr long kBaseOptions = PTRACE_O_TRACEEXIT;
 
+// What a thread is waited for: to stop because it was interrupted, or because it has done what it was sent to do, in
+// which it may wait for a lock.
+enum class Awaited { kInterrupt, kEndOfCall };
+// True when it may sleep for ever. Another one needs nothing but a CPU, and comes; where many want one, kTurnNs after
+// the deadline at the latest.
+bool sleeps(pid_t tid, Awaited what);
+inline constexpr uint64_t kTurnNs = 5'000'000'000;
+
 // A wait status of `tid`: looked for during some microseconds, then slept for. No signal handler is touched; a pending
 // SIGCHLD may be consumed. ESRCH: not our tracee any more. ETIMEDOUT.
 inline constexpr unsigned kSpinsForStop = 40;
-Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns, unsigned spins = kSpinsForStop);
+Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns, unsigned spins = kSpinsForStop,
+                          Awaited what = Awaited::kInterrupt);
 
 // Seizes one thread; the errors of StoppedProcess::stop.
 Result<void> seize_thread(pid_t pid, pid_t tid, long options);

@@ -27,7 +27,7 @@ class Torture(EndToEnd):
     def torture(self, function, *options):
         path = self.session.target_path("target_torture")
         # The threads keep all processors busy, but not from those who attach: a round's time is the work in it.
-        target = self.session.start(["nice", "-n", "15", path, "64"])
+        target = self.session.start(["nice", "-n", "5", path, "64"])
         target.expect("^ready")
         tool = self.session.load("toggle", target.pid, path, offset_of(path, function), ROUNDS, *options)
         status, output = tool.finish(120 + ROUNDS * 0.2)

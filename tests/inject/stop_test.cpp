@@ -52,6 +52,23 @@ TEST(StoppedProcess, AllThreadsAreStoppedAndGoOn) {
   EXPECT_EQ(target.finish(), 0) << target.output();
 }
 
+TEST(StoppedProcess, AThreadThatGetsItsTurnLateIsWaitedFor) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(static_cast<size_t>(sched_getcpu()), &one);
+  const auto share = [&](int nice_by) {
+    sched_setaffinity(0, sizeof one, &one);
+    EXPECT_NE(nice(nice_by), -100);
+  };
+  TargetProcess last("inject_target", "spin", 1, [&] { share(19); });
+  TargetProcess first("inject_target", "spin", 3, [&] { share(0); });
+  ASSERT_TRUE(last.is_ready() && first.is_ready());
+  for (int i = 0; i < 5; ++i) {
+    auto process = StoppedProcess::stop(last.pid(), deadline_in_ms(1));
+    ASSERT_TRUE(process) << process.error().why;
+  }
+}
+
 TEST(StoppedProcess, InterruptedSystemCallsGoOnUnseen) {
   TargetProcess target("inject_target", "wait");
   ASSERT_TRUE(target.is_ready());
