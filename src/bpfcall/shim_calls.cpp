@@ -41,8 +41,7 @@ long install(Answer answer) {
   }
   const int fd = answer.fd.release();
   forget_fd(fd);  // should the number have been closed behind our back
-  if (answer.object == ObjectKind::kLink || answer.object == ObjectKind::kPerf ||
-      answer.object == ObjectKind::kStats) {
+  if (answer.object == ObjectKind::kLink || answer.object == ObjectKind::kPerf) {
     note_attachment(fd);
   }
   if (!answer.close_on_exec) {

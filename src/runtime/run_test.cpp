@@ -194,7 +194,7 @@ uint64_t spends_and_asks(void* /*ctx*/, Hit* hit) {
   EXPECT_EQ(self.cpu, kNoCpu);
   self.fuel -= 10;
   self.cpu = 1;
-  self.reserved = kHitHasCpu;
+  touch_hit(self);
   return 0;
 }
 

@@ -149,6 +149,7 @@ class Engine {
   bool reg_covers(const Reg& older, const Reg& newer, Exactness exact, IdMap* ids);
   bool stack_covers(const State& older, const State& newer, size_t frame, Exactness exact,
                     uint64_t live, IdMap* ids);
+  void forget_dead(State* state);  // for the trace: what pruning does not look at
   [[nodiscard]] uint16_t live_registers(const State& state, size_t frame) const;
 
   // ---- precise.cpp ----

@@ -303,6 +303,7 @@ int Engine::visited() {
       }
       count_memory(*old, -1);
       if (options_.trace != nullptr) {
+        forget_dead(old);
         options_.trace->keep_marks(*old);
       }
       // Its shell stays, since others name it as their parent; nobody walks through it again.
@@ -660,6 +661,7 @@ bool Engine::explore() {
       if (!pop_branch()) {
         if (options_.trace != nullptr) {
           for (const auto& state : all_states_) {
+            forget_dead(state.get());
             options_.trace->keep_marks(*state);
           }
         }

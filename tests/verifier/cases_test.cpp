@@ -1,4 +1,4 @@
-// The case files of tests/data/verifier against the running kernel.
+// The case files of tests/data/verifier: our verdict and reason, and the running kernel's verdict.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -6,6 +6,7 @@
 #include <iterator>
 #include <set>
 
+#include "object/verifier_input.hpp"
 #include "tests/verifier/kernel.hpp"
 #include "tests/verifier/verifier_case.hpp"
 
@@ -41,6 +42,30 @@ const std::vector<NamedCase>& all_cases() {
     return list;
   }();
   return *cases;
+}
+
+TEST(VerifierCases, EachHasTheVerdictAndReasonThatItsFileSays) {
+  const auto kernel_btf = read_kernel_btf();
+  for (const auto& [where, test] : all_cases()) {
+    auto input = VerifierInput::make(test.object, kernel_btf ? &*kernel_btf : nullptr);
+    ASSERT_TRUE(input.has_value()) << where << ": " << input.error().why;
+    const auto subject = input->program(test.program());
+    ASSERT_TRUE(subject.has_value()) << where << ": " << subject.error().why;
+    const Verdict verdict = verify(*subject, {});
+    EXPECT_EQ(verdict.accepted(), test.accept) << where << ": " << verdict.message;
+    if (!verdict.accepted()) {
+      EXPECT_NE(verdict.message.find(test.reason), std::string::npos)
+          << where << ": \"" << verdict.message << "\" has no \"" << test.reason << '"';
+    }
+    // Pruning saves time and changes no verdict.
+    VerifyOptions plain;
+    plain.prune = false;
+    plain.insn_limit = 20'000;
+    const Verdict unpruned = verify(*subject, plain);
+    if (!unpruned.too_complex) {
+      EXPECT_EQ(unpruned.accepted(), verdict.accepted()) << where << ": without pruning";
+    }
+  }
 }
 
 TEST(VerifierCases, TheRunningKernelSaysTheSameOrAPolicyDoes) {

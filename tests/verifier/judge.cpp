@@ -1,14 +1,17 @@
 // Both verdicts, ours and the running kernel's, one line of JSON a program.
 // Usage: verifier_judge [--log LEVEL] [--only TITLE] [--no-kernel] FILE...
 // x.cases are case files, everything else BPF objects.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <map>
 
 #include "object/verifier_input.hpp"
 #include "tests/verifier/kernel.hpp"
+#include "tests/verifier/record.h"
 #include "tests/verifier/verifier_case.hpp"
 
 namespace bpftime::testing {
@@ -101,6 +104,61 @@ std::string read_file(const char* path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+// What recorder.c wrote. The same program may be there many times (one for each CPU, say): once here.
+BpfObject read_record(const std::string& data) {
+  BpfObject object;
+  std::map<int32_t, int32_t> index_of;
+  for (size_t at = 0; data.size() - at >= sizeof(record);) {
+    record head;
+    std::memcpy(&head, data.data() + at, sizeof(head));
+    at += sizeof(head);
+    if (head.kind == kRecordMap) {
+      if (head.fd < 0) {
+        continue;
+      }
+      ObjectMap map;
+      map.name = "map_" + std::to_string(head.fd);
+      map.map_type = head.type;
+      map.map_flags = head.flags;
+      map.key_size = head.key_size;
+      map.value_size = head.value_size;
+      map.max_entries = head.max_entries;
+      index_of[head.fd] = static_cast<int32_t>(object.maps.size());
+      object.maps.push_back(map);
+      continue;
+    }
+    ObjectProgram program;
+    program.name.assign(head.name, ::strnlen(head.name, sizeof(head.name)));
+    program.prog_type = head.type;
+    program.prog_flags = head.flags;
+    program.expected_attach_type = head.expected_attach_type;
+    program.attach_btf_id = head.attach_btf_id;
+    program.insns.resize(std::min<size_t>(head.insn_count, (data.size() - at) / sizeof(bpf_insn)));
+    std::memcpy(program.insns.data(), data.data() + at, program.insns.size() * sizeof(bpf_insn));
+    at += program.insns.size() * sizeof(bpf_insn);
+    for (size_t i = 0; i + 1 < program.insns.size(); ++i) {
+      bpf_insn& insn = program.insns[i];
+      if (insn.code == (BPF_LD | BPF_IMM | BPF_DW)) {
+        if (insn.src_reg != 0 && index_of.contains(insn.imm)) {
+          insn.imm = index_of[insn.imm];
+        }
+        ++i;
+      }
+    }
+    const bool is_known = std::any_of(
+        object.programs.begin(), object.programs.end(), [&](const ObjectProgram& other) {
+          return other.name == program.name && other.insns.size() == program.insns.size() &&
+                 std::memcmp(other.insns.data(), program.insns.data(),
+                             program.insns.size() * sizeof(bpf_insn)) == 0;
+        });
+    // bpftrace asks with tiny programs what the kernel can do.
+    if (!is_known && program.insns.size() > 2) {
+      object.programs.push_back(std::move(program));
+    }
+  }
+  return object;
+}
+
 int judge_file(const char* path, const Btf* kernel_btf, const Settings& settings) {
   const std::string data = read_file(path);
   int faults = 0;
@@ -137,13 +195,18 @@ int judge_file(const char* path, const Btf* kernel_btf, const Settings& settings
     }
     return faults;
   }
+  const auto own_name = [](const ObjectProgram& program) { return program.name; };
+  if (std::string_view(path).ends_with(".record")) {
+    each(read_record(data), own_name, "");
+    return faults;
+  }
   std::string log;
   const auto object = read_object(std::as_bytes(std::span(data)), &log);
   if (!object) {
     std::fprintf(stderr, "%s: %s\n%s", path, object.error().why, log.c_str());
     return 1;
   }
-  each(*object, [](const ObjectProgram& program) { return program.name; }, "");
+  each(*object, own_name, "");
   return faults;
 }
 

@@ -1,0 +1,150 @@
+#include "tests/verifier/layers.hpp"
+
+#include <algorithm>
+
+#include "tests/verifier/embedding.hpp"
+#include "tests/verifier/machine.hpp"
+#include "tests/verifier/stage.hpp"
+
+namespace bpftime::testing {
+namespace {
+
+constexpr uint32_t kMostSteps = 5000;
+
+ObjectProgram as_object(const RandomProgram& from) {
+  ObjectProgram program;
+  program.name = "random";
+  program.insns = from.insns;
+  program.prog_type = from.prog_type;
+  return program;
+}
+
+// The kernel did not find a number small enough, which is no matter of right or wrong.
+bool is_about_ranges(const std::string& message) {
+  constexpr const char* kParts[] = {"unbounded",
+                                    "min value is",
+                                    "max value is",
+                                    "out of bounds",
+                                    "is outside of",
+                                    "invalid read from stack",
+                                    "invalid write to stack",
+                                    "infinite loop"};
+  return std::any_of(std::begin(kParts), std::end(kParts),
+                     [&](const char* part) { return message.find(part) != std::string::npos; });
+}
+
+std::string without_numbers(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c < '0' || c > '9') {
+      out += c;
+    } else if (out.empty() || out.back() != '#') {
+      out += '#';
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Layers>> Layers::make(bool with_kernel) {
+  auto layers = std::make_unique<Layers>();
+  layers->stage_ = make_stage();
+  layers->input_ =
+      std::make_unique<VerifierInput>(TRY(VerifierInput::make(layers->stage_, nullptr)));
+  if (with_kernel) {
+    layers->kernel_ = std::make_unique<KernelOracle>(TRY(KernelOracle::make(layers->stage_)));
+  }
+  return layers;
+}
+
+std::string Layers::embed(uint64_t seed, LayerCounts* counts, uint32_t runs) {
+  const ObjectProgram program = as_object(program_of(seed));
+  const VerifierProgram subject = *input_->program(program);
+  VerifierTrace trace;
+  VerifyOptions options;
+  options.insn_limit = 20'000;
+  options.trace = &trace;
+  ++counts->programs;
+  const Verdict verdict = verify(subject, options);
+  VerifyOptions plain;
+  plain.insn_limit = 20'000;
+  plain.prune = false;
+  if (counts->programs % 4 == 0) {
+    const Verdict unpruned = verify(subject, plain);
+    if (unpruned.accepted() != verdict.accepted() && !unpruned.too_complex &&
+        !verdict.too_complex) {
+      return verdict.accepted() ? "accepted with pruning, without not: " + unpruned.message
+                                : "accepted without pruning, with not: " + verdict.message;
+    }
+  }
+  if (!verdict.accepted()) {
+    ++counts->reasons[without_numbers(verdict.message)];
+    return "";
+  }
+  ++counts->accepted;
+  Embedding embedding(trace);
+  for (uint32_t run = 0; run < runs; ++run) {
+    Machine machine(program.insns, program.prog_type, seed * 64 + run);
+    const std::string misfit = embedding.run(&machine, kMostSteps);
+    ++counts->runs;
+    if (!misfit.empty()) {
+      return misfit;
+    }
+  }
+  counts->compared += embedding.compared();
+  return "";
+}
+
+std::string Layers::compare(uint64_t seed, LayerCounts* counts) {
+  const ObjectProgram program = as_object(program_of(seed));
+  // The kernel may walk through a million instructions of a loop with may_goto: seconds, so seldom.
+  const bool has_may_goto = std::any_of(program.insns.begin(), program.insns.end(),
+                                        [](const bpf_insn& insn) { return insn.code == 0xe5; });
+  if (has_may_goto && seed % 1024 != 3) {
+    return "";
+  }
+  ++counts->programs;
+  const Verdict verdict = verify(*input_->program(program), {});
+  const bool kernel = kernel_->load(program, 0).error == 0;
+  counts->accepted += verdict.accepted() ? 1 : 0;
+  counts->kernel_accepted += kernel ? 1 : 0;
+  counts->both_accepted += kernel && verdict.accepted() ? 1 : 0;
+  counts->both_rejected += !kernel && !verdict.accepted() ? 1 : 0;
+  if (kernel && !verdict.accepted()) {
+    ++counts->reasons[without_numbers(verdict.message)];
+  }
+  if (!verdict.accepted() || kernel) {
+    return "";
+  }
+  const std::string message = kernel_->load(program).message;
+  if (message.find("too large") != std::string::npos ||
+      message.find("too complex") != std::string::npos) {
+    ++counts->too_large;
+    return "";
+  }
+  if (is_about_ranges(message)) {
+    ++counts->more_precise;
+    LayerCounts own;
+    return embed(seed, &own, kRuns * 16);
+  }
+  return "the kernel rejects: " + message;
+}
+
+std::string Layers::show(uint64_t seed) {
+  const ObjectProgram program = as_object(program_of(seed));
+  VerifyOptions options;
+  options.log_level = 2;
+  const Verdict verdict = verify(*input_->program(program), options);
+  std::string text = "seed " + std::to_string(seed) + "\n---- ours: " +
+                     (verdict.accepted() ? "accept" : "reject: " + verdict.message) + "\n" +
+                     verdict.log;
+  if (kernel_ != nullptr) {
+    const KernelVerdict theirs = kernel_->load(program, 2);
+    text +=
+        "---- kernel: " + std::string(theirs.error == 0 ? "accept" : "reject") + "\n" + theirs.log;
+  }
+  return text;
+}
+
+}  // namespace bpftime::testing

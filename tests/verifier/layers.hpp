@@ -1,0 +1,47 @@
+// The two checks that random programs serve for (docs/verifier.md, "How it is tested"). Home: tests.
+#pragma once
+#include <map>
+#include <memory>
+#include <string>
+
+#include "object/verifier_input.hpp"
+#include "tests/verifier/kernel.hpp"
+#include "tests/verifier/program_maker.hpp"
+
+namespace bpftime::testing {
+
+struct LayerCounts {
+  uint64_t programs = 0, accepted = 0, runs = 0, compared = 0;
+  uint64_t kernel_accepted = 0, both_accepted = 0, both_rejected = 0;
+  uint64_t too_large = 0, more_precise = 0;  // differences on the policy list
+  std::map<std::string, uint64_t>
+      reasons;  // embed: of all rejections; compare: of those that the kernel does not share
+};
+
+class Layers {
+ public:
+  static constexpr uint32_t kRuns = 4;  // of an accepted program, each with other inputs
+
+  // Errors: when `with_kernel`, what the kernel says to the stage.
+  static Result<std::unique_ptr<Layers>> make(bool with_kernel);
+
+  // Layer B: what the verifier accepts runs inside of what it saw, a few times with other inputs;
+  // and without pruning the verdict is the same. Empty: so it is. Else what is wrong.
+  std::string embed(uint64_t seed, LayerCounts* counts, uint32_t runs = kRuns);
+  // Layer C: the kernel accepts what we accept, but for two rows of docs/verifier.md's policy list: it gave up
+  // for the program's size, or we know a range better, in which case layer B is the judge. Empty: so it is.
+  std::string compare(uint64_t seed, LayerCounts* counts);
+  // The program of a seed with both logs: for whoever looks into it.
+  std::string show(uint64_t seed);
+
+  static RandomProgram program_of(uint64_t seed) {
+    return make_program(seed, static_cast<Flavour>(seed % kFlavours));
+  }
+
+ private:
+  BpfObject stage_;
+  std::unique_ptr<VerifierInput> input_;
+  std::unique_ptr<KernelOracle> kernel_;
+};
+
+}  // namespace bpftime::testing

@@ -1,0 +1,38 @@
+// Random programs: layer B (state embedding) and layer C (the running kernel as judge). The same seeds each time;
+// `make soak` takes others.
+#include <gtest/gtest.h>
+
+#include "tests/verifier/layers.hpp"
+
+namespace bpftime::testing {
+namespace {
+
+TEST(VerifierLayers, WhatIsAcceptedRunsInsideOfWhatTheVerifierSaw) {
+  auto layers = Layers::make(false);
+  ASSERT_TRUE(layers.has_value());
+  LayerCounts counts;
+  for (uint64_t seed = 0; seed < 10'000; ++seed) {
+    const std::string misfit = (*layers)->embed(seed, &counts);
+    ASSERT_EQ(misfit, "") << (*layers)->show(seed);
+  }
+  // The check is worth nothing where little is accepted.
+  EXPECT_GT(counts.accepted, counts.programs / 3);
+  RecordProperty("compared", std::to_string(counts.compared));
+}
+
+TEST(VerifierLayers, TheKernelAcceptsWhatWeAccept) {
+  if (!KernelOracle::is_available()) {
+    GTEST_SKIP() << "may not load programs here";
+  }
+  auto layers = Layers::make(true);
+  ASSERT_TRUE(layers.has_value()) << layers.error().why;
+  LayerCounts counts;
+  for (uint64_t seed = 0; seed < 2'000; ++seed) {
+    const std::string difference = (*layers)->compare(seed, &counts);
+    ASSERT_EQ(difference, "") << (*layers)->show(seed);
+  }
+  EXPECT_GE(counts.both_accepted * 100, counts.kernel_accepted * 97);
+}
+
+}  // namespace
+}  // namespace bpftime::testing
