@@ -26,6 +26,8 @@ int run_verify(const Invocation& invocation);
 int run_version();
 int run_doctor(const Surroundings& here, const Invocation& invocation);
 
+// The file that `word` names as a command; else says why it cannot be run and returns kExitNotFound or kExitNotRun.
+int find_program(const std::string& word, std::string* file);
 // Replaces this process; prints why it could not. Returns kExitNotFound or kExitNotRun.
 int run_command(const std::vector<std::string>& words);
 

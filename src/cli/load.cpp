@@ -15,17 +15,19 @@
 namespace bpftime::cli {
 namespace {
 
-// The file that execvp would take; empty = none.
-std::string find_program(const std::string& word) {
-  if (word.find('/') != std::string::npos) {
-    return word;
-  }
+bool is_directory(const std::string& file) {
+  struct stat st{};
+  return ::stat(file.c_str(), &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+// The file that a shell would take; empty = none.
+std::string search_path(const std::string& word) {
   const char* path = std::getenv("PATH");
   std::string rest = path == nullptr ? "/usr/local/bin:/bin:/usr/bin" : path;
   while (!rest.empty()) {
     const size_t colon = rest.find(':');
     const std::string file = rest.substr(0, colon) + "/" + word;
-    if (::access(file.c_str(), X_OK) == 0) {
+    if (::access(file.c_str(), X_OK) == 0 && !is_directory(file)) {
       return file;
     }
     rest = colon == std::string::npos ? "" : rest.substr(colon + 1);
@@ -58,6 +60,19 @@ bool is_static(const std::string& file) {
 
 }  // namespace
 
+int find_program(const std::string& word, std::string* file) {
+  *file = word.find('/') == std::string::npos ? search_path(word) : word;
+  if (file->empty() || ::access(file->c_str(), F_OK) != 0) {
+    complain(word, "no such command", "give a command that exists");
+    return kExitNotFound;
+  }
+  if (::access(file->c_str(), X_OK) != 0 || is_directory(*file)) {
+    complain(word, "cannot be run", "give a command that can be run");
+    return kExitNotRun;
+  }
+  return 0;
+}
+
 int run_command(const std::vector<std::string>& words) {
   std::vector<char*> argv;
   for (const auto& word : words) {
@@ -72,10 +87,9 @@ int run_command(const std::vector<std::string>& words) {
 }
 
 int run_load(const Surroundings& here, const std::vector<std::string>& words) {
-  const std::string program = find_program(words[0]);
-  if (program.empty() || ::access(program.c_str(), F_OK) != 0) {
-    complain(words[0], "no such command", "give a command that exists");
-    return kExitNotFound;
+  std::string program;
+  if (const int failed = find_program(words[0], &program); failed != 0) {
+    return failed;
   }
   if (is_static(program)) {
     complain(words[0], "is statically linked, so its bpf(2) calls go to the kernel",

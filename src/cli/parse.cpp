@@ -65,6 +65,27 @@ void add_objects(CLI::App* app, Invocation* to) {
   }
 }
 
+// `load -- COMMAND`, as with env or nice: the dashes before the command are none of its words.
+std::vector<char*> without_dashes(int argc, char** argv) {
+  std::vector<char*> words(argv, argv + argc);
+  bool is_command = false;
+  for (size_t i = 1; i < words.size(); i++) {
+    const std::string word = words[i];
+    if (word == "--session") {
+      i++;
+    } else if (is_command && word == "--") {
+      words.erase(words.begin() + static_cast<long>(i));
+      break;
+    } else if (word[0] != '-') {
+      if (is_command || (word != "load" && word != "start")) {
+        break;
+      }
+      is_command = true;
+    }
+  }
+  return words;
+}
+
 bool wants_words(const Invocation& to) { return !to.words.empty() && to.words[0][0] != '-'; }
 
 }  // namespace
@@ -117,12 +138,24 @@ bool parse(int argc, char** argv, Invocation* to, int* exit_status) {
   doctor->add_option("PID", to->pid, "a process to look at");
 
   // --version alone is no command: it is looked for first.
+  static char wants_help[] = "--help";
+  if (argc > 1 && std::string(argv[1]) == "help") {
+    argv[1] = wants_help;
+  }
   if (argc == 2 && std::string(argv[1]) == "--version") {
     to->command = Command::kVersion;
     return true;
   }
   try {
-    app.parse(argc, argv);
+    const std::vector<char*> words = without_dashes(argc, argv);
+    const auto is_wrong = [&](const std::string& word) {
+      const auto all = app.get_subcommands([&](CLI::App* one) { return one->check_name(word); });
+      return word[0] != '-' && all.empty();
+    };
+    if (argc > 1 && is_wrong(argv[1])) {
+      throw CLI::ParseError(std::string(argv[1]) + ": no such command", kExitUsage);
+    }
+    app.parse(static_cast<int>(words.size()), words.data());
     if (attach->parsed() && to->processes.is_empty()) {
       throw CLI::RequiredError("PID, --name, --uid or --exe");
     }

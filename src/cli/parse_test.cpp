@@ -28,6 +28,13 @@ TEST(Parse, LoadKeepsTheCommandsWordsVerbatim) {
   EXPECT_EQ(p.invocation.words, (Words{"bpftrace", "-e", "--no-attach", "--", "status", "-h"}));
 }
 
+TEST(Parse, DashesBeforeTheCommandAreNotItsWords) {
+  EXPECT_EQ(parsed({"load", "--no-attach", "--", "ls", "--", "x"}).invocation.words,
+            (Words{"ls", "--", "x"}));
+  EXPECT_EQ(parsed({"--session", "load", "start", "--", "ls"}).invocation.words, (Words{"ls"}));
+  EXPECT_EQ(parsed({"start", "--session", "--", "ls", "--"}).invocation.words, (Words{"ls", "--"}));
+}
+
 TEST(Parse, ACommandMayBeCalledAsOneOfOurs) {
   const auto p = parsed({"load", "status", "--json"});
   ASSERT_TRUE(p.go_on);

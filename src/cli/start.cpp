@@ -58,6 +58,10 @@ Result<void> start_printer(Channel* broker, std::string* why) {
 }  // namespace
 
 int run_start(const Surroundings& here, const std::vector<std::string>& words, bool show_printk) {
+  std::string program;
+  if (const int failed = find_program(words[0], &program); failed != 0) {
+    return failed;
+  }
   {
     auto broker = reach_broker(here, Role::kCommand, true);
     if (!broker) {

@@ -138,6 +138,24 @@ TEST(Cli, EachFailureIsOneLine) {
   expect_one_line(outcome);
 }
 
+TEST(Cli, WhatIsNoCommandIsNotFoundOrNotRun) {
+  const User user;
+  for (const char* how : {"load", "start"}) {
+    for (const auto& [command, status] : std::vector<std::pair<std::string, int>>{
+             {"nosuch", 127}, {"/nosuch", 127}, {"/tmp", 126}, {"/etc/passwd", 126}}) {
+      // A directory of PATH that may not be searched is no reason to say anything else.
+      const auto outcome = user.run({how, command}, {"PATH=/root/nosuch:/usr/bin"});
+      EXPECT_EQ(outcome.status, status) << how << " " << command;
+      expect_one_line(outcome);
+    }
+    EXPECT_EQ(user.run({how, "--", "true"}).status, 0);
+  }
+  const auto outcome = user.run({"nosuch"});
+  EXPECT_EQ(outcome.status, 2);
+  expect_one_line(outcome);
+  EXPECT_EQ(user.run({"help"}).status, 0);
+}
+
 TEST(Cli, LoadBecomesTheCommand) {
   const User user;
   const Outcome outcome =
