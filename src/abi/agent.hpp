@@ -43,8 +43,9 @@ inline constexpr uint64_t kTableGuard = 0x656c626174667062ULL;
 struct HitCounts {
   std::atomic<uint64_t> run, missed, faulted, out_of_fuel;
   std::atomic<uint64_t> disarmed;  // HitEnd that disarmed it; 0 = armed
+  std::atomic<uint64_t> ns;        // that the runs took, where they are timed
 };
-static_assert(sizeof(HitCounts) == 40);
+static_assert(sizeof(HitCounts) == 48);
 
 inline constexpr uint32_t kAttachedInternal =
     1;  // `program` is an agent function: uint64_t (void* regs, Hit*); it sets ProbeHit::answer
@@ -151,7 +152,9 @@ struct AgentDescriptor {
   void (*signal_restorer)();
   uint64_t (*on_libraries)(void* regs, struct Hit* hit);  // internal program for _dl_debug_state
   uint64_t (*on_sigaction)(void* regs, struct Hit* hit);  // internal program for libc's sigaction
-  const void* helpers;                                    // HelperEntry[*helper_count]
+  // Stands for a program while BPF_ENABLE_STATS is on: runs the one whose address lies before its slots, takes its time.
+  uint64_t (*run_timed)(void* regs, struct Hit* hit);
+  const void* helpers;  // HelperEntry[*helper_count]
   const uint32_t* helper_count;
   ThreadBlock* nobody;  // the shared block whose owner never matches
   // The same four for processes where gs is not ours (AgentState::use_gs == 0): those above read %gs.

@@ -130,7 +130,7 @@ struct TaskFdOutput {
 };
 static_assert(sizeof(TaskFdOutput) == 24);
 
-enum class ObjectKind : uint32_t { kNone = 0, kMap, kProg, kLink, kBtf, kPerf, kLog };
+enum class ObjectKind : uint32_t { kNone = 0, kMap, kProg, kLink, kBtf, kPerf, kLog, kStats };
 
 struct ReplyHead {
   int64_t value;      // >= 0, or -errno

@@ -6,6 +6,7 @@
 
 #include "agent/say.hpp"
 #include "agent/shadow_signals.hpp"
+#include "helpers/all.hpp"
 #include "helpers/helpers.hpp"
 #include "hook/thread_state.hpp"
 #include "hook/thunks.hpp"
@@ -83,6 +84,16 @@ uint64_t on_sigaction(void* regs, bpftime::Hit* hit) {
   return 0;
 }
 
+uint64_t run_timed(void* regs, bpftime::Hit* hit) {
+  bpftime::HitCounts* const counts = static_cast<bpftime::ProbeHit*>(hit)->attached->counts;
+  const auto program = reinterpret_cast<bpftime::ProgramFn>(hit->slots[-1]);
+  const uint64_t begin = bpftime::helper::ktime_get_ns(0, 0, 0, 0, 0, hit);
+  const uint64_t result = program(regs, hit);
+  counts->ns.fetch_add(bpftime::helper::ktime_get_ns(0, 0, 0, 0, 0, hit) - begin,
+                       std::memory_order_relaxed);
+  return result;
+}
+
 }  // namespace
 
 extern "C" __attribute__((
@@ -98,6 +109,7 @@ extern "C" __attribute__((
     .signal_restorer = signal_restorer,
     .on_libraries = on_libraries,
     .on_sigaction = on_sigaction,
+    .run_timed = run_timed,
     .helpers = bpftime::kHelpers,
     .helper_count = &bpftime::kHelperCount,
     .nobody = &bpftime_nobody,

@@ -41,7 +41,8 @@ long install(Answer answer) {
   }
   const int fd = answer.fd.release();
   forget_fd(fd);  // should the number have been closed behind our back
-  if (answer.object == ObjectKind::kLink || answer.object == ObjectKind::kPerf) {
+  if (answer.object == ObjectKind::kLink || answer.object == ObjectKind::kPerf ||
+      answer.object == ObjectKind::kStats) {
     note_attachment(fd);
   }
   if (!answer.close_on_exec) {

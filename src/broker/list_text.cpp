@@ -98,7 +98,8 @@ std::string state_of(const SessionStatus::Probe& probe, const LinkTotals& totals
 }
 
 std::string links(const SessionStatus& status) {
-  Table table({">ID", ">PROG", "KIND", "PLACE", ">PID", ">TARGETS", ">FAULTED", "STATE"});
+  Table table({">ID", ">PROG", "KIND", "PLACE", ">PID", ">TARGETS", ">HITS", ">NS/HIT", ">FAULTED",
+               "STATE"});
   for (const auto& p : status.probes) {
     if (p.link == 0) {
       continue;
@@ -108,6 +109,7 @@ std::string links(const SessionStatus& status) {
     std::snprintf(offset, sizeof(offset), "+0x%" PRIx64, p.offset);
     table.add({number(p.link), number(p.program), p.is_return ? "uretprobe" : "uprobe",
                p.path + offset, p.pid > 0 ? number(p.pid) : "any", number(t.placed),
+               t.run == 0 ? "-" : number(t.run), t.run == 0 ? "-" : number(t.ns / t.run),
                number(t.faulted + t.out_of_fuel), state_of(p, t)});
   }
   return table.text();
@@ -139,6 +141,8 @@ LinkTotals totals_of(const SessionStatus& status, uint32_t link) {
       } else {
         totals.why_not = state.why_not;
       }
+      totals.run += state.run;
+      totals.ns += state.ns;
       totals.faulted += state.faulted;
       totals.out_of_fuel += state.out_of_fuel;
     }

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "broker/alive_page.hpp"
+#include "broker/lane_table.hpp"
 #include "broker/compile.hpp"
 #include "broker/place.hpp"
 #include "broker/server.hpp"
@@ -189,7 +190,11 @@ int serve(const Options& options, int ready) {
   const uint64_t for_objects = files.rlim_cur > 1024 ? (files.rlim_cur - 512) / 3 : 128;
   config.limits.references = std::min<uint64_t>(config.limits.references, for_objects);
   const long cpus = ::sysconf(_SC_NPROCESSORS_CONF);
-  config.cpu_count = cpus > 0 ? static_cast<uint32_t>(cpus) : 1;
+  auto lanes = LaneTable::create(cpus > 0 ? static_cast<uint32_t>(cpus) : 1);
+  if (!lanes) {
+    return fail(&ready, "cannot start the broker", lanes.error());
+  }
+  config.cpu_count = lanes->count();
   config.uprobe_type = uprobe_type();
   config.log = log;
   Session session(loop->get(), config,
@@ -198,6 +203,7 @@ int serve(const Options& options, int ready) {
   targets.agent_file = read_file(options.agent);
   targets.alive_fd = alive->fd();
   targets.alive_expected = alive->expected();
+  targets.lanes = &*lanes;
   targets.first_owner = kFirstTargetOwner;
   if (targets.agent_file.empty()) {
     log("no agent at " + options.agent + ": nothing can be attached");

@@ -97,6 +97,12 @@ struct PerfEventObject : Object {
   [[nodiscard]] bool is_armed() const { return program != nullptr && enabled && !disarmed; }
 };
 
+// BPF_ENABLE_STATS: while one lives, runs are counted and timed.
+struct StatsObject : Object {
+  static constexpr ObjectKind kKind = ObjectKind::kStats;
+  StatsObject() : Object(kKind) {}
+};
+
 struct LinkObject : Object {
   static constexpr ObjectKind kKind = ObjectKind::kLink;
   LinkObject() : Object(kKind) {}

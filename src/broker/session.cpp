@@ -68,12 +68,12 @@ Result<ProgramForTarget> Session::program_for_target(ProgId id) {
   return ProgramForTarget{id, &program->compiled, program->code.get()};
 }
 
-namespace {
-WantedLink wanted(const PerfEventObject& event) {
+WantedLink Session::wanted(const PerfEventObject& event) const {
+  const bool is_timed = objects_.next_id(ObjectKind::kStats, 0) != 0;
   return WantedLink{event.attachment,  ProgId{event.program->id}, event.device, event.inode,
-                    event.file_offset, event.is_return,           event.pid,    event.cookie};
+                    event.file_offset, event.is_return,           event.pid,    event.cookie,
+                    is_timed};
 }
-}  // namespace
 
 std::optional<WantedLink> Session::wanted_link(LinkId id) {
   for (const auto& event : objects_.all<PerfEventObject>()) {
@@ -91,11 +91,11 @@ std::vector<WantedLink> Session::wanted_links() {
       in_order[event->attachment] = wanted(*event);
     }
   }
-  std::vector<WantedLink> wanted;
+  std::vector<WantedLink> links;
   for (const auto& [id, link] : in_order) {
-    wanted.push_back(link);
+    links.push_back(link);
   }
-  return wanted;
+  return links;
 }
 
 void Session::target_said_printk(pid_t, const AgentMessage& message) {

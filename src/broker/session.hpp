@@ -102,6 +102,7 @@ class Session : public TargetHost {
   Result<Reply> link_create(const BpfCall& call);
   Result<Reply> prog_bind_map(const BpfCall& call);
   Result<Reply> object_info(const BpfCall& call);
+  Result<Reply> enable_stats(const BpfCall& call);
   Result<Reply> task_fd_query(const BpfCall& call);
   Result<Reply> next_id(const BpfCall& call, ObjectKind kind);
   Result<Reply> fd_by_id(const BpfCall& call, ObjectKind kind);
@@ -143,6 +144,8 @@ class Session : public TargetHost {
                            const std::shared_ptr<ProgramObject>& program, LinkId link,
                            uint64_t cookie);
   void objects_changed();
+  [[nodiscard]] RunTotals runs_of(uint32_t program);
+  [[nodiscard]] WantedLink wanted(const PerfEventObject& event) const;
   void sync_soon();
   // Takes the agent out of processes that it came into only for a probe which is gone.
   void leave_unneeded_targets();

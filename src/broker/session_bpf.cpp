@@ -42,6 +42,8 @@ size_t attr_end(uint32_t command) {
     case BPF_BTF_GET_NEXT_ID:
     case BPF_LINK_GET_NEXT_ID:
       return BPFTIME_END_OF(next_id);
+    case BPF_ENABLE_STATS:
+      return BPFTIME_END_OF(enable_stats.type);
     case BPF_TASK_FD_QUERY:
       return BPFTIME_END_OF(task_fd_query.probe_addr);
     case BPF_PROG_GET_FD_BY_ID:
@@ -221,6 +223,8 @@ Result<Reply> Session::bpf(const Caller& caller, const Request& request) {
       return fd_by_id(call, ObjectKind::kBtf);
     case BPF_LINK_GET_FD_BY_ID:
       return fd_by_id(call, ObjectKind::kLink);
+    case BPF_ENABLE_STATS:
+      return enable_stats(call);
     case BPF_TASK_FD_QUERY:
       return task_fd_query(call);
     case BPF_PROG_TEST_RUN:

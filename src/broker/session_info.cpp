@@ -86,7 +86,8 @@ bool is_record_size(uint32_t count, uint32_t size, size_t known) {
 }
 
 // Errors: EINVAL a record size that is not ours.
-Result<bpf_prog_info> info_of(const ProgramObject& program, InfoAnswer* answer) {
+Result<bpf_prog_info> info_of(const ProgramObject& program, const RunTotals& runs,
+                              InfoAnswer* answer) {
   bpf_prog_info info{};
   answer->read(&info);
   info.type = program.type;
@@ -113,6 +114,9 @@ Result<bpf_prog_info> info_of(const ProgramObject& program, InfoAnswer* answer) 
   info.func_info_rec_size = sizeof(bpf_func_info);
   info.line_info_rec_size = sizeof(bpf_line_info);
   info.jited_line_info_rec_size = sizeof(uint64_t);
+  info.run_time_ns = runs.ns;
+  info.run_cnt = runs.count;
+  info.recursion_misses = 0;
   info.verified_insns = program.insn_count;
   info.btf_id = program.btf == nullptr ? 0 : program.btf->id;
   info.attach_btf_obj_id = 0;
@@ -249,7 +253,8 @@ Result<Reply> Session::object_info(const BpfCall& call) {
       return finish(info_of(static_cast<const MapObject&>(*object)));
     case ObjectKind::kProg:
       TRY(check_tail(sizeof(bpf_prog_info)));
-      return finish(TRY(info_of(static_cast<const ProgramObject&>(*object), &answer)));
+      return finish(
+          TRY(info_of(static_cast<const ProgramObject&>(*object), runs_of(object->id), &answer)));
     case ObjectKind::kLink:
       TRY(check_tail(sizeof(LinkInfo)));
       return finish(TRY(info_of(static_cast<const LinkObject&>(*object), &answer)));
@@ -259,6 +264,34 @@ Result<Reply> Session::object_info(const BpfCall& call) {
     default:
       return make_error(EINVAL, "fd is no bpf object");
   }
+}
+
+RunTotals Session::runs_of(uint32_t program) {
+  RunTotals sum;
+  if (targets_ == nullptr) {
+    return sum;
+  }
+  const auto runs = targets_->runs();
+  for (const auto& event : objects_.all<PerfEventObject>()) {
+    const auto totals = runs.find(event->attachment);
+    if (event->program != nullptr && event->program->id == program && totals != runs.end()) {
+      sum.count += totals->second.count;
+      sum.ns += totals->second.ns;
+    }
+  }
+  return sum;
+}
+
+// Kernel v6.18 kernel/bpf/syscall.c: bpf_enable_stats.
+Result<Reply> Session::enable_stats(const BpfCall& call) {
+  if (call.attr.enable_stats.type != BPF_STATS_RUN_TIME) {
+    return make_error(EINVAL, "no such statistics");
+  }
+  Reply reply = TRY(give(call.caller, std::make_shared<StatsObject>()));
+  if (targets_ != nullptr) {
+    TRY(targets_->sync(nullptr));
+  }
+  return reply;
 }
 
 // Kernel v6.18 kernel/bpf/syscall.c: bpf_task_fd_query.

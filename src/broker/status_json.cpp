@@ -58,6 +58,8 @@ Json targets_of(const SessionStatus& status) {
       row["links"].push_back(Json{{"link", link.link},
                                   {"placed", link.placed},
                                   {"why_not", link.why_not},
+                                  {"hits", link.run},
+                                  {"hit_ns", link.ns},
                                   {"faulted", link.faulted},
                                   {"out_of_budget", link.out_of_fuel}});
     }
@@ -83,6 +85,8 @@ Json links_of(const SessionStatus& status) {
     row["targets"] = totals.targets;
     row["placed"] = totals.placed;
     row["why_not"] = totals.why_not;
+    row["hits"] = totals.run;
+    row["hit_ns"] = totals.ns;
     row["faulted"] = totals.faulted;
     row["out_of_budget"] = totals.out_of_fuel;
     rows.push_back(std::move(row));

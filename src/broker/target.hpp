@@ -23,6 +23,8 @@
 
 namespace bpftime {
 
+class LaneTable;
+
 inline constexpr int kTargetDeadlineMs = 2000;
 
 // A map as a target needs it. region_fd stays the session's.
@@ -48,6 +50,7 @@ struct WantedLink {
   bool is_return;
   pid_t pid;  // > 0: this process only; -1: every target
   uint64_t cookie;
+  bool is_timed = false;  // runs are counted and timed: BPF_ENABLE_STATS
   [[nodiscard]] bool applies_to(pid_t process) const { return pid <= 0 || pid == process; }
 };
 
@@ -83,6 +86,7 @@ struct TargetStatus {
     uint32_t link;
     bool placed;
     std::string why_not;  // refusal, or "file not mapped"
+    uint64_t run, ns;     // while statistics were on
     uint64_t faulted, out_of_fuel;
   };
   std::vector<LinkState> links;
@@ -91,12 +95,17 @@ struct TargetStatus {
   uint64_t private_kb;  // private memory that we cause in it, map regions not counted
 };
 
+struct RunTotals {
+  uint64_t count = 0, ns = 0;
+};
+
 class Targets {
  public:
   struct Config {
     std::vector<std::byte> agent_file;  // ELF bytes of bpftime-agent.so
     int alive_fd = -1;                  // AlivePage file, sealed against new writers
     uint32_t alive_expected = 0;
+    LaneTable* lanes = nullptr;  // outlives the Targets
     uint32_t first_owner = 1000;
   };
   Targets(EventLoop* loop, TargetHost* host, Config config);
@@ -117,6 +126,8 @@ class Targets {
   [[nodiscard]] bool has(pid_t pid) const;
   [[nodiscard]] size_t count() const;
   [[nodiscard]] std::vector<TargetStatus> status();
+  // Runs that were counted, of all targets that there are now, by link.
+  [[nodiscard]] std::map<LinkId, RunTotals> runs();
   // Restores the code of processes that an earlier broker of this user left behind (docs/decisions/0001).
   // Returns how many.
   uint32_t recover_orphans();

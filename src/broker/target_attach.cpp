@@ -192,10 +192,13 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, RemoteThread& thread) {
   t->arena = TRY(reserve(&maps, near, kArenaBytes));
   t->alive = TRY(reserve(&maps, near, 4096));
   t->table = TRY(reserve(&maps, near, kTableBytes));
-  const std::array<RemoteMapping, 3> mappings = {{
+  const uint64_t lanes = TRY(reserve(&maps, near, config.lanes->bytes()));
+  const std::array<RemoteMapping, 4> mappings = {{
       {RemoteAddr{t->arena}, kArenaBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
        arena_file.get()},
       {RemoteAddr{t->alive}, 4096, PROT_READ, MAP_SHARED, config.alive_fd},
+      {RemoteAddr{lanes}, config.lanes->bytes(), PROT_READ | PROT_WRITE, MAP_SHARED,
+       config.lanes->fd()},
       {RemoteAddr{t->table}, kTableBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, -1,
        MADV_WIPEONFORK},
   }};
@@ -227,7 +230,9 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, RemoteThread& thread) {
   state->code_ranges = t->arena + kCodeRangesOffset;
   state->process.owner = t->owner;
   state->process.tgid = static_cast<uint32_t>(t->status.inner_tgid);
-  state->process.cpu_count = static_cast<uint32_t>(::sysconf(_SC_NPROCESSORS_CONF));
+  state->process.lanes = reinterpret_cast<LaneWord*>(lanes);
+  state->process.lane_count = config.lanes->count();
+  state->process.cpu_lanes = config.lanes->cpus();
   state->process.vdso_clock_gettime = reinterpret_cast<int (*)(int, void*)>(t->vdso_clock_gettime);
   if (t->rseq_offset) {
     state->process.rseq_offset = state->rseq_offset = *t->rseq_offset;
@@ -236,8 +241,11 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, RemoteThread& thread) {
   TRY(process.write(RemoteAddr{t->arena},
                     {reinterpret_cast<const std::byte*>(state.get()), sizeof(AgentState)}));
   TRY(process.write_value(RemoteAddr{t->table}, kTableGuard));
-  TRY(note_mappings(t, std::array<MappedRange, 2>{{{t->alive, 4096}, {t->table, kTableBytes}}},
-                    process));
+  TRY(note_mappings(
+      t,
+      std::array<MappedRange, 3>{
+          {{t->alive, 4096}, {t->table, kTableBytes}, {lanes, config.lanes->bytes()}}},
+      process));
   TRY(process.write_value(RemoteAddr{raw(t->image.base) + agent.state}, t->arena));
   return {};
 }

@@ -24,6 +24,7 @@ class RealTargets : public TargetControl {
   [[nodiscard]] bool has(pid_t pid) const override { return targets_.has(pid); }
   [[nodiscard]] size_t count() const override { return targets_.count(); }
   [[nodiscard]] std::vector<TargetStatus> status() override { return targets_.status(); }
+  [[nodiscard]] std::map<LinkId, RunTotals> runs() override { return targets_.runs(); }
   uint32_t recover_orphans() override { return targets_.recover_orphans(); }
 
  private:

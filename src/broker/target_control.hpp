@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -23,6 +24,7 @@ class TargetControl {
   [[nodiscard]] virtual bool has(pid_t pid) const = 0;
   [[nodiscard]] virtual size_t count() const = 0;
   [[nodiscard]] virtual std::vector<TargetStatus> status() = 0;
+  [[nodiscard]] virtual std::map<LinkId, RunTotals> runs() { return {}; }
   virtual uint32_t recover_orphans() = 0;
 };
 

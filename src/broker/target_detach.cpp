@@ -37,6 +37,9 @@ Result<void> Targets::Impl::detach(pid_t pid) {
     asleep.push_back(t->identity);
     wake_up_later();
   }
+  if (out && out->why_mapped == nullptr) {
+    config.lanes->free_of(OwnerId{t->owner});
+  }
   host->target_gone(OwnerId{t->owner}, pid);
   // Children that forked and never hit a probe still have our bytes.
   for (const auto& child : processes_with_arena()) {
@@ -84,6 +87,7 @@ void Targets::Impl::forget(pid_t pid, const char* how) {
   targets.erase(it);
   (void)unregister(t.get());
   host->log("process " + std::to_string(pid) + " " + how);
+  config.lanes->free_of(OwnerId{t->owner});
   host->target_gone(OwnerId{t->owner}, pid);
 }
 

@@ -124,7 +124,8 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     ProgramHere p{};
     p.code = at;
     p.bytes = page_up(compiled.code.size());
-    std::vector<uint64_t> slots;
+    std::vector<uint64_t> slots{
+        at};  // the program itself before the first, for AgentDescriptor::run_timed
     for (const Slot& slot : compiled.slots) {
       uint64_t value = 0;
       switch (slot.kind) {
@@ -147,11 +148,12 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     }
     slots.push_back(0);
     p.slots_bytes = slots.size() * sizeof(uint64_t);
-    p.slots = t->heap.allocate(p.slots_bytes);
-    if (p.slots == 0 || t->code_range_count + compiled.faults.size() > kMaxCodeRanges) {
+    p.slots_block = t->heap.allocate(p.slots_bytes);
+    p.slots = p.slots_block + sizeof(uint64_t);
+    if (p.slots_block == 0 || t->code_range_count + compiled.faults.size() > kMaxCodeRanges) {
       return make_error(ENOSPC, "the arena is full");
     }
-    TRY(process.write(RemoteAddr{p.slots}, std::as_bytes(std::span(slots))));
+    TRY(process.write(RemoteAddr{p.slots_block}, std::as_bytes(std::span(slots))));
     p.range = t->arena + kCodeRangesOffset + t->code_range_count * sizeof(CodeRange);
     for (const FaultRange& fault : compiled.faults) {
       TRY(process.write_value(

@@ -30,8 +30,9 @@ inline constexpr uint64_t kSlotBytes = kMaxTrampolineBytes;
 inline constexpr uint64_t kTableBytes = uint64_t{kMaxSites} * sizeof(Site);
 
 struct ProgramHere {
-  uint64_t code, bytes, slots, slots_bytes;
-  uint64_t range;  // address of its first CodeRange
+  uint64_t code, bytes, slots;
+  uint64_t slots_block, slots_bytes;  // what was allocated
+  uint64_t range;                     // address of its first CodeRange
 };
 struct MapHere {
   uint64_t base, bytes;

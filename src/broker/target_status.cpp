@@ -55,6 +55,21 @@ uint64_t private_kb(pid_t pid, std::vector<MappedRange> ranges) {
 
 }  // namespace
 
+std::map<LinkId, RunTotals> Targets::runs() {
+  std::map<LinkId, RunTotals> all;
+  for (const auto& [pid, t] : impl_->targets) {
+    for (const auto& [link, at] : t->counts) {
+      uint64_t words[sizeof(HitCounts) / 8] = {};
+      if (read_memory(pid, RemoteAddr{at}, std::as_writable_bytes(std::span(words)))) {
+        RunTotals& totals = all[LinkId{link}];
+        totals.count += words[offsetof(HitCounts, run) / 8];
+        totals.ns += words[offsetof(HitCounts, ns) / 8];
+      }
+    }
+  }
+  return all;
+}
+
 std::vector<TargetStatus> Targets::status() {
   std::vector<TargetStatus> all;
   for (const auto& [pid, t] : impl_->targets) {
@@ -76,7 +91,9 @@ std::vector<TargetStatus> Targets::status() {
       if (const auto at = t->counts.find(state.link); at != t->counts.end()) {
         uint64_t words[sizeof(HitCounts) / 8] = {};
         if (read_memory(pid, RemoteAddr{at->second}, std::as_writable_bytes(std::span(words)))) {
-          // Runs are not counted (kAttachedCounted), and missed hits with their thread.
+          // Missed hits are counted with their thread.
+          state.run = words[offsetof(HitCounts, run) / 8];
+          state.ns = words[offsetof(HitCounts, ns) / 8];
           state.faulted = words[offsetof(HitCounts, faulted) / 8];
           state.out_of_fuel = words[offsetof(HitCounts, out_of_fuel) / 8];
         }

@@ -26,7 +26,8 @@ constexpr size_t kRetiredAtOnce =
 bool same_links(const std::vector<WantedLink>& a, const std::vector<WantedLink>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](const WantedLink& x, const WantedLink& y) {
-                      return x.id == y.id && x.program == y.program && x.cookie == y.cookie;
+                      return x.id == y.id && x.program == y.program && x.cookie == y.cookie &&
+                             x.is_timed == y.is_timed;
                     });
 }
 
@@ -81,6 +82,10 @@ Result<ListHere> Targets::Impl::make_list(TargetProcess* t, const std::vector<Wa
     Attached item{};
     item.program = reinterpret_cast<decltype(item.program)>(program.code);
     item.slots = reinterpret_cast<const uint64_t*>(program.slots);
+    if (link.is_timed) {
+      item.program = reinterpret_cast<decltype(item.program)>(raw(t->image.base) + agent.run_timed);
+      item.flags = kAttachedCounted;
+    }
     item.counts = reinterpret_cast<HitCounts*>(TRY(counts_of(raw(link.id))));
     item.cookie = link.cookie;
     item.link = raw(link.id);

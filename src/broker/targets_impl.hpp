@@ -13,6 +13,7 @@
 
 #include "broker/agent_file.hpp"
 #include "broker/agent_message.hpp"
+#include "broker/lane_table.hpp"
 #include "broker/module.hpp"
 #include "broker/target.hpp"
 #include "broker/target_process.hpp"

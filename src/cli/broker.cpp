@@ -169,6 +169,15 @@ Result<Reply> ask(Channel* channel, MessageKind kind, const int64_t (&args)[4], 
   return reply;
 }
 
+Result<Reply> call_broker(Channel* channel, Request request) {
+  request.serial = channel->serial++;
+  Reply reply = TRY(call(channel->fd.get(), request, kAnswerMs));
+  if (reply.value < 0) {
+    return make_error(static_cast<int>(-reply.value), "refused");
+  }
+  return reply;
+}
+
 int complain(const std::string& what, const std::string& why, const std::string& to_do) {
   std::fprintf(stderr, "bpftime: %s: %s%s%s\n", what.c_str(), why.c_str(),
                to_do.empty() ? "" : "; ", to_do.c_str());

@@ -55,6 +55,9 @@ inline Result<Reply> ask(Channel* channel, MessageKind kind, int64_t arg, std::s
   return ask(channel, kind, {arg, 0, 0, 0}, why);
 }
 
+// Any request; -errno in the reply becomes an Error.
+Result<Reply> call_broker(Channel* channel, Request request);
+
 // `bpftime: what: why; what to do`. Returns kExitFailed.
 int complain(const std::string& what, const std::string& why, const std::string& to_do);
 // The same for an errno, with what helps against it. `pid` 0 = no process concerned.

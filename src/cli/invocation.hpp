@@ -39,6 +39,7 @@ struct Invocation {
   int64_t pid = 0;                 // 0 = not given
   std::vector<std::string> words;  // of the command to run, verbatim
   ProcessChoice processes;         // of attach and detach
+  double seconds = 0;              // of link list --for
   Listing listing = Listing::kPrograms;
   std::string map;                   // id or name
   std::vector<std::string> key;      // of map get

@@ -2,6 +2,9 @@
 #include <cerrno>
 #include <cstdio>
 
+#include <linux/bpf.h>
+#include <unistd.h>
+
 #include "cli/commands.hpp"
 
 namespace bpftime::cli {
@@ -16,6 +19,19 @@ int run_list(const Surroundings& here, const Invocation& invocation) {
     return 0;
   }
   std::string why;
+  UniqueFd statistics;  // as long as it is open, hits are counted and timed
+  if (invocation.seconds > 0) {
+    Request request;
+    request.kind = MessageKind::kBpf;
+    request.command = BPF_ENABLE_STATS;
+    request.attr.resize(kAttrBytes);  // BPF_STATS_RUN_TIME is 0
+    auto enabled = call_broker(&*broker, std::move(request));
+    if (!enabled) {
+      return complain("list --for", enabled.error(), "", 0);
+    }
+    statistics = std::move(enabled->fd);
+    ::usleep(static_cast<useconds_t>(invocation.seconds * 1e6));
+  }
   const auto listing = static_cast<int64_t>(invocation.listing);
   auto reply = ask(&*broker, MessageKind::kList, {listing, 0, 0, invocation.json ? 1 : 0}, &why);
   if (!reply) {

@@ -12,21 +12,10 @@
 namespace bpftime::cli {
 namespace {
 
-constexpr int kAnswerMs = 60'000;
-
 bpf_attr empty_attr() {
   bpf_attr attr;
   std::memset(&attr, 0, sizeof(attr));
   return attr;
-}
-
-Result<Reply> send(Channel* broker, Request request) {
-  request.serial = broker->serial++;
-  Reply reply = TRY(call(broker->fd.get(), request, kAnswerMs));
-  if (reply.value < 0) {
-    return make_error(static_cast<int>(-reply.value), "refused");
-  }
-  return reply;
 }
 
 Request bpf_request(uint32_t command, const bpf_attr& attr) {
@@ -50,7 +39,7 @@ Result<ObjectRef> ref_of(int fd) {
 Result<UniqueFd> open_id(Channel* broker, uint32_t command, uint32_t id) {
   bpf_attr attr = empty_attr();
   attr.map_id = id;
-  Reply reply = TRY(send(broker, bpf_request(command, attr)));
+  Reply reply = TRY(call_broker(broker, bpf_request(command, attr)));
   return std::move(reply.fd);
 }
 
@@ -68,7 +57,7 @@ Result<std::vector<std::byte>> get_info(Channel* broker, int fd, Info* info) {
   payload.bytes.assign(given.begin(), given.end());
   payload.size_bytes = payload.bytes.size();
   request.payloads.push_back(std::move(payload));
-  const Reply reply = TRY(send(broker, std::move(request)));
+  const Reply reply = TRY(call_broker(broker, std::move(request)));
   InfoOutput head{};
   const size_t pieces_at = sizeof(head) + ((sizeof(Info) + 7) & ~size_t{7});
   if (reply.output.size() < pieces_at) {
@@ -112,7 +101,7 @@ bool is_number(const std::string& text) {
 Result<UniqueFd> open_named(Channel* broker, const std::string& name, bpf_map_info* info) {
   bpf_attr attr = empty_attr();
   for (;;) {
-    auto next = send(broker, bpf_request(BPF_MAP_GET_NEXT_ID, attr));
+    auto next = call_broker(broker, bpf_request(BPF_MAP_GET_NEXT_ID, attr));
     if (!next || next->output.size() < sizeof(attr.start_id)) {
       return make_error(ENOENT, "no map of that name");
     }
@@ -148,7 +137,7 @@ Result<LoadedMap> LoadedMap::find(Channel* broker, const std::string& id_or_name
   Request request;
   request.kind = MessageKind::kMapRegion;
   request.refs.push_back(TRY(ref_of(fd.get())));
-  const Reply reply = TRY(send(broker, std::move(request)));
+  const Reply reply = TRY(call_broker(broker, std::move(request)));
   MapRegionReply shape{};
   if (!reply.fd || reply.output.size() < sizeof(shape)) {
     return make_error(EPROTO, "no region in the answer");

@@ -53,6 +53,10 @@ void add_objects(CLI::App* app, Invocation* to) {
       to->listing = listing;
     });
     list->add_flag("--json", to->json, "for programs");
+    if (object.listing == Listing::kLinks) {
+      list->add_option("--for", to->seconds, "count and time hits for so many seconds first")
+          ->check(CLI::Range(0.0, 86400.0));
+    }
     if (object.listing == Listing::kMaps) {
       CLI::App* dump = add(sub, "dump", "every element", to, Command::kMapDump);
       CLI::App* get = add(sub, "get", "one element", to, Command::kMapGet);

@@ -9,6 +9,7 @@
 namespace bpftime::helper {
 
 BPFTIME_HELPER(map_lookup_elem);
+BPFTIME_HELPER(map_lookup_percpu_elem);
 BPFTIME_HELPER(map_update_elem);
 BPFTIME_HELPER(map_delete_elem);
 BPFTIME_HELPER(probe_read);

@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "helpers/all.hpp"
+#include "helpers/lane.hpp"
 #include "helpers/lock_context.hpp"
 #include "maps/bytes.hpp"
 #include "maps/perf_buffer.hpp"
@@ -101,7 +102,7 @@ BPFTIME_HELPER(ringbuf_reserve) {
   ProbeHit& self = probe(hit);
   std::byte* const sample = open_record(*self.thread, view(a1), lock_context(self), a2);
   if (sample != nullptr) {
-    touch_hit(self);  // should the program end without committing it
+    self.reserved |= kHitHasRecord;  // should the program end without committing it
   }
   return reinterpret_cast<uint64_t>(sample);
 }
@@ -128,9 +129,13 @@ BPFTIME_HELPER(ringbuf_query) {
 BPFTIME_HELPER(perf_event_output) {
   (void)a1;
   ProbeHit& self = probe(hit);
-  const auto cpu = static_cast<uint32_t>(get_smp_processor_id(0, 0, 0, 0, 0, hit));
+  // The buffers are the CPUs'; a program that runs in a spill lane uses that of a CPU.
+  const uint32_t cpu = cpu_of(self);
+  const uint32_t cpus = self.process->cpu_lanes;
+  const uint64_t index =
+      cpus != 0 && a3 <= UINT32_MAX && a3 != BPF_F_CURRENT_CPU && a3 >= cpus ? a3 % cpus : a3;
   Wake wake = Wake::kNothing;
-  const int code = perf_output(view(a2), lock_context(self), cpu, a3,
+  const int code = perf_output(view(a2), lock_context(self), cpu, index,
                                reinterpret_cast<const void*>(a4), a5, &wake);
   if (wake == Wake::kTellTheBroker) [[unlikely]] {
     tell_the_broker(*self.thread, view(a2), perf_wake_words(view(a2)));

@@ -1,6 +1,7 @@
 // map_lookup_elem, map_update_elem, map_delete_elem. A map pointer is the address of this process's
 // MapView.
 #include "helpers/all.hpp"
+#include "helpers/lane.hpp"
 #include "helpers/lock_context.hpp"
 #include "maps/kinds.hpp"
 #include "maps/map_ops.hpp"
@@ -10,6 +11,13 @@ namespace {
 
 const MapView& view(uint64_t map) { return *reinterpret_cast<const MapView*>(map); }
 const void* memory(uint64_t address) { return reinterpret_cast<const void*>(address); }
+
+bool is_per_cpu(const MapView& map) {
+  return map.code >= MapCode::kPercpuArray && map.code <= MapCode::kPercpuHashAny;
+}
+uint32_t lane_for(const MapView& map, Hit* hit) {
+  return is_per_cpu(map) ? lane_of(probe(hit)) : 0;
+}
 
 uint64_t result(int code) { return static_cast<uint64_t>(static_cast<int64_t>(code)); }
 
@@ -27,13 +35,25 @@ BPFTIME_HELPER(map_lookup_elem) {
   if (view(a1).code == MapCode::kHash8) {
     return reinterpret_cast<uint64_t>(kHash8Ops.lookup(view(a1), memory(a2), 0));
   }
-  return reinterpret_cast<uint64_t>(map_lookup(view(a1), memory(a2), probe(hit).cpu));
+  if (view(a1).code == MapCode::kPercpuArray) {
+    const uint32_t lane = lane_of(probe(hit));
+    return reinterpret_cast<uint64_t>(kPercpuArrayOps.lookup(view(a1), memory(a2), lane));
+  }
+  return reinterpret_cast<uint64_t>(map_lookup(view(a1), memory(a2), lane_for(view(a1), hit)));
+}
+
+// (map, key, u32 cpu): no lane is needed to look at another's value.
+BPFTIME_HELPER(map_lookup_percpu_elem) {
+  (void)a4, (void)a5, (void)hit;
+  const auto lane = static_cast<uint32_t>(a3);
+  return is_per_cpu(view(a1)) ? reinterpret_cast<uint64_t>(map_lookup(view(a1), memory(a2), lane))
+                              : 0;
 }
 
 BPFTIME_HELPER(map_update_elem) {
   (void)a5;
-  return result(
-      map_update(view(a1), lock_context(probe(hit)), memory(a2), memory(a3), a4, probe(hit).cpu));
+  return result(map_update(view(a1), lock_context(probe(hit)), memory(a2), memory(a3), a4,
+                           lane_for(view(a1), hit)));
 }
 
 BPFTIME_HELPER(map_delete_elem) {

@@ -22,13 +22,16 @@ struct alignas(64) ProbeHit : Hit {
   void* regs;  // struct pt_regs of the hit; the program's context
   const ProcessInfo* process;
   AgentState* state;
-  uint32_t cpu;  // lane of this hit; kNoCpu = not asked yet
+  uint32_t cpu;  // lane of the program that runs (helpers/lane.hpp); kNoCpu = not asked yet
 };
 static_assert(sizeof(ProbeHit) == sizeof(ThreadBlock::hit_space));
 inline constexpr uint32_t kNoCpu = ~0U;
 
-// A helper that changed what the next run must not find (cpu) says so.
-inline void touch_hit(ProbeHit& hit) { hit.reserved = 1; }
+// Hit::reserved: what the end of the run has to put back.
+inline constexpr uint32_t kHitHasLane = 1;
+inline constexpr uint32_t kHitMissedLane = 2;  // no lane was free, and that is counted
+inline constexpr uint32_t kHitHasCpu = 4;      // `cpu` is no lane, only where the thread ran
+inline constexpr uint32_t kHitHasRecord = 8;   // of a ring buffer, open
 
 // SAFETY: never read through: only compared.
 inline void set_idle(ProbeHit& hit) { hit.attached = reinterpret_cast<const Attached*>(&hit); }

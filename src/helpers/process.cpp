@@ -6,6 +6,7 @@
 
 #include "base/raw_syscall.hpp"
 #include "helpers/all.hpp"
+#include "helpers/lane.hpp"
 
 namespace bpftime::helper {
 namespace {
@@ -17,19 +18,6 @@ uint64_t clock_ns(const ProbeHit& hit, int clock) {
     raw_syscall(SYS_clock_gettime, static_cast<uint64_t>(clock), reinterpret_cast<uint64_t>(&time));
   }
   return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
-}
-
-uint32_t current_cpu(const ProbeHit& hit) {
-  if (hit.process != nullptr && hit.process->rseq_offset_valid != 0) {
-    uint32_t cpu = 0;  // struct rseq: cpu_id at 4
-    __asm__ volatile("movl %%fs:4(%1), %0" : "=r"(cpu) : "r"(hit.process->rseq_offset));
-    if (static_cast<int32_t>(cpu) >= 0) {
-      return cpu;
-    }
-  }
-  uint32_t cpu = 0;
-  raw_syscall(SYS_getcpu, reinterpret_cast<uint64_t>(&cpu), 0, 0);
-  return cpu;
 }
 
 uint64_t seed(const ThreadBlock* thread) {
@@ -74,13 +62,14 @@ BPFTIME_HELPER(get_prandom_u32) {
   return x * 0x2545f4914f6cdd1d >> 32;
 }
 
-// The lane that the hit has taken, else the CPU; the same for the whole hit.
+// A lane, so that what the program keeps by it is its own; with none free the CPU. The same for the
+// whole run.
 BPFTIME_HELPER(get_smp_processor_id) {
   (void)a1, (void)a2, (void)a3, (void)a4, (void)a5;
   ProbeHit& self = probe(hit);
-  if (self.cpu == kNoCpu) {
-    self.cpu = current_cpu(self);
-    touch_hit(self);
+  if (lane_of(self) == kNoCpu) [[unlikely]] {
+    self.cpu = cpu_of(self);
+    self.reserved |= kHitHasCpu;
   }
   return self.cpu;
 }

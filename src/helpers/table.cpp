@@ -4,6 +4,7 @@
 namespace bpftime {
 
 // In the order of spec's table; helpers_test compares the two.
+// clang-format off: one a line
 constinit const Helper kHelpers[] = {
     {1, helper::map_lookup_elem},
     {2, helper::map_update_elem},
@@ -33,7 +34,9 @@ constinit const Helper kHelpers[] = {
     {173, helper::get_func_ip},
     {174, helper::get_attach_cookie},
     {177, helper::trace_vprintk},
+    {195, helper::map_lookup_percpu_elem},
 };
+// clang-format on
 constinit const uint32_t kHelperCount = sizeof kHelpers / sizeof kHelpers[0];
 
 HelperFn find_helper_function(uint32_t id) {

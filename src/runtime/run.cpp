@@ -2,6 +2,7 @@
 #include "runtime/run.hpp"
 
 #include "helpers/helpers.hpp"
+#include "helpers/lane.hpp"
 #include "helpers/probe_hit.hpp"
 #include "runtime/run_offsets.h"
 
@@ -53,6 +54,9 @@ extern "C" {
 void bpftime_run_begin(bpftime::ThreadBlock* thread, void* regs, bpftime::AgentState* state) {
   using namespace bpftime;
   auto& hit = *reinterpret_cast<ProbeHit*>(thread->hit_space);
+  if ((hit.reserved & kHitHasLane) != 0) {
+    give_back_lane(hit);
+  }
   hit.fuel = kHitFuel;
   hit.ended = kHitNormal;
   hit.reserved = 0;
@@ -69,12 +73,15 @@ void bpftime_run_begin(bpftime::ThreadBlock* thread, void* regs, bpftime::AgentS
   }
 }
 
-// A program that left something to put back (touch_hit), or that did not end by itself: never again
+// A program that left something to put back (Hit::reserved), or that did not end by itself: never again
 // in this process, and its link's owner hears of it.
 void bpftime_run_ended(bpftime::ProbeHit* hit) {
   using namespace bpftime;
   const Attached& item = *hit->attached;
   const uint32_t why = hit->ended;
+  if ((hit->reserved & kHitHasLane) != 0) {
+    give_back_lane(*hit);
+  }
   hit->ended = kHitNormal;
   hit->reserved = 0;
   hit->cpu = kNoCpu;

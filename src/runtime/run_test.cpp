@@ -194,7 +194,7 @@ uint64_t spends_and_asks(void* /*ctx*/, Hit* hit) {
   EXPECT_EQ(self.cpu, kNoCpu);
   self.fuel -= 10;
   self.cpu = 1;
-  touch_hit(self);
+  self.reserved = kHitHasCpu;
   return 0;
 }
 

@@ -12,8 +12,8 @@ constexpr MapKind kMapKinds[] = {
     {BPF_MAP_TYPE_ARRAY, "array", false, true},
     {BPF_MAP_TYPE_PROG_ARRAY, "prog_array", false, false},
     {BPF_MAP_TYPE_PERF_EVENT_ARRAY, "perf_event_array", false, false},
-    {BPF_MAP_TYPE_PERCPU_HASH, "percpu_hash", true, false},
-    {BPF_MAP_TYPE_PERCPU_ARRAY, "percpu_array", true, false},
+    {BPF_MAP_TYPE_PERCPU_HASH, "percpu_hash", true, true},
+    {BPF_MAP_TYPE_PERCPU_ARRAY, "percpu_array", true, true},
     {BPF_MAP_TYPE_STACK_TRACE, "stack_trace", false, false},
     {BPF_MAP_TYPE_CGROUP_ARRAY, "cgroup_array", false, true},
     {BPF_MAP_TYPE_LRU_HASH, "lru_hash", false, false},
@@ -88,6 +88,7 @@ constexpr HelperSpec kHelperSpecs[] = {
     {173, "get_func_ip", {kCtx, kN, kN, kN, kN}, kRetScalar, kKprobe},
     {174, "get_attach_cookie", {kCtx, kN, kN, kN, kN}, kRetScalar, kCookie},
     {177, "trace_vprintk", {kR, kSize, kAny, kSize0, kN}, kRetScalar, kAllProgramTypes},
+    {195, "map_lookup_percpu_elem", {kM, kK, kS, kN, kN}, kRetValue, kAllProgramTypes},
 };
 
 constexpr const char* kCommands[] = {

@@ -57,6 +57,8 @@ struct Case {
 std::vector<Case> cases() {
   constexpr uint32_t kHash = BPF_MAP_TYPE_HASH;
   constexpr uint32_t kArray = BPF_MAP_TYPE_ARRAY;
+  constexpr uint32_t kPercpuHash = BPF_MAP_TYPE_PERCPU_HASH;
+  constexpr uint32_t kPercpuArray = BPF_MAP_TYPE_PERCPU_ARRAY;
   std::vector<Case> all = {
       {"hash", map_attr(kHash, 4, 8, 1, 0), 0},
       {"hash without key", map_attr(kHash, 0, 8, 1, 0), EINVAL},
@@ -82,13 +84,23 @@ std::vector<Case> cases() {
       {"array, mmapable rdonly", map_attr(kArray, 4, 8, 1, 0x480), 0},
       {"array, no prealloc", map_attr(kArray, 4, 8, 1, BPF_F_NO_PREALLOC), EINVAL},
       {"array, value over 2 GB", map_attr(kArray, 4, 0x80000000, 1, 0), E2BIG},
+      {"per-CPU hash", map_attr(kPercpuHash, 4, 8, 1, 0), 0},
+      {"per-CPU hash without value", map_attr(kPercpuHash, 4, 0, 1, 0), EINVAL},
+      {"per-CPU hash, largest value", map_attr(kPercpuHash, 4, 32 << 10, 1, 1), 0},
+      {"per-CPU hash, value too large", map_attr(kPercpuHash, 4, (32 << 10) + 1, 1, 1), E2BIG},
+      {"per-CPU hash, entries too many", map_attr(kPercpuHash, 4, 8, 0x80000000, 1), E2BIG},
+      {"per-CPU array", map_attr(kPercpuArray, 4, 8, 1, 0), 0},
+      {"per-CPU array with 8-byte key", map_attr(kPercpuArray, 8, 8, 1, 0), EINVAL},
+      {"per-CPU array without entries", map_attr(kPercpuArray, 4, 8, 0, 0), EINVAL},
+      {"per-CPU array, largest value", map_attr(kPercpuArray, 4, 32 << 10, 1, 0), 0},
+      {"per-CPU array, value too large", map_attr(kPercpuArray, 4, (32 << 10) + 1, 1, 0), E2BIG},
       {"type 0", map_attr(0, 4, 8, 1, 0), EINVAL},
       {"type 34", map_attr(34, 4, 8, 1, 0), EINVAL},
       {"short attr", map_attr(kArray, 4, 8, 1, 0), 0, 16},
       {"too short attr", map_attr(kArray, 4, 8, 1, 0), EINVAL, 12},
   };
   for (uint32_t bit = 0; bit < 32; bit++) {
-    // A flag more, in both kinds.
+    // A flag more, in each kind.
     const uint32_t flag = 1U << bit;
     const uint32_t hash_flags = BPF_F_NO_PREALLOC | BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY |
                                 BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG | BPF_F_ZERO_SEED;
@@ -97,6 +109,16 @@ std::vector<Case> cases() {
     all.push_back({"hash with one flag", map_attr(kHash, 4, 8, 1, flag),
                    (hash_flags & flag) != 0 ? 0 : EINVAL});
     all.push_back({"array with one flag", map_attr(kArray, 4, 8, 1, flag),
+                   (array_flags & flag) != 0 ? 0 : EINVAL});
+  }
+  for (uint32_t bit = 0; bit < 32; bit++) {
+    const uint32_t flag = 1U << bit;
+    const uint32_t array_flags =
+        BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG;
+    const uint32_t hash_flags = array_flags | BPF_F_NO_PREALLOC | BPF_F_ZERO_SEED;
+    all.push_back({"per-CPU hash with one flag", map_attr(kPercpuHash, 4, 8, 1, flag),
+                   (hash_flags & flag) != 0 ? 0 : EINVAL});
+    all.push_back({"per-CPU array with one flag", map_attr(kPercpuArray, 4, 8, 1, flag),
                    (array_flags & flag) != 0 ? 0 : EINVAL});
   }
   for (const char* name : {"a.b_C9", "aaaaaaaaaaaaaaa", "ab c", "a-b", "aaaaaaaaaaaaaaaa"}) {
@@ -148,6 +170,10 @@ TEST(MapSpec, CarriesTheShape) {
   EXPECT_EQ(spec->max_entries, 77U);
   EXPECT_EQ(spec->map_flags, static_cast<uint32_t>(BPF_F_NO_PREALLOC));
   EXPECT_EQ(spec->cpu_count, 1U);
+  const auto per_cpu =
+      check_map_spec(map_attr(BPF_MAP_TYPE_PERCPU_HASH, 4, 8, 1, 0).bytes, 120, 64);
+  ASSERT_TRUE(per_cpu);
+  EXPECT_EQ(per_cpu->cpu_count, 64U);
 }
 
 TEST(Tables, KnowTheirNumbers) {

@@ -87,6 +87,33 @@ class Commands(EndToEnd):
         self.assert_untouched(first, second, other, child)
         self.assert_nothing_left()
 
+    def test_hits_are_counted_and_timed_while_statistics_are_on(self):
+        target = self.session.target("target_forker")
+        tool = self.session.load("calls", "-i", "-p", target.pid, self.session.target_path("target_forker"), "traced")
+        tool.expect("^attached$")
+        target.ask("call 5", "called 5")
+        self.assertEqual({link["hits"] for link in self.json_of("link", "list")}, {0})
+        # BPF_ENABLE_STATS, until its line of input comes.
+        enable = ("import ctypes; attr = (ctypes.c_uint * 1)(0); "
+                  "fd = ctypes.CDLL(None).syscall(321, 32, attr, 4); print('statistics', fd, flush=True); input()")
+        statistics = self.session.start([self.session.bin("bpftime"), "load", "python3", "-c", enable])
+        self.assertGreaterEqual(int(statistics.expect(r"^statistics (-?\d+)").group(1)), 0)
+        target.ask("call 7", "called 7")
+        links = self.json_of("link", "list")
+        self.assertEqual({link["hits"] for link in links}, {7})
+        self.assertTrue(all(0 < link["hit_ns"] < 1e9 for link in links), links)
+        self.assertRegex(self.session.bpftime("link", "list")[0], r"\b7 +\d+ +0  armed")
+        statistics.finish()
+        harness.until("statistics end", lambda: self.hits_after(target) == self.hits_after(target))
+        self.session.bpftime("link", "list", "--for", "0.01")
+        tool.finish()
+        self.session.bpftime("shutdown")
+        self.assert_untouched(target)
+
+    def hits_after(self, target):
+        target.ask("call 1", "called 1")
+        return {link["hits"] for link in self.json_of("link", "list")}
+
     def test_without_a_broker_lists_are_empty(self):
         for listing in ("prog", "map", "link", "target"):
             self.assertEqual(self.json_of(listing, "list"), [])

@@ -214,6 +214,48 @@ static void errors(int prog) {
   close(oldest);
 }
 
+static void runs_of(int prog, uint64_t* count, uint64_t* ns) {
+  struct bpf_prog_info info;
+  memset(&info, 0, sizeof(info));
+  union bpf_attr attr;
+  memset(&attr, 0, sizeof(attr));
+  attr.info.bpf_fd = (unsigned)prog;
+  attr.info.info = (uintptr_t)&info;
+  attr.info.info_len = sizeof(info);
+  IS_OK("run_info", sys_bpf(BPF_OBJ_GET_INFO_BY_FD, &attr, 16));
+  *count = info.run_cnt;
+  *ns = info.run_time_ns;
+}
+
+// Runs are counted and timed while somebody asks for it.
+static void statistics(void) {
+  uint64_t count = 0, ns = 0;
+  union bpf_attr attr;
+  memset(&attr, 0, sizeof(attr));
+  attr.enable_stats.type = 9;
+  IS_ERROR("stats_of_no_kind", EINVAL, sys_bpf(BPF_ENABLE_STATS, &attr, 4));
+  attr.enable_stats.type = BPF_STATS_RUN_TIME;
+  ((uint32_t*)&attr)[1] = 1;
+  IS_ERROR("stats_with_more", EINVAL, sys_bpf(BPF_ENABLE_STATS, &attr, 8));
+  const int prog = load_counter();
+  const int event = (int)uprobe_open(path, offset, false, getpid(), -1);
+  const int link = (int)link_create(prog, event, 5);
+  hits_of(10);
+  runs_of(prog, &count, &ns);
+  IS_TRUE("not_counted", count == 0 && ns == 0);
+  const int stats = (int)IS_OK("enable_stats", sys_bpf(BPF_ENABLE_STATS, &attr, 4));
+  IS_TRUE("hits_with_stats", hits_of(10) == 10 && read_word(kCookie) == 5);
+  runs_of(prog, &count, &ns);
+  IS_TRUE("counted", count == 10 && ns > 0);
+  close(stats);
+  IS_TRUE("hits_without_stats", hits_of(10) == 10);
+  runs_of(prog, &count, &ns);
+  IS_TRUE("counted_no_more", count == 10);
+  close(link);
+  close(event);
+  close(prog);
+}
+
 int main(void) {
   alarm(60);  // rather than hang
   if (!place_of((void*)(uintptr_t)probed, path, sizeof(path), &offset)) {
@@ -227,5 +269,6 @@ int main(void) {
   two_at_once(prog);
   pid_filter(prog);
   errors(prog);
+  statistics();
   return done();
 }

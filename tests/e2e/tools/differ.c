@@ -131,11 +131,11 @@ int main(void) {
   attr.max_entries = 4096;
   say("ringbuf", sys_bpf(BPF_MAP_CREATE, &attr, sizeof(attr)) >= 0);
   memset(&attr, 0, sizeof(attr));
-  attr.map_type = BPF_MAP_TYPE_PERCPU_ARRAY;
+  attr.map_type = BPF_MAP_TYPE_LRU_HASH;
   attr.key_size = 4;
   attr.value_size = 8;
   attr.max_entries = 1;
-  say("percpu_array", sys_bpf(BPF_MAP_CREATE, &attr, sizeof(attr)) >= 0);
+  say("lru_hash", sys_bpf(BPF_MAP_CREATE, &attr, sizeof(attr)) >= 0);
 
   // A loop that never ends: the kernel refuses to load it, we end the hit that runs it.
   struct bpf_insn loop[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 0},
