@@ -195,6 +195,7 @@ int serve(const Options& options, int ready) {
     return fail(&ready, "cannot start the broker", lanes.error());
   }
   config.cpu_count = lanes->count();
+  config.lanes = &*lanes;
   config.uprobe_type = uprobe_type();
   config.log = log;
   Session session(loop->get(), config,

@@ -20,7 +20,12 @@ Session::Session(EventLoop* loop, Config config, std::unique_ptr<ProgramCompiler
       config_(std::move(config)),
       printk_(loop),
       objects_(loop, [this] { objects_changed(); }),
-      compiler_(std::move(compiler)) {}
+      compiler_(std::move(compiler)),
+      test_runner_(loop, config_.lanes, [this](const AgentMessage& message) {
+        if (message.says == AgentSays::kPrintk) {
+          target_said_printk(static_cast<pid_t>(message.pid), message);
+        }
+      }) {}
 
 Session::~Session() {
   on_change_ = nullptr;
@@ -230,6 +235,10 @@ Result<Reply> Session::give(const Caller& caller, const std::shared_ptr<Object>&
 void Session::handle(const Caller& caller, Request&& request, Answer answer_to) {
   if (request.kind == MessageKind::kBpf && request.command == BPF_PROG_LOAD) {
     prog_load(caller, std::move(request), std::move(answer_to));
+    return;
+  }
+  if (request.kind == MessageKind::kBpf && request.command == BPF_PROG_TEST_RUN) {
+    prog_test_run(caller, request, answer_to);
     return;
   }
   auto result = answer(caller, request);

@@ -28,11 +28,15 @@
 #include "broker/object_table.hpp"
 #include "broker/printk.hpp"
 #include "broker/target_control.hpp"
+#include "broker/test_run.hpp"
 #include "ipc/channel.hpp"
 
 namespace bpftime {
 
 struct SessionStatus;  // status_text.hpp
+
+// Owners of test runs; targets' stay below.
+inline constexpr uint32_t kFirstTestOwner = 1U << 31;
 
 // Who asks. `key` names the connection.
 struct Caller {
@@ -60,6 +64,7 @@ class Session : public TargetHost {
     uint32_t uprobe_type = 8;  // PMU number of uprobes
     Limits limits;
     std::function<void(const std::string&)> log;  // one line, without "bpftime:"
+    const LaneTable* lanes = nullptr;             // for test runs
   };
   using Answer = std::function<void(Reply&&)>;
 
@@ -100,6 +105,8 @@ class Session : public TargetHost {
   Result<Reply> map_freeze(const BpfCall& call);
   Result<Reply> btf_load(const BpfCall& call);
   Result<Reply> link_create(const BpfCall& call);
+  Result<Reply> link_update(const BpfCall& call);
+  Result<Reply> link_detach(const BpfCall& call);
   Result<Reply> prog_bind_map(const BpfCall& call);
   Result<Reply> object_info(const BpfCall& call);
   Result<Reply> enable_stats(const BpfCall& call);
@@ -107,6 +114,7 @@ class Session : public TargetHost {
   Result<Reply> next_id(const BpfCall& call, ObjectKind kind);
   Result<Reply> fd_by_id(const BpfCall& call, ObjectKind kind);
   void prog_load(const Caller& caller, Request&& request, Answer answer);
+  void prog_test_run(const Caller& caller, const Request& request, const Answer& answer);
   Result<Reply> map_region(const Request& request);
   Result<Reply> perf_open(const Caller& caller, const Request& request);
   Result<Reply> perf_ioctl(const Caller& caller, const Request& request);
@@ -159,6 +167,8 @@ class Session : public TargetHost {
   ObjectTable objects_;
   std::map<uint64_t, size_t> pending_;  // by Caller::key
   std::unique_ptr<ProgramCompiler> compiler_;
+  TestRunner test_runner_;
+  uint32_t next_test_owner_ = kFirstTestOwner;
   uint64_t sync_timer_ = 0;
   std::set<pid_t> asked_for_;   // attached or started by a command
   std::set<pid_t> for_probes_;  // attached because a probe names them

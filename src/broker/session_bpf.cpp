@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -33,6 +34,12 @@ size_t attr_end(uint32_t command) {
       return sizeof(uint32_t);
     case BPF_LINK_CREATE:
       return 64;
+    case BPF_LINK_UPDATE:
+      return BPFTIME_END_OF(link_update.old_prog_fd);
+    case BPF_LINK_DETACH:
+      return BPFTIME_END_OF(link_detach.link_fd);
+    case BPF_PROG_TEST_RUN:
+      return BPFTIME_END_OF(test.batch_size);
     case BPF_OBJ_GET_INFO_BY_FD:
       return BPFTIME_END_OF(info.info);
     case BPF_PROG_BIND_MAP:
@@ -227,8 +234,10 @@ Result<Reply> Session::bpf(const Caller& caller, const Request& request) {
       return enable_stats(call);
     case BPF_TASK_FD_QUERY:
       return task_fd_query(call);
-    case BPF_PROG_TEST_RUN:
-      return make_error(kKernelEnotsupp, "not yet");
+    case BPF_LINK_UPDATE:
+      return link_update(call);
+    case BPF_LINK_DETACH:
+      return link_detach(call);
     default:
       return make_error(EINVAL, "no such command");
   }
@@ -511,6 +520,100 @@ Result<Reply> Session::link_create(const BpfCall& call) {
     sync_soon();
   }
   return reply;
+}
+
+// Kernel v6.18 kernel/bpf/syscall.c: link_update, link_detach: a link of a perf event can be neither updated nor
+// detached but by its last close.
+Result<Reply> Session::link_update(const BpfCall& call) {
+  const auto& update = call.attr.link_update;
+  if ((update.flags & ~uint32_t{BPF_F_REPLACE}) != 0) {
+    return make_error(EINVAL, "unknown flags");
+  }
+  TRY(object_of<LinkObject>(call.request, static_cast<int>(update.link_fd), EINVAL));
+  TRY(object_of<ProgramObject>(call.request, static_cast<int>(update.new_prog_fd), EINVAL));
+  if ((update.flags & BPF_F_REPLACE) != 0) {
+    TRY(object_of<ProgramObject>(call.request, static_cast<int>(update.old_prog_fd), EINVAL));
+  }
+  return make_error(EINVAL, "links of events keep their program");
+}
+
+Result<Reply> Session::link_detach(const BpfCall& call) {
+  TRY(object_of<LinkObject>(call.request, static_cast<int>(call.attr.link_detach.link_fd), EINVAL));
+  return make_error(EOPNOTSUPP, "links of events are detached by closing them");
+}
+
+// ---- A program run without a probe ----
+
+// Kernel v6.18 kernel/bpf/syscall.c: bpf_prog_test_run; net/bpf/test_run.c: bpf_prog_test_run_raw_tp.
+void Session::prog_test_run(const Caller& caller, const Request& request, const Answer& answer_to) {
+  const auto refuse = [answer_to](const Error& error) {
+    Reply reply;
+    reply.value = -int64_t{error.code};
+    answer_to(std::move(reply));
+  };
+  TestRun run;
+  uint32_t room_of_data = 0, room_of_context = 0;
+  const auto check = [&]() -> Result<void> {
+    const bpf_attr attr = TRY(attr_of(request));
+    const auto& test = attr.test;
+    if ((test.ctx_size_in != 0) != (test.ctx_in != 0) ||
+        (test.ctx_size_out != 0) != (test.ctx_out != 0)) {
+      return make_error(EINVAL, "a context without a size, or the other way round");
+    }
+    run.program = TRY(object_of<ProgramObject>(request, static_cast<int>(test.prog_fd), EINVAL));
+    if (run.program->type != BPF_PROG_TYPE_RAW_TRACEPOINT) {
+      return make_error(kKernelEnotsupp, "programs of this type are not run without their probe");
+    }
+    if (test.data_in != 0 || test.data_out != 0 || test.ctx_out != 0 || test.duration != 0 ||
+        test.repeat != 0 || test.batch_size != 0) {
+      return make_error(EINVAL, "raw tracepoints have no data");
+    }
+    constexpr uint32_t kMostContext = 12 * sizeof(uint64_t);  // kernel: MAX_BPF_FUNC_ARGS
+    if (test.ctx_size_in > kMostContext) {
+      return make_error(EINVAL, "context too large");
+    }
+    if ((test.flags & BPF_F_TEST_RUN_ON_CPU) == 0 && test.cpu != 0) {
+      return make_error(EINVAL, "a CPU without the flag that asks for it");
+    }
+    if ((test.flags & BPF_F_TEST_RUN_ON_CPU) != 0) {
+      if (test.cpu >= static_cast<uint32_t>(::sysconf(_SC_NPROCESSORS_CONF))) {
+        return make_error(ENXIO, "no such CPU");
+      }
+      run.cpu = static_cast<int>(test.cpu);
+    }
+    if (const RequestPayload* context = request.payload(tag_of(attr, attr.test.ctx_in))) {
+      run.context = context->bytes;
+    }
+    room_of_data = test.data_size_out;
+    room_of_context = test.ctx_size_out;
+    return {};
+  };
+  if (const auto checked = check(); !checked) {
+    refuse(checked.error());
+    return;
+  }
+  run.owner = OwnerId{next_test_owner_++};
+  run.caller = caller.pid;
+  const std::string name = run.program->name;
+  auto started = test_runner_.start(run, [this, answer_to, refuse, name, room_of_data,
+                                          room_of_context](const Result<uint32_t>& returned) {
+    if (!returned) {
+      log("test run of program " + name + ": " + returned.error().why);
+      refuse(returned.error());
+      return;
+    }
+    TestRunOutput output{};
+    output.retval = *returned;
+    output.data_size = room_of_data;
+    output.ctx_size = room_of_context;
+    Reply reply;
+    const auto bytes = std::as_bytes(std::span(&output, 1));
+    reply.output.assign(bytes.begin(), bytes.end());
+    answer_to(std::move(reply));
+  });
+  if (!started) {
+    refuse(started.error());
+  }
 }
 
 }  // namespace bpftime

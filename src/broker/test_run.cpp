@@ -1,0 +1,314 @@
+#include "broker/test_run.hpp"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <list>
+
+#include "helpers/helpers.hpp"
+#include "helpers/lane.hpp"
+#include "maps/map_view.hpp"
+
+namespace bpftime {
+namespace {
+
+constexpr int kDeadlineMs = 10'000;
+constexpr uint32_t kCpuSeconds = 5;
+constexpr uint32_t kResultMagic = 0x74736574;
+
+struct RunResult {
+  uint32_t magic, ended, value, reserved;
+};
+
+// ---- In the worker -------------------------------------------------------------------------------------------------
+
+// What the sinks below find behind ProcessInfo::user.
+struct Voice {
+  int channel;
+  pid_t caller;
+};
+
+void say(const ProbeHit& hit, AgentSays says, uint64_t value, const char* text, uint32_t bytes) {
+  const auto& voice = *static_cast<const Voice*>(hit.process->user);
+  AgentMessage message{};
+  message.magic = kAgentMagic;
+  message.says = says;
+  message.pid = static_cast<uint32_t>(voice.caller);
+  message.tid = message.pid;
+  message.value = value;
+  message.text_bytes = std::min<uint32_t>(bytes, sizeof(message.text));
+  ::prctl(PR_GET_NAME, message.comm);
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  message.time_ns =
+      static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+  if (bytes != 0) {
+    std::memcpy(message.text, text, message.text_bytes);
+  }
+  (void)!::send(voice.channel, &message, sizeof(message), MSG_NOSIGNAL);
+}
+
+void* map_fd(int fd, uint64_t bytes, int protection) {
+  void* base = ::mmap(nullptr, bytes, protection, MAP_SHARED, fd, 0);
+  return base == MAP_FAILED ? nullptr : base;
+}
+
+// A frozen map's copy is sealed: before Linux 6.7 only a description that cannot write maps it shared.
+void* map_sealed(int fd, uint64_t bytes) {
+  char name[32];
+  std::snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+  const UniqueFd reader(::open(name, O_RDONLY | O_CLOEXEC));
+  return map_fd(reader.get(), bytes, PROT_READ);
+}
+
+struct Prepared {
+  ProgramFn program = nullptr;
+  std::vector<uint64_t> slots;
+  std::list<MapView> views;
+  LaneWord* lanes = nullptr;
+};
+
+Result<void> prepare(const TestRun& run, const LaneTable* lanes, Prepared* out) {
+  const ProgramObject& program = *run.program;
+  auto* code = static_cast<std::byte*>(
+      map_fd(program.code.get(), program.compiled.code.size(), PROT_READ | PROT_EXEC));
+  if (code == nullptr) {
+    return make_error(ENOMEM, "cannot map the code");
+  }
+  // SAFETY: position independent code that the compiler's worker made; entry at offset 0 (vm/program.hpp).
+  out->program = reinterpret_cast<ProgramFn>(code);
+  std::map<uint32_t, const MapView*> views;
+  for (const auto& map : program.maps) {
+    void* base = map->sealed ? map_sealed(map->sealed.get(), map->region_bytes)
+                             : map_fd(map->region.get(), map->region_bytes, PROT_READ | PROT_WRITE);
+    MapView view = TRY(open_region(static_cast<std::byte*>(base), map->region_bytes, map->spec));
+    view.map_id = map->id;
+    out->views.push_back(view);
+    views[map->id] = &out->views.back();
+  }
+  for (const Slot& slot : program.compiled.slots) {
+    const auto view = views.find(slot.id);
+    const bool is_map = slot.kind == SlotKind::kMap || slot.kind == SlotKind::kMapValue;
+    if (is_map && view == views.end()) {
+      return make_error(ENOENT, "a map of the program is gone");
+    }
+    switch (slot.kind) {
+      case SlotKind::kHelper:
+        out->slots.push_back(reinterpret_cast<uint64_t>(find_helper_function(slot.id)));
+        break;
+      case SlotKind::kMap:
+        out->slots.push_back(reinterpret_cast<uint64_t>(view->second));
+        break;
+      case SlotKind::kMapValue:
+        out->slots.push_back(reinterpret_cast<uint64_t>(view->second->values) + slot.addend);
+        break;
+      case SlotKind::kFunction:
+        out->slots.push_back(reinterpret_cast<uint64_t>(code) + slot.addend);
+        break;
+    }
+  }
+  if (lanes != nullptr) {
+    out->lanes =
+        static_cast<LaneWord*>(map_fd(lanes->fd(), lanes->bytes(), PROT_READ | PROT_WRITE));
+  }
+  return {};
+}
+
+// One run. The end of a hit, without anything attached: runtime/run.cpp has the same for probes.
+RunResult run_once(const TestRun& run, const Prepared& prepared, const ProcessInfo& process,
+                   ThreadBlock* thread, void* context) {
+  auto& hit = *reinterpret_cast<ProbeHit*>(thread->hit_space);
+  hit.slots = prepared.slots.data();
+  hit.fuel = kHitFuel;
+  hit.ended = kHitNormal;
+  hit.reserved = 0;
+  hit.cpu = kNoCpu;
+  hit.thread = thread;
+  hit.regs = context;
+  hit.process = &process;
+  thread->hit = &hit;
+  set_idle(hit);
+  RunResult result{kResultMagic, 0, 0, 0};
+  result.value = static_cast<uint32_t>(prepared.program(context, &hit));
+  result.ended = hit.ended;
+  if ((hit.reserved & kHitHasLane) != 0) {
+    give_back_lane(hit);
+  }
+  if (thread->open_record_count != 0) {
+    discard_open_records(*thread, run.owner);
+  }
+  return result;
+}
+
+std::string name_of(pid_t pid) {
+  char path[64];
+  std::snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+  const UniqueFd file(::open(path, O_RDONLY | O_CLOEXEC));
+  char name[16] = {};
+  const ssize_t n = file ? ::read(file.get(), name, sizeof(name) - 1) : 0;
+  return {name, n > 0 ? std::strcspn(name, "\n") : 0};
+}
+
+[[noreturn]] void work(const TestRun& run, const LaneTable* lanes, int channel, pid_t parent) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) {
+    ::_exit(1);
+  }
+  for (const int number : {SIGTERM, SIGSEGV, SIGBUS}) {
+    ::signal(number, SIG_DFL);
+  }
+  Prepared prepared;
+  const auto ready = prepare(run, lanes, &prepared);
+  const std::string name = name_of(run.caller);
+  ::prctl(PR_SET_NAME, name.c_str());
+  // Nothing of the broker's stays open: a loader's HUP must not wait for us.
+  if (!ready || ::dup2(channel, 3) < 0) {
+    ::_exit(1);
+  }
+  if (::close_range(4, ~0U, 0) != 0) {  // before Linux 5.9
+    for (int fd = 4; fd < static_cast<int>(::sysconf(_SC_OPEN_MAX)); fd++) {
+      ::close(fd);
+    }
+  }
+  rlimit cap{kCpuSeconds, kCpuSeconds};
+  ::setrlimit(RLIMIT_CPU, &cap);
+  cap = {0, 0};
+  ::setrlimit(RLIMIT_CORE, &cap);
+  if (run.cpu >= 0) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(static_cast<size_t>(run.cpu), &set);
+    ::sched_setaffinity(0, sizeof(set), &set);
+  }
+  Voice voice{3, run.caller};
+  ProcessInfo process{};
+  process.owner = raw(run.owner);
+  process.tgid = static_cast<uint32_t>(run.caller);
+  process.user = &voice;
+  if (lanes != nullptr && prepared.lanes != nullptr) {
+    process.lanes = prepared.lanes;
+    process.cpu_lanes = lanes->cpus();
+    process.lane_count = lanes->count();
+  }
+  auto* thread = ::new ThreadBlock();
+  thread->tid = static_cast<uint32_t>(run.caller);
+  thread->tgid = thread->tid;
+  alignas(16) std::byte context[256] = {};
+  std::copy(run.context.begin(), run.context.end(), context);
+  RunResult result{};
+  for (uint64_t i = 0; i < run.repeat && result.ended == kHitNormal; i++) {
+    result = run_once(run, prepared, process, thread, context);
+  }
+  (void)!::send(3, &result, sizeof(result), MSG_NOSIGNAL);
+  ::_exit(0);
+}
+
+}  // namespace
+
+// ---- In the broker -------------------------------------------------------------------------------------------------
+
+TestRunner::~TestRunner() {
+  for (auto& [fd, worker] : workers_) {
+    loop_->remove(fd);
+    loop_->cancel(worker.timer);
+    ::kill(worker.pid, SIGKILL);
+    ::waitpid(worker.pid, nullptr, 0);
+  }
+}
+
+Result<void> TestRunner::start(const TestRun& run, Done done) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    return make_error(errno, "socketpair");
+  }
+  UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  const pid_t parent = ::getpid();
+  const pid_t pid = ::fork();
+  if (pid < 0) {
+    return make_error(errno, "fork of a test run");
+  }
+  if (pid == 0) {
+    work(run, lanes_, theirs.get(), parent);
+  }
+  theirs.reset();
+  const int fd = ours.get();
+  auto added = loop_->add(fd, EPOLLIN, [this, fd](uint32_t) { readable(fd); });
+  if (!added) {
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+    return added.error();
+  }
+  const uint64_t timer = loop_->after(
+      kDeadlineMs, [this, fd] { finish(fd, make_error(ETIMEDOUT, "the program took too long")); });
+  workers_[fd] = Worker{pid, std::move(ours), timer, std::move(done)};
+  return {};
+}
+
+void TestRunner::readable(int fd) {
+  for (int rounds = 0; rounds < 64 && workers_.contains(fd); rounds++) {
+    std::byte packet[sizeof(AgentMessage)];
+    const ssize_t n = ::recv(fd, packet, sizeof(packet), MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+      return;
+    }
+    if (n <= 0) {
+      finish(fd, make_error(EFAULT, "the program faulted"));
+      return;
+    }
+    const auto bytes = std::span(packet).first(static_cast<size_t>(n));
+    RunResult result{};
+    if (bytes.size() == sizeof(result)) {
+      std::memcpy(&result, bytes.data(), sizeof(result));
+      if (result.magic == kResultMagic) {
+        finish(fd, result.ended == kHitNormal
+                       ? Result<uint32_t>(result.value)
+                       : Result<uint32_t>(make_error(ENOSPC, "the program used up its budget")));
+        return;
+      }
+    }
+    if (const auto message = parse_agent_message(bytes)) {
+      said_(*message);
+    }
+  }
+}
+
+void TestRunner::finish(int fd, Result<uint32_t> result) {
+  auto node = workers_.extract(fd);
+  if (node.empty()) {
+    return;
+  }
+  Worker& worker = node.mapped();
+  loop_->remove(fd);
+  loop_->cancel(worker.timer);
+  ::kill(worker.pid, SIGKILL);  // it has said what it had to say, or never will
+  while (::waitpid(worker.pid, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  worker.done(std::move(result));
+}
+
+}  // namespace bpftime
+
+// What helpers say, of a program that runs here (helpers/helpers.hpp).
+extern "C" {
+void bpftime_say_printk(bpftime::ProbeHit* hit, const char* text, uint32_t text_bytes) {
+  bpftime::say(*hit, bpftime::AgentSays::kPrintk, 0, text, text_bytes);
+}
+bool bpftime_say_wake(bpftime::ThreadBlock* thread, uint32_t map_id) {
+  bpftime::say(*static_cast<const bpftime::ProbeHit*>(thread->hit), bpftime::AgentSays::kWake,
+               map_id, nullptr, 0);
+  return true;
+}
+}
