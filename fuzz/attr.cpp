@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bpfcall/answer.hpp"
+#include "bpfcall/map_batch.hpp"
 
 namespace bpftime {
 namespace {
@@ -119,6 +120,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto call = read_map_call(caller.memory, command, attr, head.attr_bytes);
     if (call) {
       answer_map_call(*map_of(head.command), caller.memory, *call, nobody, nullptr);
+    }
+  }
+  for (uint32_t command = BPF_MAP_LOOKUP_BATCH; command <= BPF_MAP_DELETE_BATCH; command++) {
+    const auto call = read_map_batch_call(caller.memory, command, attr, head.attr_bytes);
+    if (call) {
+      answer_map_batch_call(*map_of(head.command), caller.memory, *call, nobody, nullptr);
     }
   }
   return 0;

@@ -16,6 +16,7 @@ namespace bpftime {
 namespace {
 
 constexpr uint32_t kPageBytes = 4096;
+constexpr int kKernelEnotsupp = 524;  // ENOTSUPP, not in uapi
 constexpr uint32_t kMostRecordBytes =
     252;  // Linux 6.18 kernel/bpf/verifier.c: MAX_FUNCINFO_REC_SIZE
 constexpr uint16_t kFdArrayCountAt = 148;  // union bpf_attr: fd_array_cnt, Linux 6.14
@@ -124,16 +125,6 @@ Result<void> check_tail(const CallerMemory& memory, uint64_t from, uint32_t know
     at += n;
   }
   return {};
-}
-
-Result<void> read_attr(const CallerMemory& memory, uint64_t from, uint32_t given,
-                       std::span<std::byte> attr) {
-  const auto known = static_cast<uint32_t>(std::min<size_t>(attr.size(), kKnownAttrBytes));
-  if (given > known) {
-    TRY(check_tail(memory, from, known, given));
-  }
-  std::memset(attr.data(), 0, attr.size());
-  return memory.read(memory.self, from, attr.subspan(0, std::min(given, known)));
 }
 
 // A string of at most `most` bytes with its NUL. Never reads a page behind the one the string ends in.
@@ -437,7 +428,7 @@ Result<Answer> try_bpf(const Caller& caller, uint32_t command, uint64_t attr_add
   request.kind = MessageKind::kBpf;
   request.command = command;
   request.attr.resize(kAttrBytes);
-  TRY(read_attr(caller.memory, attr_address, attr_bytes, request.attr));
+  TRY(read_bpf_attr(caller.memory, attr_address, attr_bytes, request.attr));
   // Refs and payloads grow the request; attr stays where it is.
   const std::byte* attr = request.attr.data();
   if (command == BPF_PROG_LOAD) {
@@ -561,6 +552,16 @@ Result<Answer> try_perf_open(const Caller& caller, const PerfOpenCall& call) {
 
 }  // namespace
 
+Result<void> read_bpf_attr(const CallerMemory& memory, uint64_t from, uint32_t given,
+                           std::span<std::byte> attr) {
+  const auto known = static_cast<uint32_t>(std::min<size_t>(attr.size(), kKnownAttrBytes));
+  if (given > known) {
+    TRY(check_tail(memory, from, known, given));
+  }
+  std::memset(attr.data(), 0, attr.size());
+  return memory.read(memory.self, from, attr.subspan(0, std::min(given, known)));
+}
+
 Answer answer_bpf(const Caller& caller, uint32_t command, uint64_t attr, uint32_t attr_bytes) {
   auto answer = try_bpf(caller, command, attr, attr_bytes);
   return answer ? std::move(*answer) : failed(answer.error().code);
@@ -598,6 +599,11 @@ Answer answer_perf_ioctl(const Caller& caller, int fd, uint64_t request_number, 
   return answer;
 }
 
+uint64_t bpf_value_bytes(const MapSpec& spec) {
+  const uint64_t padded = (static_cast<uint64_t>(spec.value_size) + 7) & ~7ULL;
+  return spec.cpu_count > 1 ? padded * spec.cpu_count : spec.value_size;
+}
+
 // ---- Map elements ----------------------------------------------------------------------------------------
 
 Result<MapCall> read_map_call(const CallerMemory& memory, uint32_t command, uint64_t attr_address,
@@ -614,7 +620,7 @@ Result<MapCall> read_map_call(const CallerMemory& memory, uint32_t command, uint
                     std::span(reinterpret_cast<std::byte*>(&fields), attr_bytes)));
   } else {
     std::byte attr[kKnownAttrBytes];
-    TRY(read_attr(memory, attr_address, attr_bytes, attr));
+    TRY(read_bpf_attr(memory, attr_address, attr_bytes, attr));
     std::memcpy(&fields, attr, sizeof(fields));
     if (!all_zero(std::span(attr).subspan(sizeof(fields)))) {
       return make_error(EINVAL, "fields of other commands are set");
@@ -623,7 +629,7 @@ Result<MapCall> read_map_call(const CallerMemory& memory, uint32_t command, uint
   // Linux 6.18 kernel/bpf/syscall.c: CHECK_ATTR with BPF_MAP_*_LAST_FIELD.
   if ((command == BPF_MAP_DELETE_ELEM && (fields.value != 0 || fields.flags != 0)) ||
       (command == BPF_MAP_GET_NEXT_KEY && fields.flags != 0) ||
-      (command == BPF_MAP_LOOKUP_ELEM &&
+      ((command == BPF_MAP_LOOKUP_ELEM || command == BPF_MAP_LOOKUP_AND_DELETE_ELEM) &&
        (fields.flags & ~static_cast<uint64_t>(BPF_F_LOCK)) != 0)) {
     return make_error(EINVAL, "fields that the command does not know are set");
   }
@@ -649,18 +655,12 @@ class ValueBuffer {
   std::vector<std::byte> far_;
 };
 
-// Bytes of a value in bpf(2) shape: per-CPU kinds give one for each lane.
-uint64_t value_bytes(const MapSpec& spec) {
-  const uint64_t padded = (static_cast<uint64_t>(spec.value_size) + 7) & ~7ULL;
-  return spec.cpu_count > 1 ? padded * spec.cpu_count : spec.value_size;
-}
-
 int change(const LocalMap& map, const CallerMemory& memory, const MapCall& call, const void* key,
            const LockContext& who) {
   if (call.command == BPF_MAP_DELETE_ELEM) {
     return map_sys_erase(map.view, who, key);
   }
-  const uint64_t size = value_bytes(map.view.spec);
+  const uint64_t size = bpf_value_bytes(map.view.spec);
   const void* there = memory.in_place(memory.self, call.value, size, false);
   if (there != nullptr) {
     return map_sys_update(map.view, who, key, there, call.flags);
@@ -673,11 +673,27 @@ int change(const LocalMap& map, const CallerMemory& memory, const MapCall& call,
   return map_sys_update(map.view, who, key, value.data(), call.flags);
 }
 
+// Linux 6.18 kernel/bpf/syscall.c: map_lookup_and_delete_elem.
+int take(const LocalMap& map, const CallerMemory& memory, const MapCall& call, const void* key,
+         const LockContext& who) {
+  const auto sys_take = map_ops(map.view.code).sys_take;
+  if (sys_take == nullptr) {
+    return -kKernelEnotsupp;
+  }
+  ValueBuffer value(bpf_value_bytes(map.view.spec));
+  const int error = sys_take(map.view, who, key, value.data());
+  if (error != 0) {
+    return error;
+  }
+  const auto copied = memory.write(memory.self, call.value, value.bytes());
+  return copied ? 0 : -copied.error().code;
+}
+
 // `who` is asked only where it is needed: that costs a system call.
 int look(const LocalMap& map, const CallerMemory& memory, const MapCall& call, const void* key,
          LockContext (*who)(void* self), void* self) {
   const bool is_lookup = call.command == BPF_MAP_LOOKUP_ELEM;
-  const uint64_t size = is_lookup ? value_bytes(map.view.spec) : map.view.spec.key_size;
+  const uint64_t size = is_lookup ? bpf_value_bytes(map.view.spec) : map.view.spec.key_size;
   void* there = memory.in_place(memory.self, call.value, size, true);
   const auto look_up = [&](void* to) {
     const int error = map_sys_lookup(map.view, key, to, call.flags);
@@ -703,8 +719,9 @@ int look(const LocalMap& map, const CallerMemory& memory, const MapCall& call, c
 
 int answer_map_call(const LocalMap& map, const CallerMemory& memory, const MapCall& call,
                     LockContext (*who)(void* self), void* self) {
+  const bool takes = call.command == BPF_MAP_LOOKUP_AND_DELETE_ELEM;
   const bool changes = call.command == BPF_MAP_UPDATE_ELEM || call.command == BPF_MAP_DELETE_ELEM;
-  if (changes ? !map.may_write : !map.may_read) {
+  if (((changes || takes) && !map.may_write) || (!changes && !map.may_read)) {
     return -EPERM;
   }
   if ((call.flags & BPF_F_LOCK) != 0) {
@@ -724,6 +741,9 @@ int answer_map_call(const LocalMap& map, const CallerMemory& memory, const MapCa
     if (!copied) {
       return -copied.error().code;
     }
+  }
+  if (takes) {
+    return take(map, memory, call, key, who(self));
   }
   return changes ? change(map, memory, call, key, who(self))
                  : look(map, memory, call, key_pointer, who, self);

@@ -68,10 +68,18 @@ Answer answer_perf_open(const Caller& caller, const PerfOpenCall& call);
 constexpr bool is_perf_ioctl(uint64_t request) { return (request & 0xff00U) == 0x2400U; }
 Answer answer_perf_ioctl(const Caller& caller, int fd, uint64_t request, uint64_t argument);
 
+// union bpf_attr as far as `attr` has room; what the caller did not give is zero. Errors: EFAULT; E2BIG when it has what
+// nobody knows.
+Result<void> read_bpf_attr(const CallerMemory& memory, uint64_t from, uint32_t given,
+                           std::span<std::byte> attr);
+// Bytes of a value in bpf(2) shape: per-CPU kinds give one for each lane, rounded up to 8.
+uint64_t bpf_value_bytes(const MapSpec& spec);
+
 // ---- Map elements, over a region that is mapped here -----------------------------------------------------
-// LOOKUP, UPDATE, DELETE, GET_NEXT_KEY.
+// LOOKUP, UPDATE, DELETE, GET_NEXT_KEY, LOOKUP_AND_DELETE; batches: map_batch.hpp.
 constexpr bool is_map_element_command(uint32_t command) {
-  return command >= BPF_MAP_LOOKUP_ELEM && command <= BPF_MAP_GET_NEXT_KEY;
+  return (command >= BPF_MAP_LOOKUP_ELEM && command <= BPF_MAP_GET_NEXT_KEY) ||
+         command == BPF_MAP_LOOKUP_AND_DELETE_ELEM;
 }
 struct MapCall {
   uint32_t command;

@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "bpfcall/answer.hpp"
+#include "bpfcall/map_batch.hpp"
 #include "bpfcall/shim_memory.hpp"
 #include "bpfcall/shim_next.hpp"
 #include "bpfcall/shim_objects.hpp"
@@ -69,18 +70,19 @@ LockContext locks_of_thread(void* /*self*/) {
   return t_locks.context;
 }
 
-long map_element(uint32_t command, uint64_t attr, uint32_t attr_bytes) {
+// `read` gives what the caller wants as a MapCall or a MapBatchCall, `do_it` does it in the map.
+template <class Read, class Do>
+long in_map(uint32_t command, uint64_t attr, uint32_t attr_bytes, Read read, Do do_it) {
   const CallerMemory memory = own_memory();
-  const auto call = read_map_call(memory, command, attr, attr_bytes);
+  const auto call = read(memory, command, attr, attr_bytes);
   if (!call) {
     return -call.error().code;
   }
   auto answer = [&](const MapUse& use) -> long {
-    const bool changes = command == BPF_MAP_UPDATE_ELEM || command == BPF_MAP_DELETE_ELEM;
-    if (changes && use->frozen.load(std::memory_order_relaxed) != 0) {
+    if (changes_map(command) && use->frozen.load(std::memory_order_relaxed) != 0) {
       return -EPERM;
     }
-    return answer_map_call(use->map, memory, *call, locks_of_thread, nullptr);
+    return do_it(use->map, memory, *call, locks_of_thread, nullptr);
   };
   const MapUse known = known_map(object_state(), call->map_fd);
   if (known) [[likely]] {
@@ -167,7 +169,10 @@ long bpf_call(uint64_t command, uint64_t attr, uint64_t attr_bytes) {
   const auto number = static_cast<uint32_t>(command);
   const auto size = static_cast<uint32_t>(attr_bytes);
   if (is_map_element_command(number)) {
-    return map_element(number, attr, size);
+    return in_map(number, attr, size, read_map_call, answer_map_call);
+  }
+  if (is_map_batch_command(number)) {
+    return in_map(number, attr, size, read_map_batch_call, answer_map_batch_call);
   }
   int map_fd = -1;
   if (number == BPF_MAP_FREEZE) {
