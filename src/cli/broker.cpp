@@ -102,8 +102,9 @@ std::string Surroundings::library(const std::string& name) const {
 }
 
 Surroundings for_process(const Surroundings& here, pid_t pid) {
+  // The kernel gives the files of a process that its user may not trace to root (proc(5)): by root's own broker then.
   struct stat st{};
-  if (!here.is_sudo || ::stat(("/proc/" + std::to_string(pid)).c_str(), &st) != 0 ||
+  if (!here.is_sudo || ::stat(("/proc/" + std::to_string(pid) + "/environ").c_str(), &st) != 0 ||
       st.st_uid != here.sudo_uid) {
     return here;
   }

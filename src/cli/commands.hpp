@@ -28,6 +28,9 @@ int run_doctor(const Surroundings& here, const Invocation& invocation);
 
 // The file that `word` names as a command; else says why it cannot be run and returns kExitNotFound or kExitNotRun.
 int find_program(const std::string& word, std::string* file);
+// True when running `file` gives rights that we do not have: whoever is traced gets none of them (execve(2)), and a
+// preload is not for such a program (ld.so(8)).
+bool gives_rights(const std::string& file);
 // Replaces this process; prints why it could not. Returns kExitNotFound or kExitNotRun.
 int run_command(const std::vector<std::string>& words);
 

@@ -225,7 +225,9 @@ void look_at_process(const Surroundings& here, pid_t pid, Findings* findings) {
   std::sscanf(field(status, "Uid").c_str(), "%u %u %u %u", &uids[0], &uids[1], &uids[2], &uids[3]);
   const bool root = here.uid == 0;
   if (!root && (uids[0] != here.uid || uids[1] != here.uid || uids[2] != here.uid)) {
-    findings->bad("belongs to user " + std::to_string(uids[0]) + ": only root reaches it");
+    findings->bad(uids[0] != here.uid
+                      ? "belongs to user " + std::to_string(uids[0]) + ": only root reaches it"
+                      : "has another user's rights (set-user-id): only root reaches it");
   } else {
     findings->ok("user " + std::to_string(uids[0]) + " may be reached by you");
   }

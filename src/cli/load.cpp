@@ -2,7 +2,10 @@
 // process that is, so that it stays for it and knows its options.
 #include <elf.h>
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -73,6 +76,19 @@ int find_program(const std::string& word, std::string* file) {
   return 0;
 }
 
+bool gives_rights(const std::string& file) {
+  struct stat st{};
+  struct statvfs place{};
+  if (::geteuid() == 0 || ::stat(file.c_str(), &st) != 0 ||
+      ::prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 ||
+      (::statvfs(file.c_str(), &place) == 0 && (place.f_flag & ST_NOSUID) != 0)) {
+    return false;
+  }
+  return ((st.st_mode & S_ISUID) != 0 && st.st_uid != ::geteuid()) ||
+         ((st.st_mode & S_ISGID) != 0 && (st.st_mode & S_IXGRP) != 0 && st.st_gid != ::getegid()) ||
+         ::getxattr(file.c_str(), "security.capability", nullptr, 0) > 0;
+}
+
 int run_command(const std::vector<std::string>& words) {
   std::vector<char*> argv;
   for (const auto& word : words) {
@@ -90,6 +106,11 @@ int run_load(const Surroundings& here, const std::vector<std::string>& words) {
   std::string program;
   if (const int failed = find_program(words[0], &program); failed != 0) {
     return failed;
+  }
+  if (gives_rights(program)) {
+    complain(words[0], "is set-user-id, so its bpf(2) calls go to the kernel",
+             "run bpftime load as root, or a copy of it");
+    return kExitNotRun;
   }
   if (is_static(program)) {
     complain(words[0], "is statically linked, so its bpf(2) calls go to the kernel",

@@ -62,6 +62,11 @@ int run_start(const Surroundings& here, const std::vector<std::string>& words, b
   if (const int failed = find_program(words[0], &program); failed != 0) {
     return failed;
   }
+  if (gives_rights(program)) {
+    complain("start " + words[0], "is set-user-id, and who is traced gets no rights by that",
+             "run bpftime start as root, or a copy of it");
+    return kExitNotRun;
+  }
   {
     auto broker = reach_broker(here, Role::kCommand, true);
     if (!broker) {

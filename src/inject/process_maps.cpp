@@ -79,8 +79,11 @@ Result<std::vector<Mapping>> read_maps(pid_t pid) {
   std::snprintf(path, sizeof path, "/proc/%d/maps", pid);
   auto text = read_text_file(path);
   if (!text) {
-    return make_error(text.error().code == ENOENT ? ESRCH : text.error().code,
-                      "cannot read /proc/PID/maps");
+    return text.error().code == EACCES
+               ? make_error(EACCES,
+                            "its memory may not be read (another user's rights, or not dumpable)")
+               : make_error(text.error().code == ENOENT ? ESRCH : text.error().code,
+                            "cannot read /proc/PID/maps");
   }
   if (text->empty()) {
     // A main thread that has ended has no memory any more; the others have.

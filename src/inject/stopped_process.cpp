@@ -70,7 +70,9 @@ Error why_not_permitted(pid_t pid) {
     return make_error(EBUSY, "the process is traced by another (a debugger, strace)");
   }
   if (geteuid() != 0 && (status->uid != getuid() || status->effective_uid != getuid())) {
-    return make_error(EPERM, "the process belongs to another user");
+    return make_error(EPERM, status->uid != getuid()
+                                 ? "the process belongs to another user"
+                                 : "the process has another user's rights (set-user-id)");
   }
   const auto yama = read_text_file("/proc/sys/kernel/yama/ptrace_scope");
   if (geteuid() != 0 && yama && !yama->empty() && (*yama)[0] != '0') {

@@ -223,6 +223,13 @@ TEST(Server, ADeadLoadersObjectsGo) {
   ::close(made[1]);
 }
 
+// As long as a broker stays that nobody uses.
+void let_idle_time_pass(int idle_ms) {
+  Directory directory;
+  ForkedBroker unused(directory.path, idle_ms);
+  EXPECT_EQ(unused.wait(), 0);
+}
+
 TEST(Server, LeavesWhenNothingUsesIt) {
   Directory directory;
   ForkedBroker broker(directory.path, 50);
@@ -231,7 +238,7 @@ TEST(Server, LeavesWhenNothingUsesIt) {
     Loader loader(directory.path);
     const Reply map = loader.ask(requests::map_create(BPF_MAP_TYPE_ARRAY, 4, 8, 1));
     loader.channel.reset();
-    ::usleep(200'000);  // longer than it stays unused
+    let_idle_time_pass(50);
     EXPECT_EQ(::waitpid(broker.pid(), nullptr, WNOHANG), 0);
   }
   EXPECT_EQ(broker.wait(), 0);
@@ -261,7 +268,7 @@ TEST(Server, StaysForAnAnnouncedProcess) {
   }
   char byte;
   ASSERT_EQ(::read(done[0], &byte, 1), 1);
-  ::usleep(200'000);
+  let_idle_time_pass(50);
   EXPECT_EQ(::waitpid(broker.pid(), nullptr, WNOHANG), 0);
   ::kill(tool, SIGKILL);
   ::waitpid(tool, nullptr, 0);

@@ -144,6 +144,21 @@ class Signals(Hostile):
         target.ask("fault", "^faulted 1$")
         self.assert_untouched(target)
 
+    def test_a_raw_sigaction_sees_and_sets_the_kernels_own_table(self):
+        target = self.hostile()
+        tool = self.traced(target)
+        target.ask("action", "^action is default$")
+        target.ask("rawaction", "^raw action is another's$")
+        target.ask("rawhandler", "^raw handler set$")
+        target.ask("fault", "^faulted 1$")
+        self.call(target, 10)
+        self.assertEqual(counts(tool)[:2], (10, 10))
+        tool.finish()
+        self.session.bpftime("shutdown")
+        target.ask("rawaction", "^raw action is ours$")  # the target's later word stands
+        target.ask("fault", "^faulted 1$")
+        self.assert_untouched(target)
+
     def test_a_default_action_that_comes_later_kills_as_it_should(self):
         target = self.hostile("early")
         tool = self.traced(target)

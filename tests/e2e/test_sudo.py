@@ -96,6 +96,25 @@ class Sudo(EndToEnd):
         self.session.bpftime("shutdown")
         self.assert_nothing_left()
 
+    def test_a_program_that_gives_rights_is_not_run_without_them(self):
+        for bits, name in ((0o4755, "user"), (0o2755, "group")):
+            program = self.session.base / f"set-{name}-id"
+            shutil.copy(self.path, program)
+            program.chmod(bits)
+            for how, why in (("start", "gets no rights"), ("load", "go to the kernel")):
+                command = self.session.start([self.session.bin("bpftime"), how, program])
+                self.assertEqual(command.finish()[0], 126)
+                self.assertRegex(command.stderr(), rf"^bpftime: .*{why}.*; .*\n$")
+            target = self.session.start([program])
+            target.expect("^ready")
+            error = self.session.bpftime("attach", str(target.pid), status=1)[1]
+            self.assertRegex(error, rf"^bpftime: attach {target.pid}: .*; .*\n$")
+            self.assertIn("bad", self.session.bpftime("doctor", str(target.pid), status=1)[0])
+            self.sudo("--session", self.name, "attach", str(target.pid))  # root may
+            target.ask("call 5", "^called 5 sum 15$")
+            self.sudo("--session", self.name, "shutdown")
+            self.assert_untouched(target)
+
     def test_a_link_in_the_users_directory_leads_root_nowhere(self):
         precious = self.session.base / "precious"
         precious.mkdir(mode=0o700)

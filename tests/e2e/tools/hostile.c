@@ -4,6 +4,7 @@
 //   closeall        closes every descriptor from 3 on      garbage N   packets of nonsense into every socket
 //   handler, fault  installs a SIGSEGV handler; faults and comes back through it
 //   default         SIGSEGV's action to the default        action      says what sigaction() finds
+//   rawaction, rawhandler   the same two past libc
 //   block           blocks every signal                    unshare, undumpable, stop, exec
 //   onstack N BYTES calls traced() N times from a handler on an alternate stack of BYTES
 //   jump N          leaves traced() by siglongjmp from a timer's handler, N times
@@ -59,12 +60,35 @@ static void on_fault(int signo, siginfo_t* info, void* context) {
   siglongjmp(back, 1);
 }
 
+static void on_fault_ignored(int signo) { (void)signo; }
+
 static void set_handler(void) {
   struct sigaction action;
   memset(&action, 0, sizeof(action));
   action.sa_sigaction = on_fault;
   action.sa_flags = SA_SIGINFO;
   sigaction(SIGSEGV, &action, NULL);
+}
+
+// The kernel's own table, past libc: what rt_sigaction(2) says, or takes.
+struct kernel_action {
+  void* handler;
+  unsigned long flags;
+  void* restorer;
+  unsigned long mask;
+};
+static const char* raw_action(void) {
+  struct kernel_action now;
+  syscall(SYS_rt_sigaction, SIGSEGV, NULL, &now, 8);
+  return now.handler == NULL ? "default" : now.handler == (void*)on_fault ? "ours" : "another's";
+}
+static void set_raw_handler(void) {
+  struct kernel_action action;
+  signal(SIGUSR2, on_fault_ignored);  // for libc's flags and way back
+  syscall(SYS_rt_sigaction, SIGUSR2, NULL, &action, 8);
+  action.handler = (void*)on_fault;
+  action.flags |= SA_SIGINFO;
+  syscall(SYS_rt_sigaction, SIGSEGV, &action, NULL, 8);
 }
 
 static volatile int sum_on_stack;
@@ -183,6 +207,11 @@ int main(int argc, char** argv) {
     } else if (strncmp(line, "default", 7) == 0) {
       signal(SIGSEGV, SIG_DFL);
       printf("default set\n");
+    } else if (strncmp(line, "rawaction", 9) == 0) {
+      printf("raw action is %s\n", raw_action());
+    } else if (strncmp(line, "rawhandler", 10) == 0) {
+      set_raw_handler();
+      printf("raw handler set\n");
     } else if (strncmp(line, "action", 6) == 0) {
       struct sigaction action;
       sigaction(SIGSEGV, NULL, &action);
