@@ -11,6 +11,7 @@
 
 #include "bpfcall/shim_next.hpp"
 #include "bpfcall/shim_session.hpp"
+#include "spec/kernel_types.hpp"
 
 using bpftime::raw_syscall;
 using bpftime::shim::Next;
@@ -19,7 +20,7 @@ namespace shim = bpftime::shim;
 namespace {
 
 enum class When : uint8_t { kMissing, kAlways };
-enum class What : uint8_t { kUprobeType, kText, kPossibleCpus, kTracePipe };
+enum class What : uint8_t { kUprobeType, kText, kKernelTypes, kPossibleCpus, kTracePipe };
 struct Served {
   const char* path;
   When when;
@@ -35,6 +36,7 @@ constexpr Served kServed[] = {
      "config:32-63\n"},
     {"/sys/kernel/debug/tracing/uprobe_events", When::kMissing, What::kText, ""},
     {"/sys/kernel/tracing/uprobe_events", When::kMissing, What::kText, ""},
+    {"/sys/kernel/btf/vmlinux", When::kMissing, What::kKernelTypes, nullptr},
     {"/sys/devices/system/cpu/possible", When::kAlways, What::kPossibleCpus, nullptr},
     {"/sys/kernel/debug/tracing/trace_pipe", When::kAlways, What::kTracePipe, nullptr},
     {"/sys/kernel/tracing/trace_pipe", When::kAlways, What::kTracePipe, nullptr},
@@ -56,16 +58,16 @@ const Served* find_served(const char* path, When when) {
 
 bool is_hidden(int error) { return error == ENOENT || error == EACCES || error == EPERM; }
 
-int text_file(const char* text) {
-  const size_t size = std::strlen(text);
+int memory_file(const void* bytes, size_t size) {
   const long fd =
       raw_syscall(SYS_memfd_create, reinterpret_cast<uint64_t>("bpftime-file"), MFD_CLOEXEC);
   if (fd >= 0 && size != 0) {
     const auto file = static_cast<uint64_t>(fd);
-    raw_syscall(SYS_pwrite64, file, reinterpret_cast<uint64_t>(text), size, 0);
+    raw_syscall(SYS_pwrite64, file, reinterpret_cast<uint64_t>(bytes), size, 0);
   }
   return static_cast<int>(fd);
 }
+int text_file(const char* text) { return memory_file(text, std::strlen(text)); }
 
 int trace_pipe() {
   bpftime::Request request;
@@ -88,7 +90,8 @@ int open_served(const Served& served, int flags) {
   // Whoever only counts CPUs need not be a loader: no word about a missing broker.
   const auto loudness =
       served.what == What::kTracePipe ? shim::Loudness::kSayWhy : shim::Loudness::kQuiet;
-  if (served.what != What::kText && !shim::activate(loudness)) {
+  const bool needs_broker = served.what != What::kText && served.what != What::kKernelTypes;
+  if (needs_broker && !shim::activate(loudness)) {
     return -ENOSYS;
   }
   int fd = -1;
@@ -97,6 +100,11 @@ int open_served(const Served& served, int flags) {
     case What::kText:
       fd = text_file(served.text);
       break;
+    case What::kKernelTypes: {
+      const auto types = bpftime::kernel_types();
+      fd = memory_file(types.data(), types.size());
+      break;
+    }
     case What::kUprobeType:
       ::snprintf(text, sizeof(text), "%u\n", shim::welcome().uprobe_type);
       fd = text_file(text);

@@ -197,7 +197,7 @@ class Printer {
       const auto rest = bytes.subspan(variable.offset);
       out_ += (first ? "" : ",") + quoted(named->name) + ":";
       first = false;
-      print(variable.type, rest.first(std::min<size_t>(variable.size_bytes, rest.size())),
+      print(named->target, rest.first(std::min<size_t>(variable.size_bytes, rest.size())),
             depth + 1);
     }
     out_ += '}';

@@ -52,6 +52,15 @@ TEST(PrintValue, AStructIsAnObjectWithNumbersTextAndEnumerators) {
             "\"at\":\"0xdeadbeef\",\"pair\":[1,2],\"\":{\"inner\":9}}");
 }
 
+TEST(PrintValue, ADataSectionIsAnObjectWithItsVariables) {
+  BtfBuilder b;
+  const uint32_t u32 = b.add_int("unsigned int", 4);
+  const uint32_t variable = b.raw("slots", BTF_KIND_VAR, 0, b.add_array(u32, u32, 3), {1});
+  const uint32_t section = b.raw(".bss", BTF_KIND_DATASEC, 1, 12, {variable, 0, 12});
+  const uint32_t values[3] = {5, 6, 7};
+  EXPECT_EQ(value_text(parsed(b), section, bytes_of(values)), "{\"slots\":[5,6,7]}");
+}
+
 TEST(PrintValue, WithoutATypeNumbersAndBytes) {
   EXPECT_EQ(value_text(bytes_of(uint64_t{18})), "18");
   EXPECT_EQ(value_text(bytes_of(uint16_t{513})), "513");

@@ -25,10 +25,16 @@ class Run:
         return self.process.expect(pattern)
 
     def stop(self, number=signal.SIGINT):
-        """Ctrl-C; all that was printed, the first lines too."""
+        """Ctrl-C, once the tool has its handler and waits; all that was printed, the first lines too."""
+        until("the tool waits", lambda: self.waits_with_handler(number))
         self.process.kill(number)
         _, rest = self.process.finish()
         return self.process.lines + rest.splitlines()
+
+    def waits_with_handler(self, number):
+        status = dict(line.split(":\t", 1) for line in open(f"/proc/{self.process.pid}/status").read().splitlines()
+                      if ":\t" in line)
+        return status["State"].startswith("S") and int(status["SigCgt"], 16) >> (number - 1) & 1
 
 
 class Tools(EndToEnd):
@@ -64,6 +70,38 @@ class Tools(EndToEnd):
             return {"hits": sum(int(bucket.group(1)) for bucket in buckets if bucket)}
 
         self.compare("funclatency", "target_forker", "hits in the histogram", run)
+        self.finished(target)
+
+
+    # ---- ours
+
+    def retvals(self, target, arguments, before=()):
+        def run(on_us):
+            tool = Run(self.session, on_us, [*before, self.session.bin("funcretval"), *arguments])
+            tool.until_prints("^tracing")
+            target.ask("call 300", "called 300")
+            target.ask("call 7", "called 7")
+            rows = [line.split() for line in tool.stop() if re.fullmatch(r" +-?\d+ +\d+", line)]
+            return {int(value): int(count) for value, count in rows}
+        return run
+
+    def test_funcretval(self):
+        target = self.session.target("target_forker")
+        arguments = ["-p", target.pid, self.session.target_path("target_forker"), "traced"]
+        self.compare("funcretval", "target_forker", "values returned", self.retvals(target, arguments))
+        self.finished(target)
+
+    def test_funcretval_where_the_kernel_shows_no_types(self):
+        """CO-RE against the BTF of our own: /sys/kernel/btf is hidden by a mount that only the tool sees."""
+        target = self.session.target("target_forker")
+        hidden = ["unshare", "-Urm", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf && exec "$@"', "sh"]
+        arguments = ["-p", target.pid, self.session.target_path("target_forker"), "traced"]
+        tool = Run(self.session, True, [*hidden, self.session.bin("funcretval"), *arguments])
+        tool.until_prints("^tracing")
+        target.ask("call 5", "called 5")
+        rows = [line.split() for line in tool.stop() if re.fullmatch(r" +-?\d+ +\d+", line)]
+        self.assertEqual(sorted(rows), [[str(n), "1"] for n in range(1, 6)])
+        TABLE.append(["funcretval, no BTF", "target_forker", "values returned", "right"])
         self.finished(target)
 
 
