@@ -38,6 +38,11 @@ Result<std::unique_ptr<TargetProcess>> Targets::Impl::new_record(pid_t pid) {
   auto t = std::make_unique<TargetProcess>();
   t->pid = pid;
   t->identity = TRY(identify(pid));
+  // The memory of such a process is that of its other threads, and /proc/PID shows none.
+  if (const auto status = read_status(pid);
+      status && status->is_zombie() && status->thread_count > 1) {
+    return make_error(EOPNOTSUPP, "its main thread has ended before the others");
+  }
   t->pidfd = TRY(open_pidfd(pid));
   if (auto exe = read_executable(pid)) {
     t->exe = *exe;
@@ -70,10 +75,17 @@ Result<void> Targets::Impl::attach(pid_t pid) {
     AgentEntrance way =
         TRY(open_entrance(pid, {agent.bytes, agent_fd.get()}, AgentWish::kAny, deadline()));
     RemoteThread thread = TRY(RemoteThread::begin(*way.process, way.tid, deadline()));
-    t->image = TRY(bring_agent(thread, way));
-    TRY(set_up(t.get(), thread));
-    TRY(thread.finish());
+    const auto brought = [&]() -> Result<void> {
+      t->image = TRY(bring_agent(thread, way));
+      return set_up(t.get(), thread);
+    }();
+    const auto finished = thread.finish();
     way.process->release();
+    if (!brought) {
+      clear_unfinished(pid);
+      return brought.error();
+    }
+    TRY(finished);
     t->stopped_ns = monotonic_ns() - way.stopped_since_ns;
   }
   const auto adopted = adopt(std::move(t), nullptr);
@@ -106,8 +118,10 @@ void Targets::Impl::clear_unfinished(pid_t pid) {
     return;
   }
   if (!has_arena) {
-    for (const Mapping& m : mappings_of_memfd(*maps, kAliveName)) {
-      ranges.push_back({m.begin, m.end - m.begin});
+    for (const char* name : {kAliveName, kLanesName}) {
+      for (const Mapping& m : mappings_of_memfd(*maps, name)) {
+        ranges.push_back({m.begin, m.end - m.begin});
+      }
     }
     for (const AgentImage& image : find_agent_images(pid, {agent.bytes, agent_fd.get()})) {
       const auto unloaded = unload_agent(pid, image, deadline());
@@ -202,7 +216,10 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, RemoteThread& thread) {
       {RemoteAddr{t->table}, kTableBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, -1,
        MADV_WIPEONFORK},
   }};
-  TRY(remote_map(thread, channel, mappings));
+  if (const auto mapped = remote_map(thread, channel, mappings); !mapped) {
+    (void)remote_close(thread, channel.remote_fd);
+    return mapped;
+  }
   t->heap = RemoteHeap(t->arena + kHeapOffset, t->arena + kArenaBytes);
   t->channel = std::move(channel.ours);
   t->remote_channel_fd = channel.remote_fd;

@@ -212,7 +212,9 @@ void look_at_process(const Surroundings& here, pid_t pid, Findings* findings) {
   findings->ok("process " + std::to_string(pid) + " " + field(status, "Name") + ", " +
                field(status, "Threads") + " threads");
   if (field(status, "State").compare(0, 1, "Z") == 0) {
-    findings->bad("it has ended already (zombie)");
+    findings->bad(field(status, "Threads") == "1"
+                      ? "it has ended already (zombie)"
+                      : "its main thread has ended before the others: cannot be a target yet");
     return;
   }
   if (field(status, "Kthread") == "1" || ::access((proc + "/exe").c_str(), F_OK) != 0) {

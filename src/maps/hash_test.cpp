@@ -6,6 +6,7 @@
 #include <map>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include "maps/testing/test_map.hpp"
 
@@ -248,6 +249,31 @@ TEST(HashMap, SeedChangesTheOrderAndZeroSeedDoesNot) {
   }
   EXPECT_NE(a.keys(), b.keys());
   EXPECT_EQ(c.keys(), d.keys());
+}
+
+// What readers without a lock go by: who sees another version looks again.
+TEST(HashMap, EachChangeOfABucketCountsItsVersionAndWhatChangesNothingDoesNot) {
+  const TestMap t(hash_spec(8, 8, 3));
+  const auto version = [&] {
+    uint64_t sum = 0;
+    for (uint64_t b = 0; b <= t.map.bucket_mask; b++) {
+      sum += reinterpret_cast<const HashBucket*>(t.map.table)[b].version.load();
+    }
+    return sum;
+  };
+  uint64_t last = version();
+  const auto counts = [&](int result) {
+    const uint64_t before = std::exchange(last, version());
+    return result == 0 ? last - before : ~0ULL;
+  };
+  EXPECT_EQ(counts(t.update(1, 10)), 1U);
+  EXPECT_EQ(counts(t.update(1, 11)), 1U);
+  EXPECT_EQ(counts(t.update(2, 20)), 1U);
+  EXPECT_EQ(counts(t.erase(1)), 1U);
+  EXPECT_EQ(counts(t.update(1, 12)), 1U);
+  EXPECT_EQ(t.update(1, 13, BPF_NOEXIST), -EEXIST);
+  EXPECT_EQ(t.erase(7), -ENOENT);
+  EXPECT_EQ(version(), last);
 }
 
 TEST(HashMap, SysLookupNeverSeesHalfAValue) {

@@ -357,6 +357,30 @@ class Targets(Hostile):
         self.assertRegex(self.one_line(target), "not dumpable|cannot read /proc/PID/maps")
         self.call(target, 10)
 
+    def test_a_target_without_room_for_the_agent_is_one_line_and_nothing_stays_in_it(self):
+        for limit in ("data", "as"):
+            target = self.session.start(["prlimit", f"--{limit}=67108864:", self.session.bin("hostile")])
+            target.expect("^ready")
+            error = self.session.bpftime("attach", str(target.pid), status=1)[1]
+            self.assertRegex(error, rf"^bpftime: attach {target.pid}: .*Cannot allocate memory.*; .*\n$")
+            self.assert_untouched(target)
+            self.call(target, 3)
+            raised = self.session.start(["prlimit", f"--pid={target.pid}", f"--{limit}=unlimited:"])
+            self.assertEqual(raised.finish()[0], 0, raised.stderr())
+            tool = self.traced(target)
+            self.call(target, 3)
+            self.assertEqual(counts(tool)[:2], (3, 3))
+            self.ends_well([tool], [target])
+
+    def test_a_target_whose_main_thread_has_ended_is_one_line(self):
+        target = self.hostile("headless")
+        until("the main thread has ended",
+              lambda: "State:\tZ" in pathlib.Path(f"/proc/{target.pid}/status").read_text())
+        error = self.session.bpftime("attach", str(target.pid), status=1)[1]
+        self.assertRegex(error, rf"^bpftime: attach {target.pid}: its main thread has ended before the others.*; .*\n$")
+        self.call(target, 3)
+        self.assertIn("its main thread has ended", self.session.bpftime("doctor", str(target.pid), status=1)[0])
+
     def test_a_target_that_becomes_undumpable_later(self):
         target, other = self.hostile(), self.hostile()
         tool = self.traced(target)

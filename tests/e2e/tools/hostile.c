@@ -9,7 +9,7 @@
 //   onstack N BYTES calls traced() N times from a handler on an alternate stack of BYTES
 //   jump N          leaves traced() by siglongjmp from a timer's handler, N times
 //   vfork N, spawn N   N children that run /bin/true       threads N   N threads that call traced() until they all did
-// first argument "early": installs the SIGSEGV handler before it says "ready".
+// first argument "early": installs the SIGSEGV handler before it says "ready"; "headless": the main thread ends first.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -181,13 +181,7 @@ static int garbage(int rounds) {
 
 static void* in_thread(void* argument) { return (void*)(intptr_t)calls((int)(intptr_t)argument); }
 
-int main(int argc, char** argv) {
-  if (readlink("/proc/self/exe", self, sizeof(self) - 1) <= 0) {
-    return 1;
-  }
-  if (argc > 1 && strcmp(argv[1], "early") == 0) {
-    set_handler();
-  }
+static void* serve(void* unused) {
   printf("ready %d\n", getpid());
   fflush(stdout);
   char line[128], name[64];
@@ -315,5 +309,21 @@ int main(int argc, char** argv) {
     }
     fflush(stdout);
   }
-  return 0;
+  exit(0);
+  return unused;
+}
+
+int main(int argc, char** argv) {
+  if (readlink("/proc/self/exe", self, sizeof(self) - 1) <= 0) {
+    return 1;
+  }
+  if (argc > 1 && strcmp(argv[1], "early") == 0) {
+    set_handler();
+  }
+  if (argc > 1 && strcmp(argv[1], "headless") == 0) {
+    pthread_t other;
+    pthread_create(&other, NULL, serve, NULL);
+    pthread_exit(NULL);
+  }
+  serve(NULL);
 }
