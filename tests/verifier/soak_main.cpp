@@ -79,11 +79,11 @@ int soak(const Settings& settings) {
     std::printf(", %lu runs, %lu states compared", counts.runs, counts.compared);
   } else {
     std::printf(
-        ", %lu by the kernel, %lu by both, agreement %.2f %%, %lu too large for the kernel, %lu where we know a range better",
+        ", %lu by the kernel, %lu by both, agreement %.2f %%, %lu too large for the kernel, %lu where we know a range better, %lu on paths that nobody takes",
         counts.kernel_accepted, counts.both_accepted,
         100.0 * static_cast<double>(counts.both_accepted + counts.both_rejected) /
             static_cast<double>(counts.programs),
-        counts.too_large, counts.more_precise);
+        counts.too_large, counts.more_precise, counts.off_paths);
   }
   std::printf(", %lu faults; next seed %lu\n", faults, seed);
   if (settings.show_reasons) {
