@@ -135,6 +135,7 @@ struct AgentState {
   uint32_t reserved_word;
   uint64_t libc_restorer;  // what the target's libc gives the kernel as sa_restorer; 0 = not known
   std::atomic<ThreadBlock*> block_hash[1024];  // by fs base, open addressing
+  std::atomic<uint64_t> semaphore_count;       // addresses that are raised; 0 = lowered again
 };
 
 // ---- The agent image

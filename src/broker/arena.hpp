@@ -15,11 +15,14 @@ inline constexpr uint64_t kCodeRangesOffset = 512 << 10;
 inline constexpr uint64_t kMaxCodeRanges = 8192;
 inline constexpr uint64_t kJournalOffset = 1 << 20;
 inline constexpr uint64_t kMaxJournal = 65536;
+inline constexpr uint64_t kSemaphoresOffset = 6 << 20;
+inline constexpr uint64_t kMaxSemaphores = 65536;
 inline constexpr uint64_t kHeapOffset = 8 << 20;
 static_assert(sizeof(AgentState) <= kMappingsOffset);
 static_assert(kMappingsOffset + kMaxMappings * sizeof(MappedRange) <= kCodeRangesOffset);
 static_assert(kCodeRangesOffset + kMaxCodeRanges * sizeof(CodeRange) <= kJournalOffset);
-static_assert(kJournalOffset + kMaxJournal * sizeof(JournalEntry) <= kHeapOffset);
+static_assert(kJournalOffset + kMaxJournal * sizeof(JournalEntry) <= kSemaphoresOffset);
+static_assert(kSemaphoresOffset + kMaxSemaphores * sizeof(uint64_t) <= kHeapOffset);
 
 // Gives out addresses in [begin, end), in sizes of 16 * 2^n; a freed piece is used again for its size.
 class RemoteHeap {

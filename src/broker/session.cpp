@@ -75,8 +75,15 @@ Result<ProgramForTarget> Session::program_for_target(ProgId id) {
 
 WantedLink Session::wanted(const PerfEventObject& event) const {
   const bool is_timed = objects_.next_id(ObjectKind::kStats, 0) != 0;
-  return WantedLink{event.attachment,  ProgId{event.program->id}, event.device, event.inode,
-                    event.file_offset, event.is_return,           event.pid,    event.cookie,
+  return WantedLink{event.attachment,
+                    ProgId{event.program->id},
+                    event.device,
+                    event.inode,
+                    event.file_offset,
+                    event.is_return,
+                    event.pid,
+                    event.cookie,
+                    event.semaphore_offset,
                     is_timed};
 }
 

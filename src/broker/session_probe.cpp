@@ -58,8 +58,10 @@ Result<Reply> Session::perf_open(const Caller& caller, const Request& request) {
       return make_error(errno == EPERM ? EACCES : ESRCH, "no such process, or not ours to probe");
     }
   }
-  if (attr.config >> 32 != 0) {
-    return make_error(EOPNOTSUPP, "semaphores come with USDT");
+  // Kernel v6.18 kernel/events/uprobes.c: uprobe_register.
+  event->semaphore_offset = attr.config >> 32;
+  if (event->semaphore_offset % sizeof(uint16_t) != 0) {
+    return make_error(EINVAL, "a semaphore at an odd offset");
   }
   const RequestPayload* path = request.payload(kPathTag);
   if (path == nullptr || request.fds.empty()) {
@@ -82,6 +84,13 @@ Result<Reply> Session::perf_open(const Caller& caller, const Request& request) {
   event->inode = st.st_ino;
   event->file_offset = attr.probe_offset;
   event->is_return = (attr.config & kIsReturn) != 0;
+  for (const auto& other : objects_.all<PerfEventObject>()) {
+    if (other->device == event->device && other->inode == event->inode &&
+        other->file_offset == event->file_offset &&
+        other->semaphore_offset != event->semaphore_offset) {
+      return make_error(EINVAL, "probes of one place have one semaphore");
+    }
+  }
   event->enabled = attr.disabled == 0;
   return give(caller, event);
 }

@@ -167,6 +167,25 @@ Result<uint32_t> restore_code(StoppedProcess& process, uint64_t arena) {
   return restored;
 }
 
+namespace {
+
+// Not what others raised: one step each.
+Result<void> lower_semaphores(StoppedProcess& process, uint64_t arena, const AgentState& state) {
+  const auto raised = TRY(read_array<uint64_t>(process, arena + kSemaphoresOffset,
+                                               state.semaphore_count.load(), kMaxSemaphores));
+  for (const uint64_t at : raised) {
+    const auto value =
+        at == 0 ? Result<uint16_t>(uint16_t{0}) : process.read_value<uint16_t>(RemoteAddr{at});
+    if (value && *value != 0) {
+      (void)process.write_value(RemoteAddr{at}, static_cast<uint16_t>(*value - 1));
+    }
+  }
+  return process.write_value(RemoteAddr{arena + offsetof(AgentState, semaphore_count)},
+                             uint64_t{0});
+}
+
+}  // namespace
+
 Result<const char*> who_is_inside(StoppedProcess& process, uint64_t arena, bool hits_only) {
   auto state = std::make_unique<AgentState>();
   TRY(read_state(process, arena, state.get()));
@@ -316,6 +335,7 @@ Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
         // Hits pass through from here on, also in a thread that is about to enter a trampoline.
         TRY(process.write_value(RemoteAddr{*arena + offsetof(AgentState, alive)}, uint64_t{0}));
         TRY(restore_code(process, *arena));
+        TRY(lower_semaphores(process, *arena, *state));
         restored = true;
       }
       why = TRY(who_is_inside(process, *arena, false));

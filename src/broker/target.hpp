@@ -50,7 +50,8 @@ struct WantedLink {
   bool is_return;
   pid_t pid;  // > 0: this process only; -1: every target
   uint64_t cookie;
-  bool is_timed = false;  // runs are counted and timed: BPF_ENABLE_STATS
+  uint64_t semaphore_offset = 0;  // in the same file; 0 = none
+  bool is_timed = false;          // runs are counted and timed: BPF_ENABLE_STATS
   [[nodiscard]] bool applies_to(pid_t process) const { return pid <= 0 || pid == process; }
 };
 

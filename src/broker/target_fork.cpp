@@ -72,6 +72,9 @@ void Targets::Impl::child_forked(TargetProcess* parent, const AgentMessage& mess
   t->libc_restorer = parent->libc_restorer;
   // Its table is empty: every list is made anew, with counts of its own.
   t->places = parent->places;
+  t->semaphores = parent->semaphores;
+  t->semaphore_count = parent->semaphore_count;
+  t->free_semaphores = parent->free_semaphores;
   for (auto& [address, site] : t->sites) {
     site.entry = ListHere{};
     site.on_return = ListHere{};

@@ -73,6 +73,10 @@ struct WantedPlace {
   std::vector<WantedLink> entry, on_return;
 };
 
+struct RaisedSemaphore {
+  uint64_t address, index;  // where it lies; its number in the arena
+};
+
 struct TargetProcess {
   pid_t pid = 0;
   ProcessIdentity identity{};
@@ -111,8 +115,11 @@ struct TargetProcess {
     int code;  // 0: not an error (its file is not mapped)
     const char* why;
   };
-  std::map<uint32_t, WhyNot> why_not;             // link -> reason it is not placed
-  std::map<uint32_t, std::set<uint64_t>> places;  // link -> sites it stands in
+  std::map<uint32_t, WhyNot> why_not;                           // link -> reason it is not placed
+  std::map<uint32_t, std::set<uint64_t>> places;                // link -> sites it stands in
+  std::map<uint32_t, std::vector<RaisedSemaphore>> semaphores;  // by link
+  uint64_t semaphore_count = 0;                                 // in the arena
+  std::vector<uint64_t> free_semaphores;
 };
 
 }  // namespace bpftime

@@ -196,6 +196,7 @@ Result<void> Targets::Impl::sync(TargetProcess* t, Held* held, const LinkId* onl
     // EEXIST: the target mapped something itself where we had seen a hole.
     if (synced || (synced.error().code != EEXIST && synced.error().code != kPlanAnew) ||
         tries == 4) {
+      settle_semaphores(t, only);
       return synced;
     }
   }

@@ -97,6 +97,9 @@ class Targets::Impl {
   void look_at_starting();
 
  private:
+  void raise_semaphores(TargetProcess* t, const WantedLink& link, const std::vector<Mapping>& maps);
+  void lower_semaphores(TargetProcess* t, uint32_t link);
+  void settle_semaphores(TargetProcess* t, const LinkId* only);
   void want(TargetProcess* t, const WantedLink& link, const std::vector<Mapping>& maps,
             std::map<uint64_t, WantedPlace>* wanted);
   std::map<uint64_t, WantedPlace> wanted_of(TargetProcess* t, const std::vector<Mapping>& maps);

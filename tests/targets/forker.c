@@ -14,6 +14,9 @@ __attribute__((noinline)) int traced(int n) {
   return n + one;
 }
 
+// A semaphore as USDT probes have them; "listeners" prints it.
+volatile unsigned short listeners __attribute__((section(".data"))) = 0;
+
 int main(void) {
   char line[64];
   printf("ready %d\n", getpid());
@@ -44,6 +47,8 @@ int main(void) {
         sum += traced(i);
       }
       printf("called %d sum %d\n", n, sum);
+    } else if (strcmp(line, "listeners\n") == 0) {
+      printf("listeners %d\n", listeners);
     } else if (strcmp(line, "quit\n") == 0) {
       break;
     }

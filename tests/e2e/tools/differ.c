@@ -59,21 +59,8 @@ int main(void) {
   attr.test.data_size_in = sizeof(data);
   say("prog_test_run", sys_bpf(BPF_PROG_TEST_RUN, &attr, sizeof(attr)));
 
-  // A semaphore (reference counter) beside a uprobe.
-  struct perf_event_attr event_attr;
-  memset(&event_attr, 0, sizeof(event_attr));
-  event_attr.size = sizeof(event_attr);
-  event_attr.type = uprobe_type();
-  event_attr.config = 0x1000ULL << 32;
-  event_attr.config1 = (unsigned long)path;
-  event_attr.config2 = offset;
-  const long semaphore = syscall(SYS_perf_event_open, &event_attr, -1, 0, -1, 0);
-  say("uprobe_with_semaphore", semaphore >= 0 ? 0 : -1);
-  if (semaphore >= 0) {
-    close((int)semaphore);
-  }
-
   // Other events are the kernel's own: the same answer through libc as by the instruction itself.
+  struct perf_event_attr event_attr;
   memset(&event_attr, 0, sizeof(event_attr));
   event_attr.size = sizeof(event_attr);
   event_attr.type = PERF_TYPE_SOFTWARE;
