@@ -26,13 +26,6 @@ constexpr uint64_t kHwcap2Fsgsbase = 2;  // AT_HWCAP2 bit, asm/hwcap2.h
 
 }  // namespace
 
-Result<void> check_runs(const ProcessStatus& status) {
-  if (status.state == 'T') {
-    return make_error(EBUSY, "the process is stopped by a signal: let it run (SIGCONT) first");
-  }
-  return {};
-}
-
 // What is known of a process before anything in it is touched.
 Result<std::unique_ptr<TargetProcess>> Targets::Impl::new_record(pid_t pid) {
   auto t = std::make_unique<TargetProcess>();
@@ -59,7 +52,6 @@ Result<void> Targets::Impl::attach(pid_t pid) {
     return sync(it->second.get());
   }
   auto t = TRY(new_record(pid));
-  TRY(check_runs(t->status));
   if (t->status.tracer == 0) {
     clear_unfinished(pid);
   }
@@ -153,7 +145,11 @@ Result<void> Targets::Impl::look_at(TargetProcess* t) {
     }
   }
   // __vdso_clock_gettime and struct rseq are found by their symbols; without them helpers ask the kernel.
-  const std::vector<Mapping> maps = TRY(read_maps(t->pid));
+  auto read = read_maps(t->pid);
+  if (!read && read.error().code == EACCES) {
+    return why_not_permitted(t->pid);
+  }
+  const std::vector<Mapping> maps = TRY(std::move(read));
   for (const Mapping& m : maps) {
     if (m.path == "[vdso]") {
       std::vector<std::byte> bytes(m.end - m.begin);

@@ -334,10 +334,6 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, Held* held, const LinkId
                                std::any_of(programs.begin(), programs.end(),
                                            [&](uint32_t id) { return !t->programs.contains(id); });
   if (brings_mappings) {
-    if (held == nullptr) {
-      const ProcessStatus now = TRY(read_status(t->pid));
-      TRY(check_runs(now));
-    }
     const StopWatch watch;
     {
       std::optional<StoppedProcess> borrowed;

@@ -38,8 +38,6 @@ inline uint64_t page_up(uint64_t n) { return (n + 4095) & ~4095ULL; }
 Result<uint64_t> reserve(std::vector<Mapping>* maps, uint64_t near, uint64_t bytes,
                          uint64_t reach = ~0ULL >> 2);
 void insert_mapping(std::vector<Mapping>* maps, const Mapping& m);  // keeps their order
-// EBUSY when the process is stopped by a signal: a thread that works for us cannot do so.
-Result<void> check_runs(const ProcessStatus& status);
 
 class Targets::Impl {
  public:

@@ -921,7 +921,8 @@ Result<void> RemoteThread::stop_mailbox() {
       has_mailbox_ = false;
       return forget(make_error(ESRCH, "the process has ended"));
     }
-    if (WIFSTOPPED(*status) && *status >> 16 == PTRACE_EVENT_STOP && WSTOPSIG(*status) == SIGTRAP) {
+    // With SIGSTOP and the like instead of SIGTRAP in a process that a signal has stopped.
+    if (WIFSTOPPED(*status) && *status >> 16 == PTRACE_EVENT_STOP) {
       has_mailbox_ = false;
       break;
     }

@@ -58,6 +58,8 @@ bool ends_with_eintr(long number) {
   }
 }
 
+}  // namespace
+
 Error why_not_permitted(pid_t pid) {
   const auto status = read_status(pid);
   if (!status) {
@@ -80,8 +82,11 @@ Error why_not_permitted(pid_t pid) {
                       "kernel.yama.ptrace_scope forbids tracing processes that are no children");
   }
   return make_error(EPERM,
-                    "the process is not dumpable (set-user-id, capabilities, or its own wish)");
+                    "the process is not dumpable (set-user-id, file capabilities, or its own "
+                    "prctl(PR_SET_DUMPABLE)): only root reaches it");
 }
+
+namespace {
 
 // Where a thread with these registers goes when `patch` comes (`back`: when it goes): -1 untouched,
 // 0 cannot be.

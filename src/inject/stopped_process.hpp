@@ -88,6 +88,9 @@ class StoppedProcess {
   std::unique_ptr<State> state_;
 };
 
+// Why ptrace and what is judged like it (maps, memory) are refused there: ESRCH, EBUSY or EPERM.
+Error why_not_permitted(pid_t pid);
+
 // The memory of a process that is not stopped (data only; same rules as ptrace access).
 Result<void> read_memory(pid_t pid, RemoteAddr from, std::span<std::byte> to);
 
