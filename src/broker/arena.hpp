@@ -11,6 +11,10 @@ namespace bpftime {
 
 inline constexpr uint64_t kMappingsOffset = 256 << 10;
 inline constexpr uint64_t kMaxMappings = 8192;
+// What is about to be mapped, until it is among the mappings: a count, and MappedRange's. The broker may be killed in
+// between, and the address may turn out to be taken by somebody else.
+inline constexpr uint64_t kIntentsOffset = 384 << 10;
+inline constexpr uint64_t kMaxIntents = 4096;
 inline constexpr uint64_t kCodeRangesOffset = 512 << 10;
 inline constexpr uint64_t kMaxCodeRanges = 8192;
 inline constexpr uint64_t kJournalOffset = 1 << 20;
@@ -19,7 +23,8 @@ inline constexpr uint64_t kSemaphoresOffset = 6 << 20;
 inline constexpr uint64_t kMaxSemaphores = 65536;
 inline constexpr uint64_t kHeapOffset = 8 << 20;
 static_assert(sizeof(AgentState) <= kMappingsOffset);
-static_assert(kMappingsOffset + kMaxMappings * sizeof(MappedRange) <= kCodeRangesOffset);
+static_assert(kMappingsOffset + kMaxMappings * sizeof(MappedRange) <= kIntentsOffset);
+static_assert(kIntentsOffset + (kMaxIntents + 1) * sizeof(MappedRange) <= kCodeRangesOffset);
 static_assert(kCodeRangesOffset + kMaxCodeRanges * sizeof(CodeRange) <= kJournalOffset);
 static_assert(kJournalOffset + kMaxJournal * sizeof(JournalEntry) <= kSemaphoresOffset);
 static_assert(kSemaphoresOffset + kMaxSemaphores * sizeof(uint64_t) <= kHeapOffset);

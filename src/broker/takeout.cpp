@@ -273,6 +273,34 @@ Result<void> let_go_of_agent(StoppedProcess& process, uint64_t arena, const Agen
   return process.write_value(RemoteAddr{arena + offsetof(AgentState, signals_owned)}, 0U);
 }
 
+}  // namespace
+
+std::vector<MappedRange> mappings_not_on_record(pid_t pid, uint64_t arena) {
+  std::vector<MappedRange> found;
+  uint64_t count = 0;
+  const auto maps = read_maps(pid);
+  if (!maps || !read_memory(pid, RemoteAddr{arena + kIntentsOffset},
+                            std::as_writable_bytes(std::span(&count, 1)))) {
+    return found;
+  }
+  std::vector<MappedRange> intents(std::min(count, kMaxIntents));
+  if (intents.empty() || !read_memory(pid, RemoteAddr{arena + kIntentsOffset + sizeof(MappedRange)},
+                                      bytes_of(&intents))) {
+    return found;
+  }
+  for (const MappedRange& range : intents) {
+    const Mapping* const m = mapping_at(*maps, range.begin);
+    // Anonymous memory that has grown together with a neighbour's is not told apart any more, and stays.
+    if (m != nullptr && m->begin == range.begin && m->end - m->begin == range.bytes &&
+        (m->path.empty() || m->path.starts_with("/memfd:bpftime-"))) {
+      found.push_back(range);
+    }
+  }
+  return found;
+}
+
+namespace {
+
 // Channel, blocks, mappings and in the end the arena itself. One thread is held.
 Result<void> unmap_rest(StoppedProcess& process, uint64_t arena, uint64_t deadline_ns) {
   auto state = std::make_unique<AgentState>();
@@ -297,6 +325,9 @@ Result<void> unmap_rest(StoppedProcess& process, uint64_t arena, uint64_t deadli
     all.emplace_back(b.at, b.at + b.block_bytes);
   }
   for (const MappedRange& r : ranges) {
+    all.emplace_back(r.begin, r.begin + r.bytes);
+  }
+  for (const MappedRange& r : mappings_not_on_record(process.pid(), arena)) {
     all.emplace_back(r.begin, r.begin + r.bytes);
   }
   std::sort(all.begin(), all.end());

@@ -29,6 +29,10 @@ Result<uint32_t> restore_code(StoppedProcess& process, uint64_t arena);
 // stopped. `hits_only`: open return probes do not count (for re-using trampolines and lists, not for unmapping).
 Result<const char*> who_is_inside(StoppedProcess& process, uint64_t arena, bool hits_only);
 
+// Mappings of ours that are not on record, since the broker that made them was killed just then: of what `arena` says
+// was about to be mapped, that which lies there exactly so.
+std::vector<MappedRange> mappings_not_on_record(pid_t pid, uint64_t arena);
+
 struct TakenOut {
   // Null: nothing is left mapped. Else the bytes are back, but the agent stays mapped, asleep, because of this.
   const char* why_mapped;

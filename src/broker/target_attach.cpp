@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -101,10 +102,15 @@ void Targets::Impl::clear_unfinished(pid_t pid) {
     uint32_t magic = 0;
     (void)read_memory(pid, RemoteAddr{m.begin}, std::as_writable_bytes(std::span(&magic, 1)));
     if (magic == 0) {
+      const auto others = mappings_not_on_record(pid, m.begin);
+      ranges.insert(ranges.end(), others.begin(), others.end());
       ranges.push_back({m.begin, m.end - m.begin});
     } else {
       has_arena = true;
     }
+  }
+  for (const auto& [at, bytes] : RemoteThread::left_behind(pid)) {
+    ranges.push_back({raw(at), bytes});
   }
   if (has_arena && ranges.empty()) {
     return;
@@ -124,6 +130,11 @@ void Targets::Impl::clear_unfinished(pid_t pid) {
   if (ranges.empty()) {
     return;
   }
+  std::sort(ranges.begin(), ranges.end(),
+            [](const MappedRange& a, const MappedRange& b) { return a.begin < b.begin; });
+  ranges.erase(std::unique(ranges.begin(), ranges.end(),
+                           [](const auto& a, const auto& b) { return a.begin == b.begin; }),
+               ranges.end());
   const auto unmapped = [&]() -> Result<void> {
     StoppedProcess process = TRY(borrow_any(pid, deadline()));
     RemoteThread thread = TRY(RemoteThread::begin(process, 0, deadline()));
@@ -212,7 +223,19 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, RemoteThread& thread) {
       {RemoteAddr{t->table}, kTableBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, -1,
        MADV_WIPEONFORK},
   }};
-  if (const auto mapped = remote_map(thread, channel, mappings); !mapped) {
+  // Every arena is a private copy of this file; where ours has not been written yet it shows what is about to be mapped.
+  const std::array<MappedRange, 4> intents = {{{mappings.size() - 1, 0},
+                                               {t->alive, 4096},
+                                               {lanes, config.lanes->bytes()},
+                                               {t->table, kTableBytes}}};
+  const uint64_t none = 0;
+  (void)!::pwrite(arena_file.get(), intents.data(), sizeof(intents), kIntentsOffset);
+  const auto mapped = remote_map(thread, channel, mappings);
+  if (mapped) {  // its own copy from now on
+    TRY(process.write(RemoteAddr{t->arena + kIntentsOffset}, std::as_bytes(std::span(intents))));
+  }
+  (void)!::pwrite(arena_file.get(), &none, sizeof(none), kIntentsOffset);
+  if (!mapped) {
     (void)remote_close(thread, channel.remote_fd);
     return mapped;
   }
@@ -259,6 +282,7 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, RemoteThread& thread) {
       std::array<MappedRange, 3>{
           {{t->alive, 4096}, {t->table, kTableBytes}, {lanes, config.lanes->bytes()}}},
       process));
+  TRY(note_intents(t, {}, process));
   TRY(process.write_value(RemoteAddr{raw(t->image.base) + agent.state}, t->arena));
   return {};
 }

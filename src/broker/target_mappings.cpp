@@ -30,6 +30,14 @@ Result<void> Targets::Impl::note_mappings(TargetProcess* t, std::span<const Mapp
                              uint64_t{t->mappings.size()});
 }
 
+Result<void> Targets::Impl::note_intents(TargetProcess* t, std::span<const MappedRange> ranges,
+                                         StoppedProcess& process) {
+  const std::span<const MappedRange> kept = ranges.first(std::min(ranges.size(), kMaxIntents));
+  const RemoteAddr at{t->arena + kIntentsOffset};
+  TRY(process.write(RemoteAddr{raw(at) + sizeof(MappedRange)}, std::as_bytes(kept)));
+  return process.write_value(at, uint64_t{kept.size()});
+}
+
 // Maps rooms, and code and map regions of programs that are not here yet; `thread` works for us, the others may run.
 Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping>* maps,
                                            const std::set<uint32_t>& programs,
@@ -85,12 +93,18 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
   channel.remote_fd = t->remote_channel_fd;
   channel.remote_inode = t->remote_channel_inode;
   channel.ours.reset(::fcntl(t->channel.get(), F_DUPFD_CLOEXEC, 0));
-  TRY(remote_map(thread, channel, wanted));
   std::vector<MappedRange> ranges;
   for (const RemoteMapping& m : wanted) {
     ranges.push_back({raw(m.at), m.bytes});
   }
+  TRY(note_intents(t, ranges, process));
+  const auto mapped = remote_map(thread, channel, wanted);
+  if (!mapped) {
+    (void)note_intents(t, {}, process);
+    return mapped;
+  }
   TRY(note_mappings(t, ranges, process));
+  TRY(note_intents(t, {}, process));
   for (TrampolineRoom& r : t->rooms) {
     r.is_mapped = true;
   }

@@ -115,6 +115,8 @@ class Targets::Impl {
                               const std::vector<uint64_t>& new_rooms, RemoteThread& thread);
   Result<ListHere> make_list(TargetProcess* t, const std::vector<WantedLink>& links,
                              InternalProbe internal, StoppedProcess& process);
+  Result<void> note_intents(TargetProcess* t, std::span<const MappedRange> ranges,
+                            StoppedProcess& process);
   Result<void> note_mappings(TargetProcess* t, std::span<const MappedRange> ranges,
                              StoppedProcess& process);
   Result<uint64_t> journal_entry(TargetProcess* t, const Patch& patch, StoppedProcess& process);

@@ -62,7 +62,18 @@ bpftime_mailbox_code:
     jz 7f
 6:  movl $0, 28(%rbx)
     jmp 1b
-7:  movq 16(%rbx), %rsp
+7:  movl 24(%rbx), %edi
+    movl $3, %eax             # close: the lifeline
+    syscall
+    movq 72(%rbx), %rcx
+    testq %rcx, %rcx
+    jz 11f
+    movq 80(%rbx), %rsp       # rcx: syscall; ret. rsp: there rt_sigreturn's caller, then the frame
+    movq 88(%rbx), %rdi
+    movq 96(%rbx), %rsi
+    movl $11, %eax            # munmap: of this code too
+    jmp *%rcx
+11: movq 16(%rbx), %rsp
     movl $15, %eax            # rt_sigreturn
     syscall
 3:  movl %eax, %ebp
@@ -137,7 +148,12 @@ struct Mailbox {
   uint32_t sleeping;
   char wake_bytes[32];
   uint32_t spins;  // looks for more before it sleeps; at least 1
+  uint32_t reserved;
+  uint64_t syscall_ret, return_sp, region,
+      region_bytes;  // the way back that leaves nothing; 0: not known
 };
+static_assert(offsetof(Mailbox, syscall_ret) == 72 && offsetof(Mailbox, return_sp) == 80 &&
+              offsetof(Mailbox, region) == 88 && offsetof(Mailbox, region_bytes) == 96);
 static_assert(offsetof(Mailbox, spins) == 64 && offsetof(Mailbox, done) == 4 &&
               offsetof(Mailbox, count) == 8 && offsetof(Mailbox, is_waited_for) == 12 &&
               offsetof(Mailbox, frame) == 16 && offsetof(Mailbox, lifeline) == 24 &&
@@ -408,6 +424,37 @@ Result<RemoteThread> RemoteThread::begin(StoppedProcess& process, pid_t tid, uin
     }
   }
   return remote;
+}
+
+std::vector<std::pair<RemoteAddr, uint64_t>> RemoteThread::left_behind(pid_t pid) {
+  std::vector<std::pair<RemoteAddr, uint64_t>> found;
+  const auto maps = read_maps(pid);
+  if (!maps) {
+    return found;
+  }
+  std::byte code[256];
+  const auto own_bytes =
+      std::min(sizeof code, static_cast<size_t>(bpftime_mailbox_code_end - bpftime_mailbox_code));
+  for (size_t i = 0; i + 1 < maps->size(); i++) {
+    const Mapping& m = (*maps)[i];
+    const Mapping& rest = (*maps)[i + 1];
+    if (m.path.empty() && m.prot == (PROT_READ | PROT_EXEC) && m.end - m.begin == kPage &&
+        rest.path.empty() && rest.begin == m.end && rest.end - m.begin == kRegionBytes &&
+        read_memory(pid, RemoteAddr{m.begin}, std::span(code, own_bytes)) &&
+        (std::memcmp(code, bpftime_mailbox_code, own_bytes) == 0 ||
+         std::all_of(code, code + own_bytes, [](std::byte b) { return b == std::byte{0}; }))) {
+      found.emplace_back(RemoteAddr{m.begin}, kRegionBytes);
+    }
+  }
+  const auto threads =
+      found.empty() ? Result<std::vector<pid_t>>(std::vector<pid_t>()) : read_threads(pid);
+  if (!threads || std::any_of(threads->begin(), threads->end(), [&](pid_t tid) {
+        const auto status = read_thread_status(pid, tid);
+        return status && status->tracer != 0;
+      })) {
+    return {};
+  }
+  return found;
 }
 
 RemoteThread::RemoteThread(RemoteThread&& other) noexcept
@@ -759,6 +806,12 @@ Result<void> RemoteThread::start_mailbox() {
   mailbox.frame = region_ + kFrameAt + 8;  // rt_sigreturn looks 8 below the stack pointer
   mailbox.lifeline = our_lifeline_ ? lifeline_ : -1;
   mailbox.spins = shares_cpu_ ? 1 : 100;
+  if (driven_sp_ != 0) {
+    mailbox.syscall_ret = syscall_ip_;
+    mailbox.return_sp = driven_sp_;
+    mailbox.region = region_;
+    mailbox.region_bytes = kRegionBytes;
+  }
   TRY(process.write_value(RemoteAddr{region_ + kMailboxAt}, mailbox));
 
   registers.rip = region_;

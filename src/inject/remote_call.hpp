@@ -19,6 +19,7 @@
 #include <initializer_list>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/result.hpp"
@@ -95,6 +96,10 @@ class RemoteThread {
   // unmapped by finish(). (The thread's own stack may be a goroutine's.)
   Result<RemoteAddr> scratch();
   static constexpr uint64_t kScratchBytes = 4096;
+
+  // Memory of this kind that somebody left in the process who was killed while its thread worked (begin, bytes). Nothing
+  // while any of its threads is traced: it may be in use.
+  static std::vector<std::pair<RemoteAddr, uint64_t>> left_behind(pid_t pid);
 
   // Puts the thread back. Also done by the destructor.
   Result<void> finish();

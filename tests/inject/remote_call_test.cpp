@@ -174,6 +174,12 @@ TEST(RemoteThread, KilledInTheMiddleIsEsrch) {
 TEST(RemoteThread, OurDeathInTheMiddleLeavesItWhole) {
   for (const char* mode : {"wait", "malloc", "idle"}) {
     TargetProcess target("inject_target", mode, 2);
+    const auto region = [&] {  // what is mapped there for us, far from everything else
+      const auto maps = read_maps(target.pid());
+      return std::any_of(maps->begin(), maps->end(), [](const Mapping& m) {
+        return m.begin >> 40 >= 1 && m.begin >> 40 < 0x50;
+      });
+    };
     for (int round = 0; round < 20; ++round) {
       const pid_t tracer = fork();
       if (tracer == 0) {
@@ -212,6 +218,7 @@ TEST(RemoteThread, OurDeathInTheMiddleLeavesItWhole) {
         usleep(200);
       }
     }
+    EXPECT_FALSE(region()) << mode;
     EXPECT_EQ(target.finish(), 0) << mode << target.output();
   }
 }
