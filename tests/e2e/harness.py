@@ -105,7 +105,7 @@ class Process:
             ended = os.pidfd_open(self.pid)
             select.select([ended], [], [], deadline)
             os.close(ended)
-        return self.process.wait(0)
+        return self.process.wait(deadline)  # who traces it, as a broker for a moment, is told first
 
     def finish(self, deadline=DEADLINE):
         """Closes its input, waits for its end, returns (status, rest of the output)."""

@@ -225,6 +225,17 @@ class Targets(Hostile):
         self.assertEqual(counts(second)[:2], (10, 10))
         self.ends_well([first, second], [target])
 
+    def test_a_child_that_closes_every_descriptor_before_its_first_hit_goes_on_and_is_restored_in_the_end(self):
+        target = self.hostile()
+        tool = self.traced(target)
+        child = int(target.ask("daemon 20", r"^daemon (\d+) sum 210$").group(1))
+        self.call(target, 5)
+        self.assertEqual(counts(tool)[:2], (5, 5))  # nobody hears of that child
+        tool.finish()
+        self.session.bpftime("shutdown")
+        self.assert_untouched(target, child)
+        self.assert_nothing_left()
+
     def test_a_target_that_sends_nonsense(self):
         target, other = self.hostile(), self.hostile()
         tool = self.traced(target)

@@ -1,6 +1,7 @@
 // hostile: a target that does what no decent program does, on command; each line is answered by one.
 //   call N          calls traced() N times                 "called N sum S"
 //   scribble NAME   random bytes over the writable mappings whose name has NAME in it ("table": the site table)
+//   daemon N        forks a child that closes every descriptor from 3 on and then calls traced() N times
 //   closeall        closes every descriptor from 3 on      garbage N   packets of nonsense into every socket
 //   handler, fault  installs a SIGSEGV handler; faults and comes back through it
 //   default         SIGSEGV's action to the default        action      says what sigaction() finds
@@ -193,6 +194,18 @@ static void* serve(void* unused) {
       printf("scribbled %d\n", scribble(name));
     } else if (sscanf(line, "garbage %d", &n) == 1) {
       printf("sent %d\n", garbage(n));
+    } else if (sscanf(line, "daemon %d", &n) == 1) {
+      const pid_t child = fork();
+      if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        syscall(SYS_close_range, 3, ~0U, 0);
+        printf("daemon %d sum %d\n", getpid(), calls(n));
+        fflush(stdout);
+        for (;;) {
+          pause();
+        }
+      }
+      continue;
     } else if (strncmp(line, "closeall", 8) == 0) {
       printf("closed %ld\n", syscall(SYS_close_range, 3, ~0U, 0));
     } else if (strncmp(line, "handler", 7) == 0) {
