@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the table-driven case files of tests/data/verifier. As root, on a kernel with eBPF: verdicts are the kernel's.
 
-Usage: make_cases.py BUILD_DIR [--reasons]
+Usage: make_cases.py BUILD_DIR [--reasons] [NAME...]
 A file is written only when every program of it got a verdict. --reasons also writes down what our verifier says of the
 programs that it and the kernel reject. Where ours differs, the case keeps the `policy` line that the old file has for
 that title, else the kernel's verdict stands and the test is red until that is settled.
@@ -354,6 +354,52 @@ def references():
     yield case("ring buffer: one of two leaked", [PROLOGUE, RECORD, "mov %r7, %r6; lddw %r1, map 3; mov %r2, 16; mov %r3, 0; call ringbuf_reserve; jeq %r0, 0, gone; mov %r6, %r0", SUBMIT, "gone:", "out:", "mov %r0, 0; exit"])
 
 
+# ---- what lives on the stack, and kernel objects: every order of a few steps ----
+
+def orders(steps, first, most):
+    for n in range(1, most + 1):
+        for order in itertools.product(steps, repeat=n):
+            if order[0] in first:
+                yield order
+
+
+def objects():
+    at = "mov %r1, %r10; add %r1, -16; "
+    dynptr = {"reserve": "lddw %r1, map 3; mov %r2, 16; mov %r3, 0; mov %r4, %r10; add %r4, -16; call ringbuf_reserve_dynptr",
+              "submit": at + "mov %r2, 0; call ringbuf_submit_dynptr", "discard": at + "mov %r2, 0; call ringbuf_discard_dynptr",
+              "write": at + "mov %r2, 0; mov %r3, %r10; add %r3, -32; mov %r4, 8; mov %r5, 0; call dynptr_write",
+              "slice": at + "mov %r2, 0; mov %r3, 8; call dynptr_data; mov %r6, %r0; jeq %r6, 0, +1; stb [%r6+7], 1",
+              "use the slice": "jeq %r6, 0, +1; stb [%r6+0], 1", "use behind the slice": "jeq %r6, 0, +1; stb [%r6+8], 1",
+              "overwrite": "stdw [%r10-16], 0", "read raw": "ldxdw %r1, [%r10-16]"}
+    for order in orders(dynptr, ("reserve", "submit", "write"), 3):
+        if len(order) == 1 or order[0] == "reserve" and "reserve" not in order[1:] and (len(order) == 2 or order[2] in ("submit", "discard", "use the slice")):
+            yield case("dynptr: " + ", ".join(order), [PROLOGUE, "mov %r6, 0", *(dynptr[s] for s in order), "mov %r0, 0", "exit"])
+    here = "mov %r1, %r10; add %r1, -8; "
+    number = {"new": here + "mov %r2, 0; mov %r3, 10; call kfunc bpf_iter_num_new", "next": here + "call kfunc bpf_iter_num_next",
+              "next, used": here + "call kfunc bpf_iter_num_next; jeq %r0, 0, +1; ldxw %r1, [%r0+0]",
+              "next, used unchecked": here + "call kfunc bpf_iter_num_next; ldxw %r1, [%r0+0]",
+              "destroy": here + "call kfunc bpf_iter_num_destroy", "overwrite": "stdw [%r10-8], 0", "read raw": "ldxdw %r1, [%r10-8]"}
+    for order in orders(number, ("new", "next", "destroy"), 3):
+        if len(order) < 3 or (order[0] == "new" and order[2] == "destroy"):
+            yield case("iterator: " + ", ".join(order), [*(number[s] for s in order), "mov %r0, 0", "exit"])
+    for what, body in {"that counts": "add %r7, 1", "that counts and uses it as an offset": "mov %r8, %r6; add %r8, %r7; ldxb %r0, [%r8+0]; add %r7, 1",
+                       "that checks its counter": "jgt %r7, 15, done; mov %r8, %r6; add %r8, %r7; ldxb %r0, [%r8+0]; add %r7, 1",
+                       "that uses its number as an offset": "ldxw %r0, [%r0+0]; mov %r8, %r6; add %r8, %r0; ldxb %r0, [%r8+0]",
+                       "that checks its number": "ldxw %r0, [%r0+0]; jgt %r0, 15, done; mov %r8, %r6; add %r8, %r0; ldxb %r0, [%r8+0]"}.items():
+        yield case(f"a loop over numbers {what}", [PROLOGUE, VALUE, "mov %r7, 0", number["new"], "again:", number["next"], "jeq %r0, 0, done", body, "ja again", "done:", number["destroy"],
+                                                   "out:", "mov %r0, 0", "exit"])
+    rcu = {"lock": "call kfunc bpf_rcu_read_lock", "unlock": "call kfunc bpf_rcu_read_unlock", "a helper": "call ktime_get_ns"}
+    for order in orders(rcu, rcu, 3):
+        yield case("rcu: " + ", ".join(order), [*(rcu[s] for s in order), "mov %r0, 0", "exit"])
+    task = {"acquire": "mov %r1, %r6; call kfunc bpf_task_acquire; mov %r7, %r0", "check": "jeq %r7, 0, out",
+            "release": "mov %r1, %r7; call kfunc bpf_task_release", "read": "ldxdw %r1, [%r7+16]", "read the current": "ldxdw %r1, [%r6+16]",
+            "release the current": "mov %r1, %r6; call kfunc bpf_task_release"}
+    traced = ("attach 23", "attach_btf btf_trace_task_newtask")
+    for order in orders(task, ("acquire", "read the current", "release the current"), 4):
+        if len(order) < 3 or (order[:2] == ("acquire", "check") and "check" not in order[2:] and "acquire" not in order[2:]):
+            yield case("task: " + ", ".join(order), ["call get_current_task_btf; mov %r6, %r0", *(task[s] for s in order), "out:", "mov %r0, 0", "exit"], "tracing", traced)
+
+
 # ---- loops ----
 
 def loops():
@@ -491,7 +537,7 @@ def rest():
 
 
 FILES = {"helper_arguments": helper_arguments, "access": access, "contexts": contexts, "pointer_arithmetic": pointer_arithmetic,
-         "numbers": numbers, "packets": packets, "references": references, "loops": loops, "functions": functions, "rest": rest}
+         "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest}
 
 
 def text_of(title, head, asm, expect):
@@ -544,7 +590,9 @@ def make(name, cases, judge, want_reasons):
 def main():
     judge = pathlib.Path(sys.argv[1]) / "bin/verifier_judge"
     good = True
-    for name, build in FILES.items():
+    wanted = [word for word in sys.argv[2:] if not word.startswith("--")] or list(FILES)
+    for name in wanted:
+        build = FILES[name]
         cases = list(build())
         titles = [c[0] for c in cases]
         twice = {t for t in titles if titles.count(t) > 1}
