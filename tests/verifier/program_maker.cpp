@@ -370,6 +370,9 @@ class Maker {
           const int32_t delta = random_.one_in(2) ? 0 : constant();
           if (delta != 0) {
             put(alu64_imm(BPF_ADD, copy, delta));
+            if (random_.one_in(4)) {
+              put(alu64_imm(BPF_ADD, copy, constant()));
+            }
           }
           skip(jump_imm(BPF_JMP, BPF_JGT, copy, static_cast<int32_t>(last), 0));
           holds_[copy] = Holds::kNumber;
