@@ -17,9 +17,11 @@
 //             beside an error; at most the room); OBJ_GET_INFO_BY_FD an InfoOutput and what it announces;
 //             *_GET_NEXT_ID a uint32_t; PROG_TEST_RUN a TestRunOutput and what it announces; TASK_FD_QUERY a
 //             TaskFdOutput and the name (also beside ENOSPC).
+//   MAP_UPDATE_ELEM and MAP_DELETE_ELEM of a PERF_EVENT_ARRAY: args[0] = the key, args[1] = the fd in the value, refs also
+//   that one. Other element commands are answered over the region.
 // kPerfOpen: attr = perf_event_attr as far as the caller gave it (its `size` is the true one), args[0] > 0 or -1.
 //   The file of a uprobe is opened by the caller, in its own root and mount namespace, with O_PATH: the first fd that
-//   is no payload file. Payload kPathTag = the path as given, for messages. Reply: the event's fd.
+//   is no payload file (an output event has none). Payload kPathTag = the path as given, for messages. Reply: the event's fd.
 // kPerfIoctl: refs = the event's fd, then the program's when there is one. An event may be named that is no event
 //   (ENOTTY), a program that is none (EINVAL).
 #pragma once
@@ -45,8 +47,12 @@ enum class MessageKind : uint16_t {
       4,  // attr = perf_event_attr; args = pid, cpu, group_fd, flags; payload kPathTag = path string
   kPerfIoctl =
       5,  // command = ioctl number; args[0] = argument; refs: the event, and the program of SET_BPF
-  kMapRegion = 6,  // refs[0] = map; reply: MapRegionReply, the region's fd
+  // refs[0] = map, or an output event (PERF_COUNT_SW_BPF_OUTPUT), which is then that of the map it stands in;
+  // args[0] = bytes of data that the caller maps of an event, -1 = none; reply: MapRegionReply, the region's fd
+  kMapRegion = 6,
   kTracePipe = 7,  // reply: a readable fd that printk lines come out of
+  kMakeReadable =
+      8,  // refs[0] = a ring buffer or an output event: a byte is written into its socket
   // from the command line; command output is UTF-8 text for people or, with args[3] = 1, JSON
   kAttach = 20,  // args[0] = pid
   kDetach = 21,  // args[0] = pid, 0 = all
@@ -130,7 +136,17 @@ struct TaskFdOutput {
 };
 static_assert(sizeof(TaskFdOutput) == 24);
 
-enum class ObjectKind : uint32_t { kNone = 0, kMap, kProg, kLink, kBtf, kPerf, kLog, kStats };
+enum class ObjectKind : uint32_t {
+  kNone = 0,
+  kMap,
+  kProg,
+  kLink,
+  kBtf,
+  kPerf,
+  kLog,
+  kStats,
+  kPerfOutput
+};
 
 struct ReplyHead {
   int64_t value;      // >= 0, or -errno
@@ -152,7 +168,9 @@ struct Welcome {
 struct MapRegionReply {
   uint32_t map_id, map_type, map_flags, key_size, value_size, max_entries, cpu_count, frozen;
   uint64_t map_extra, region_bytes;
+  // For an output event: number of its buffer in the map + 1; 0: it is in no map yet, and no region comes.
+  uint32_t buffer, reserved;
 };
-static_assert(sizeof(MapRegionReply) == 48);
+static_assert(sizeof(MapRegionReply) == 56);
 
 }  // namespace bpftime

@@ -114,7 +114,7 @@ struct alignas(64) PerfBuffer {
   std::atomic<uint64_t>
       lost;  // records that found no room and that no PERF_RECORD_LOST has told of yet
   std::atomic<uint64_t> dropped;   // all of them
-  std::atomic<uint64_t> woken_at;  // head when readers were woken last, for the watermark
+  std::atomic<uint64_t> woken_at;  // + the watermark at each time that it woke readers
   std::atomic<uint32_t> events;    // records since then
   std::atomic<uint32_t> poll;      // 1: readers were woken and have not looked
   uint64_t unused[2];

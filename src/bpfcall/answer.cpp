@@ -503,6 +503,17 @@ Result<std::vector<std::byte>> read_perf_attr(const CallerMemory& memory, uint64
   return attr;
 }
 
+Answer opened(Reply&& reply, const PerfOpenCall& call) {
+  Answer answer;
+  answer.value = reply.value;
+  answer.close_on_exec = (call.flags & PERF_FLAG_FD_CLOEXEC) != 0;
+  if (reply.value >= 0) {
+    answer.fd = std::move(reply.fd);
+    answer.object = reply.object;
+  }
+  return answer;
+}
+
 Result<Answer> try_perf_open(const Caller& caller, const PerfOpenCall& call) {
   if ((call.flags & ~kKnownPerfFlags) != 0) {
     return make_error(EINVAL, "unknown flags");
@@ -514,6 +525,10 @@ Result<Answer> try_perf_open(const Caller& caller, const PerfOpenCall& call) {
   request.args[1] = call.cpu;
   request.args[2] = call.group_fd;
   request.args[3] = static_cast<int64_t>(call.flags);
+  if (field<uint32_t>(request.attr.data(), offsetof(perf_event_attr, type)) == PERF_TYPE_SOFTWARE) {
+    Reply reply = TRY(caller.ask(caller.self, &request));
+    return opened(std::move(reply), call);
+  }
   // Linux 6.18 kernel/trace/trace_event_perf.c: perf_uprobe_init.
   const auto path_address =
       field<uint64_t>(request.attr.data(), offsetof(perf_event_attr, config1));
@@ -540,14 +555,7 @@ Result<Answer> try_perf_open(const Caller& caller, const PerfOpenCall& call) {
   request.payloads.push_back(std::move(name));
   request.fds.push_back(std::move(file));
   Reply reply = TRY(caller.ask(caller.self, &request));
-  Answer answer;
-  answer.value = reply.value;
-  answer.close_on_exec = (call.flags & PERF_FLAG_FD_CLOEXEC) != 0;
-  if (reply.value >= 0) {
-    answer.fd = std::move(reply.fd);
-    answer.object = reply.object;
-  }
-  return answer;
+  return opened(std::move(reply), call);
 }
 
 }  // namespace
@@ -571,6 +579,18 @@ bool is_uprobe_event(const CallerMemory& memory, uint64_t attr, uint32_t uprobe_
   uint32_t type = 0;
   return memory.read(memory.self, attr, std::as_writable_bytes(std::span(&type, 1))).has_value() &&
          type == uprobe_type;
+}
+
+bool is_output_event(const CallerMemory& memory, uint64_t attr) {
+  uint32_t type = 0;
+  uint64_t config = 0;
+  return memory.read(memory.self, attr, std::as_writable_bytes(std::span(&type, 1))).has_value() &&
+         type == PERF_TYPE_SOFTWARE &&
+         memory
+             .read(memory.self, attr + offsetof(perf_event_attr, config),
+                   std::as_writable_bytes(std::span(&config, 1)))
+             .has_value() &&
+         config == PERF_COUNT_SW_BPF_OUTPUT;
 }
 
 Answer answer_perf_open(const Caller& caller, const PerfOpenCall& call) {
@@ -730,6 +750,9 @@ int answer_map_call(const LocalMap& map, const CallerMemory& memory, const MapCa
   const uint32_t key_size = map.view.spec.key_size;
   if (key_size > kMostKeyBytes) {
     return -E2BIG;
+  }
+  if (key_size == 0 && call.key != 0) {
+    return -EINVAL;  // kernel/bpf/syscall.c: ___bpf_copy_key
   }
   // The key is copied: it is hashed and compared more than once.
   alignas(8) std::byte key[kMostKeyBytes];

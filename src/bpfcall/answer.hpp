@@ -62,6 +62,8 @@ struct PerfOpenCall {
 };
 // True when the event is a uprobe of `uprobe_type`, which is then answered; else it is the kernel's business.
 bool is_uprobe_event(const CallerMemory& memory, uint64_t attr, uint32_t uprobe_type);
+// True for PERF_COUNT_SW_BPF_OUTPUT, which is answered too.
+bool is_output_event(const CallerMemory& memory, uint64_t attr);
 Answer answer_perf_open(const Caller& caller, const PerfOpenCall& call);
 
 // True for the ioctls of perf events (linux/perf_event.h, type '$').

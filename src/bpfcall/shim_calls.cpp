@@ -8,9 +8,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "bpfcall/answer.hpp"
 #include "bpfcall/map_batch.hpp"
+#include "bpfcall/shim_events.hpp"
 #include "bpfcall/shim_memory.hpp"
 #include "bpfcall/shim_next.hpp"
 #include "bpfcall/shim_objects.hpp"
@@ -46,6 +48,9 @@ long install(Answer answer) {
       answer.object == ObjectKind::kStats) {
     note_attachment(fd);
   }
+  if (answer.object == ObjectKind::kPerfOutput) {
+    note_waitable(fd);
+  }
   if (!answer.close_on_exec) {
     raw_syscall(SYS_fcntl, static_cast<uint64_t>(fd), F_SETFD, 0);
   }
@@ -79,8 +84,16 @@ long in_map(uint32_t command, uint64_t attr, uint32_t attr_bytes, Read read, Do 
     return -call.error().code;
   }
   auto answer = [&](const MapUse& use) -> long {
+    if (use->buffer != 0) {
+      return -EINVAL;  // an event
+    }
     if (changes_map(command) && use->frozen.load(std::memory_order_relaxed) != 0) {
       return -EPERM;
+    }
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(*call)>, MapCall>) {
+      if (changes_map(command) && use->map.view.code == MapCode::kPerfEventArray) {
+        return slot_command(use, *call);
+      }
     }
     return do_it(use->map, memory, *call, locks_of_thread, nullptr);
   };
@@ -103,7 +116,8 @@ long mmap_map(const MapUse& use, uint64_t address, uint64_t length, uint64_t pro
   if (length == 0 || offset % kPageBytes != 0) {
     return -EINVAL;
   }
-  if (spec.map_type != BPF_MAP_TYPE_ARRAY) {
+  const bool is_ring = spec.map_type == BPF_MAP_TYPE_RINGBUF;
+  if (spec.map_type != BPF_MAP_TYPE_ARRAY && !is_ring) {
     return -kEnotsupp;
   }
   const bool is_shared =
@@ -115,14 +129,21 @@ long mmap_map(const MapUse& use, uint64_t address, uint64_t length, uint64_t pro
   if (is_write && use->frozen.load() != 0) {
     return -EPERM;
   }
+  // kernel/bpf/ringbuf.c: ringbuf_map_mmap_kern: the reader's page is all that can be written.
+  if (is_ring && is_write && (offset != 0 || whole_pages(length) != kPageBytes)) {
+    return -EPERM;
+  }
   if (is_write && (spec.map_flags & BPF_F_RDONLY_PROG) != 0) {
     return -EACCES;
   }
-  if ((spec.map_flags & BPF_F_MMAPABLE) == 0) {
+  if (!is_ring && (spec.map_flags & BPF_F_MMAPABLE) == 0) {
     return -EINVAL;
   }
   const MapView& view = use->map.view;
-  const uint64_t bytes = static_cast<uint64_t>(view.value_stride) * view.element_count;
+  // What can be mapped: an array's values; of a ring buffer everything but our head page.
+  const auto values = is_ring ? 0 : static_cast<uint64_t>(view.values - view.base);
+  const uint64_t bytes = is_ring ? use->region_bytes - kRegionHeadBytes
+                                 : static_cast<uint64_t>(view.value_stride) * view.element_count;
   const uint64_t room = whole_pages(bytes);
   if (length > room || offset > room || whole_pages(length) > room - offset) {
     return -EINVAL;
@@ -136,7 +157,6 @@ long mmap_map(const MapUse& use, uint64_t address, uint64_t length, uint64_t pro
     // As in the kernel: what was mapped for reading cannot be made writable later.
     file = reader_of(std::move(file));
   }
-  const auto values = static_cast<uint64_t>(view.values - view.base);
   const long result = raw_syscall(SYS_mmap, address, length, protection, flags,
                                   static_cast<uint64_t>(file.get()), values + offset);
   if (!is_syscall_error(result)) {
@@ -189,6 +209,14 @@ long bpf_call(uint64_t command, uint64_t attr, uint64_t attr_bytes) {
     }
   }
   const long value = install(answer_bpf(own_process(), number, attr, size));
+  if (number == BPF_MAP_CREATE && value >= 0) {
+    uint32_t type = 0;
+    const CallerMemory memory = own_memory();
+    if (memory.read(memory.self, attr, std::as_writable_bytes(std::span(&type, 1))) &&
+        type == BPF_MAP_TYPE_RINGBUF) {
+      note_waitable(static_cast<int>(value));
+    }
+  }
   if (number == BPF_MAP_FREEZE && value == 0) {
     mark_frozen(map_fd);
   }
@@ -203,7 +231,8 @@ long perf_event_open_call(uint64_t attr, uint64_t pid, uint64_t cpu, uint64_t gr
   if (!activate(Loudness::kSayWhy)) {
     return -ENOSYS;
   }
-  if (!is_uprobe_event(own_memory(), attr, welcome().uprobe_type)) {
+  if (!is_uprobe_event(own_memory(), attr, welcome().uprobe_type) &&
+      !is_output_event(own_memory(), attr)) {
     return raw_syscall(SYS_perf_event_open, attr, pid, cpu, group_fd, flags);
   }
   PerfOpenCall call{attr, static_cast<int32_t>(pid), static_cast<int32_t>(cpu),
@@ -228,12 +257,18 @@ long mmap_call(uint64_t address, uint64_t length, uint64_t protection, uint64_t 
   bool answered = false;
   if (number >= 0 && (flags & MAP_ANONYMOUS) == 0 && is_active()) {
     const MapUse known = known_map(object_state(), number);
-    if (known) {
+    if (is_waitable(number) &&
+        mmap_event(number, address, length, protection, flags, offset, &result)) {
+      answered = true;
+    } else if (known) {
       result = mmap_map(known, address, length, protection, flags, offset);
       answered = true;
     } else if (is_socket(number)) {
       const auto found = find_map(number);
       if (found) {
+        if ((*found)->map.view.code == MapCode::kRingBuffer) {
+          note_waitable(number);
+        }
         result = mmap_map(*found, address, length, protection, flags, offset);
         answered = true;
       }
@@ -307,6 +342,9 @@ namespace {
 void note_copy(uint64_t fd, long copy) {
   if (copy >= 0) {
     forget_fd(static_cast<int>(copy));
+    if (is_waitable(static_cast<int>(fd))) {
+      note_waitable(static_cast<int>(copy));
+    }
     if (is_attachment(static_cast<int>(fd))) {
       note_attachment(static_cast<int>(copy));
     }

@@ -5,10 +5,12 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/select.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 #include "bpfcall/shim_calls.hpp"
+#include "bpfcall/shim_events.hpp"
 #include "bpfcall/shim_next.hpp"
 #include "bpfcall/shim_session.hpp"
 
@@ -32,6 +34,27 @@ uint64_t word(T value) {
 constinit Next<int (*)(int)> g_next_close("close");
 constinit Next<int (*)(int, int, ...)> g_next_fcntl("fcntl");
 constinit Next<int (*)(pollfd*, nfds_t, int)> g_next_poll("poll");
+constinit Next<int (*)(pollfd*, nfds_t, const timespec*, const sigset_t*)> g_next_ppoll("ppoll");
+constinit Next<int (*)(int, fd_set*, fd_set*, fd_set*, timeval*)> g_next_select("select");
+constinit Next<int (*)(int, fd_set*, fd_set*, fd_set*, const timespec*, const sigset_t*)>
+    g_next_pselect("pselect");
+constinit Next<int (*)(int, epoll_event*, int, int)> g_next_epoll_wait("epoll_wait");
+constinit Next<int (*)(int, epoll_event*, int, int, const sigset_t*)> g_next_epoll_pwait(
+    "epoll_pwait");
+
+int kernel_poll(pollfd* fds, nfds_t count, int timeout_ms) {
+  const auto next = g_next_poll.get();
+  return next != nullptr
+             ? next(fds, count, timeout_ms)
+             : static_cast<int>(finish(raw_syscall(SYS_poll, word(fds), count, word(timeout_ms))));
+}
+int kernel_epoll_wait(int epoll, epoll_event* events, int most, int timeout_ms) {
+  const auto next = g_next_epoll_wait.get();
+  return next != nullptr
+             ? next(epoll, events, most, timeout_ms)
+             : static_cast<int>(finish(raw_syscall(SYS_epoll_wait, word(epoll), word(events),
+                                                   word(most), word(timeout_ms))));
+}
 
 int close_fd(int fd) {
   const shim::Closing closing = shim::before_close(fd);
@@ -159,16 +182,80 @@ BPFTIME_EXPORT int ioctl(int fd, unsigned long request, ...) {
   va_end(list);
   return static_cast<int>(finish(shim::ioctl_call(word(fd), request, word(argument))));
 }
-// Object fds are sockets, which epoll and poll know; the buffers of issue 3 answer here.
+// ---- Waits: object fds are sockets, which epoll and poll know; shim_events.cpp does the rest.
+BPFTIME_EXPORT int epoll_create(int size) noexcept {
+  const long fd = raw_syscall(SYS_epoll_create, word(size));
+  if (fd >= 0 && shim::has_session()) {
+    shim::note_epoll(static_cast<int>(fd));
+  }
+  return static_cast<int>(finish(fd));
+}
+BPFTIME_EXPORT int epoll_create1(int flags) noexcept {
+  const long fd = raw_syscall(SYS_epoll_create1, word(flags));
+  if (fd >= 0 && shim::has_session()) {
+    shim::note_epoll(static_cast<int>(fd));
+  }
+  return static_cast<int>(finish(fd));
+}
 BPFTIME_EXPORT int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) noexcept {
-  return static_cast<int>(
-      finish(raw_syscall(SYS_epoll_ctl, word(epoll), word(operation), word(fd), word(event))));
+  const long result =
+      raw_syscall(SYS_epoll_ctl, word(epoll), word(operation), word(fd), word(event));
+  if (result == 0) {
+    const int saved = errno;
+    shim::note_epoll_change(epoll, operation, fd, event);
+    errno = saved;
+  }
+  return static_cast<int>(finish(result));
+}
+BPFTIME_EXPORT int epoll_wait(int epoll, epoll_event* events, int most, int timeout_ms) {
+  return shim::wait_epoll(epoll, events, most, timeout_ms, kernel_epoll_wait);
+}
+BPFTIME_EXPORT int epoll_pwait(int epoll, epoll_event* events, int most, int timeout_ms,
+                               const sigset_t* mask) {
+  if (mask == nullptr) {
+    return epoll_wait(epoll, events, most, timeout_ms);
+  }
+  shim::before_wait(epoll);
+  const auto next = g_next_epoll_pwait.get();
+  return next(epoll, events, most, timeout_ms, mask);
+}
+BPFTIME_EXPORT int epoll_pwait2(int epoll, epoll_event* events, int most, const timespec* timeout,
+                                const sigset_t* mask) {
+  shim::before_wait(epoll);
+  return static_cast<int>(finish(raw_syscall(SYS_epoll_pwait2, word(epoll), word(events),
+                                             word(most), word(timeout), word(mask), 8)));
 }
 BPFTIME_EXPORT int poll(pollfd* fds, nfds_t count, int timeout_ms) {
-  const auto next = g_next_poll.get();
-  return next != nullptr
-             ? next(fds, count, timeout_ms)
-             : static_cast<int>(finish(raw_syscall(SYS_poll, word(fds), count, word(timeout_ms))));
+  return shim::wait_poll(fds, count, timeout_ms, kernel_poll);
+}
+BPFTIME_EXPORT int __poll_chk(pollfd* fds, nfds_t count, int timeout_ms, size_t room) {
+  if (room / sizeof(pollfd) < count) {
+    __builtin_trap();
+  }
+  return poll(fds, count, timeout_ms);
+}
+BPFTIME_EXPORT int ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask) {
+  const pollfd* asked = fds;
+  __asm__("" : "+r"(asked));  // libc declares that fds is only written
+  shim::before_wait(asked, count);
+  return g_next_ppoll.get()(fds, count, timeout, mask);
+}
+BPFTIME_EXPORT int __ppoll_chk(pollfd* fds, nfds_t count, const timespec* timeout,
+                               const sigset_t* mask, size_t room) {
+  if (room / sizeof(pollfd) < count) {
+    __builtin_trap();
+  }
+  return ppoll(fds, count, timeout, mask);
+}
+BPFTIME_EXPORT int select(int count, fd_set* read, fd_set* write, fd_set* except,
+                          timeval* timeout) {
+  shim::before_wait(count, read);
+  return g_next_select.get()(count, read, write, except, timeout);
+}
+BPFTIME_EXPORT int pselect(int count, fd_set* read, fd_set* write, fd_set* except,
+                           const timespec* timeout, const sigset_t* mask) {
+  shim::before_wait(count, read);
+  return g_next_pselect.get()(count, read, write, except, timeout, mask);
 }
 BPFTIME_EXPORT int close(int fd) { return close_fd(fd); }
 BPFTIME_EXPORT int dup(int fd) noexcept {

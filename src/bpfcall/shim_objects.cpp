@@ -11,6 +11,7 @@
 #include <new>
 
 #include "base/raw_syscall.hpp"
+#include "bpfcall/shim_events.hpp"
 #include "bpfcall/shim_session.hpp"
 
 namespace bpftime::shim {
@@ -169,21 +170,37 @@ UniqueFd reader_of(UniqueFd file) {
   return reader < 0 ? std::move(file) : UniqueFd(static_cast<int>(reader));
 }
 
-Result<Region> ask_for_region(const ObjectRef& ref) {
+namespace {
+Result<Region> ask_about(const ObjectRef& ref, int64_t data_bytes) {
   Request request;
   request.kind = MessageKind::kMapRegion;
+  request.args[0] = data_bytes;
   request.refs.push_back(ref);
   Reply reply = TRY(ask(&request));
   if (reply.value < 0) {
     return make_error(static_cast<int>(-reply.value), "not a map");
   }
   Region region;
-  if (!reply.fd || reply.output.size() < sizeof(region.shape)) {
+  if (reply.output.size() < sizeof(region.shape)) {
     return make_error(EPROTO, "no region in the answer");
   }
   std::memcpy(&region.shape, reply.output.data(), sizeof(region.shape));
   region.file = std::move(reply.fd);
   return region;
+}
+}  // namespace
+
+Result<Region> ask_for_region(const ObjectRef& ref) {
+  Region region = TRY(ask_about(ref, -1));
+  if (!region.file) {
+    return make_error(ENODATA, "an event in no map");
+  }
+  return region;
+}
+
+Result<MapRegionReply> ask_for_event(const ObjectRef& ref, int64_t data_bytes) {
+  const Region region = TRY(ask_about(ref, data_bytes));
+  return region.shape;
 }
 
 namespace {
@@ -219,6 +236,7 @@ Result<MapUse> resolve(ObjectState* objects, int fd, const ObjectRef& ref, uint6
   object->map =
       LocalMap{view, (shape.map_flags & BPF_F_WRONLY) == 0, (shape.map_flags & BPF_F_RDONLY) == 0};
   object->map_id = shape.map_id;
+  object->buffer = shape.buffer;
   object->fds = 0;
   object->device = ref.device;
   object->inode = ref.inode;
@@ -232,6 +250,17 @@ Result<MapUse> resolve(ObjectState* objects, int fd, const ObjectRef& ref, uint6
 }  // namespace
 
 Result<MapUse> find_map(int fd) {
+  MapUse found = TRY(find_waitable(fd));
+  if (found->buffer != 0) {
+    return make_error(EINVAL, "an event, not a map");
+  }
+  return found;
+}
+
+Result<MapUse> find_waitable(int fd) {
+  if (!is_active() && !activate(Loudness::kQuiet)) {
+    return make_error(ENOSYS, "no broker");
+  }
   ObjectState* objects = object_state();
   MapUse known = known_map(objects, fd);
   if (known) {
@@ -274,6 +303,7 @@ void forget_fd(int fd) {
 }
 
 void forget_fds(uint32_t first, uint32_t last) {
+  forget_waitables(first, last);
   if (!is_active()) {
     return;
   }
@@ -313,6 +343,7 @@ void note_mapping(uint32_t map_id, uint64_t begin, uint64_t bytes) {
 }
 
 void forget_mappings(uint64_t begin, uint64_t bytes) {
+  forget_event_mappings(begin, bytes);
   if (!is_active() || object_state()->mappings.load(std::memory_order_relaxed) == nullptr) {
     return;
   }

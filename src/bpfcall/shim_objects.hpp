@@ -22,6 +22,8 @@ struct MapObject {
   std::atomic<uint32_t> frozen;
   LocalMap map;
   uint32_t map_id;
+  uint32_t
+      buffer;  // of an output event: number of its buffer in the map + 1; 0: this is the map itself
   uint32_t fds;  // numbers in the table; the rest only under the Lock
   uint64_t device, inode;
   void* region;
@@ -92,6 +94,8 @@ inline MapUse known_map(ObjectState* objects, int fd) {
 }
 // The same, asking the broker when the number is new. Errors: EBADF, EINVAL no map, those of ask().
 Result<MapUse> find_map(int fd);
+// A map, or the buffer of an output event that stands in one. Errors: those of find_map(), ENODATA an event in no map.
+Result<MapUse> find_waitable(int fd);
 
 // A number that names a link or an event. Not a map: readers take it for unknown.
 inline MapObject* attachment_word() { return reinterpret_cast<MapObject*>(uintptr_t{3}); }
@@ -118,6 +122,8 @@ struct Region {
   UniqueFd file;
 };
 Result<Region> ask_for_region(const ObjectRef& ref);
+// The same of an output event that the caller maps with `data_bytes` of data; `buffer` is 0 while it is in no map.
+Result<MapRegionReply> ask_for_event(const ObjectRef& ref, int64_t data_bytes);
 // The same file opened for reading only, or itself when that does not work. A write-sealed memfd can only be mapped
 // shared through such a description (before Linux 6.7).
 UniqueFd reader_of(UniqueFd file);

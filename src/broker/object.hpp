@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -33,6 +34,8 @@ struct Object {
   explicit Object(ObjectKind k) : kind(k) {}
   Object(const Object&) = delete;
   Object& operator=(const Object&) = delete;
+  // A descriptor for it (the other end's inode) was closed for the last time.
+  virtual void reference_ended(uint64_t /*inode*/) {}
   virtual ~Object() {
     if (charge != nullptr) {
       *charge -= charged_bytes;
@@ -46,9 +49,23 @@ struct BtfObject : Object {
   Btf types;
 };
 
+struct MapObject;
+
+// A perf event of PERF_COUNT_SW_BPF_OUTPUT: a buffer, once it stands in a PERF_EVENT_ARRAY and somebody has mapped it.
+struct PerfOutputObject : Object {
+  static constexpr ObjectKind kKind = ObjectKind::kPerfOutput;
+  PerfOutputObject() : Object(kKind) {}
+  uint32_t cpu = 0, wakeup_events = 0, watermark = 0;
+  uint32_t data_bytes = 0;
+  bool is_mapped = false;
+  std::weak_ptr<MapObject> map;  // whose buffer it has; an event keeps it for life
+  uint32_t buffer = 0;
+};
+
 struct MapObject : Object {
   static constexpr ObjectKind kKind = ObjectKind::kMap;
   MapObject() : Object(kKind) {}
+  void reference_ended(uint64_t inode) override;
   MapSpec spec{};
   std::string name;
   uint64_t map_extra = 0;
@@ -58,6 +75,13 @@ struct MapObject : Object {
   bool frozen = false;
   std::shared_ptr<BtfObject> btf;
   uint32_t btf_key_type_id = 0, btf_value_type_id = 0;
+  // PERF_EVENT_ARRAY: what stands at each index, put there through which descriptor; and whose each buffer is.
+  struct Slot {
+    std::shared_ptr<PerfOutputObject> event;
+    uint64_t by_inode;
+  };
+  std::map<uint32_t, Slot> slots;
+  std::vector<std::weak_ptr<PerfOutputObject>> buffers;
 
   [[nodiscard]] int file_in_use() const { return sealed ? sealed.get() : region.get(); }
 };

@@ -57,6 +57,7 @@ Result<UniqueFd> ObjectTable::give(const std::shared_ptr<Object>& object, uint64
   by_end_[ours.get()] = identity;
   name(object);
   references_[identity] = Reference{object, std::move(ours), giver};
+  by_object_.emplace(object.get(), identity);
   given_[giver]++;
   return theirs;
 }
@@ -90,11 +91,19 @@ bool ObjectTable::end(const Identity& identity) {
   Reference gone = std::move(it->second);
   references_.erase(it);
   by_end_.erase(gone.end.get());
+  const auto [begin, last] = by_object_.equal_range(gone.object.get());
+  for (auto one = begin; one != last; ++one) {
+    if (one->second == identity) {
+      by_object_.erase(one);
+      break;
+    }
+  }
   ::epoll_ctl(watch_.get(), EPOLL_CTL_DEL, gone.end.get(), nullptr);
   const auto count = given_.find(gone.giver);
   if (count != given_.end() && --count->second == 0) {
     given_.erase(count);
   }
+  gone.object->reference_ended(identity.second);
   gone.object.reset();
   if (++ended_since_cleaning_ >= 256) {
     forget_expired();
@@ -106,6 +115,17 @@ void ObjectTable::forget_expired() {
   ended_since_cleaning_ = 0;
   for (auto& ids : by_id_) {
     std::erase_if(ids, [](const auto& entry) { return entry.second.expired(); });
+  }
+}
+
+void ObjectTable::make_readable(const Object& object) {
+  const auto [begin, end] = by_object_.equal_range(&object);
+  for (auto one = begin; one != end; ++one) {
+    const auto reference = references_.find(one->second);
+    if (reference != references_.end()) {
+      // A full socket is readable already.
+      (void)::send(reference->second.end.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
   }
 }
 

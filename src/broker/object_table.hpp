@@ -52,6 +52,9 @@ class ObjectTable {
     return found;
   }
 
+  // A byte into every socket that stands for the object: whoever waits for it there wakes up.
+  void make_readable(const Object& object);
+
   // Ends every reference whose fd is closed by now, without waiting for the loop's next round.
   void collect_ended();
   void end_all();
@@ -74,10 +77,11 @@ class ObjectTable {
   UniqueFd watch_;  // an epoll of all our ends, itself in the loop: one look finds those that ended
   std::map<int, Identity> by_end_;
   std::map<Identity, Reference> references_;
+  std::multimap<const Object*, Identity> by_object_;
   std::map<uint64_t, size_t> given_;
-  std::array<std::map<uint32_t, std::weak_ptr<Object>>, 8> by_id_;
+  std::array<std::map<uint32_t, std::weak_ptr<Object>>, 9> by_id_;
   uint32_t ended_since_cleaning_ = 0;
-  std::array<uint32_t, 8> next_id_{1, 1, 1, 1, 1, 1, 1, 1};
+  std::array<uint32_t, 9> next_id_{1, 1, 1, 1, 1, 1, 1, 1, 1};
 };
 
 }  // namespace bpftime

@@ -126,7 +126,8 @@ void Session::link_disarmed(LinkId id, pid_t pid, HitEnd why) {
   }
 }
 
-void Session::target_gone(OwnerId, pid_t pid) {
+void Session::target_gone(OwnerId owner, pid_t pid) {
+  sweep_buffers(owner);
   for_probes_.erase(pid);
   if (::kill(pid, 0) != 0 && errno == ESRCH) {
     asked_for_.erase(pid);  // what was asked for holds through an exec
@@ -270,6 +271,8 @@ Result<Reply> Session::answer(const Caller& caller, const Request& request) {
       return bpf(caller, request);
     case MessageKind::kMapRegion:
       return map_region(request);
+    case MessageKind::kMakeReadable:
+      return make_readable(request);
     case MessageKind::kPerfOpen:
       return perf_open(caller, request);
     case MessageKind::kPerfIoctl:
@@ -387,7 +390,8 @@ SessionStatus Session::status() {
   objects_.collect_ended();
   SessionStatus status;
   for (const auto& map : objects_.all<MapObject>()) {
-    status.maps.push_back({map->id, map->spec, map->name, map->region_bytes, map->frozen});
+    status.maps.push_back(
+        {map->id, map->spec, map->name, map->region_bytes, map->frozen, dropped_of(*map)});
   }
   for (const auto& program : objects_.all<ProgramObject>()) {
     SessionStatus::Program row{program->id,         program->type,

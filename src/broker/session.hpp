@@ -31,6 +31,8 @@
 #include "broker/test_run.hpp"
 #include "ipc/channel.hpp"
 
+struct perf_event_attr;
+
 namespace bpftime {
 
 struct SessionStatus;  // status_text.hpp
@@ -92,6 +94,7 @@ class Session : public TargetHost {
   std::vector<WantedLink> wanted_links() override;
   std::optional<WantedLink> wanted_link(LinkId id) override;
   void target_said_printk(pid_t pid, const AgentMessage& message) override;
+  void target_said_wake(MapId id) override;
   void link_disarmed(LinkId id, pid_t pid, HitEnd why) override;
   void target_gone(OwnerId owner, pid_t pid) override;
   void log(const std::string& line) override;
@@ -103,6 +106,7 @@ class Session : public TargetHost {
   Result<Reply> bpf(const Caller& caller, const Request& request);
   Result<Reply> map_create(const BpfCall& call);
   Result<Reply> map_freeze(const BpfCall& call);
+  Result<Reply> slot_command(const BpfCall& call);
   Result<Reply> btf_load(const BpfCall& call);
   Result<Reply> link_create(const BpfCall& call);
   Result<Reply> link_update(const BpfCall& call);
@@ -116,6 +120,13 @@ class Session : public TargetHost {
   void prog_load(const Caller& caller, Request&& request, Answer answer);
   void prog_test_run(const Caller& caller, const Request& request, const Answer& answer);
   Result<Reply> map_region(const Request& request);
+  Result<Reply> event_region(const std::shared_ptr<PerfOutputObject>& event, int64_t data_bytes);
+  Result<Reply> region_reply(const MapObject& map, uint32_t buffer);
+  Result<Reply> make_readable(const Request& request);
+  Result<Reply> open_output(const Caller& caller, const perf_event_attr& attr, int64_t pid,
+                            int64_t cpu);
+  // What a process that is gone left open or locked in buffers, and readers that it did not wake any more.
+  void sweep_buffers(OwnerId dead);
   Result<Reply> perf_open(const Caller& caller, const Request& request);
   Result<Reply> perf_ioctl(const Caller& caller, const Request& request);
   Result<Reply> attach_command(const Request& request);
@@ -174,6 +185,9 @@ class Session : public TargetHost {
   std::set<pid_t> for_probes_;  // attached because a probe names them
   bool shutting_down_ = false;
 };
+
+// Records that a buffer had no room for.
+uint64_t dropped_of(const MapObject& map);
 
 // A process's id for a thread's. Errors: ESRCH.
 Result<pid_t> process_of(pid_t thread);

@@ -204,6 +204,9 @@ Result<Reply> Session::bpf(const Caller& caller, const Request& request) {
   switch (request.command) {
     case BPF_MAP_CREATE:
       return map_create(call);
+    case BPF_MAP_UPDATE_ELEM:
+    case BPF_MAP_DELETE_ELEM:
+      return slot_command(call);
     case BPF_MAP_FREEZE:
       return map_freeze(call);
     case BPF_BTF_LOAD:
@@ -249,6 +252,11 @@ Result<Reply> Session::map_create(const BpfCall& call) {
   const bpf_attr& attr = call.attr;
   auto map = std::make_shared<MapObject>();
   map->spec = TRY(check_map_spec(&attr, sizeof(attr), config_.cpu_count));
+  if (map->spec.map_type == BPF_MAP_TYPE_PERF_EVENT_ARRAY) {
+    // Events are of CPUs, not of lanes.
+    map->spec.cpu_count = static_cast<uint32_t>(
+        std::clamp<long>(::sysconf(_SC_NPROCESSORS_CONF), 1, long{map->spec.cpu_count}));
+  }
   map->name = TRY(name_of(attr.map_name));
   map->map_extra = attr.map_extra;
   if (attr.btf_key_type_id != 0 || attr.btf_value_type_id != 0) {
@@ -290,28 +298,10 @@ Result<Reply> Session::map_region(const Request& request) {
   if (request.refs.empty()) {
     return make_error(EBADF, "no map named");
   }
-  const auto map = TRY(object_of<MapObject>(request.refs[0], EINVAL));
-  MapRegionReply about{};
-  about.map_id = map->id;
-  about.map_type = map->spec.map_type;
-  about.map_flags = map->spec.map_flags;
-  about.key_size = map->spec.key_size;
-  about.value_size = map->spec.value_size;
-  about.max_entries = map->spec.max_entries;
-  about.cpu_count = map->spec.cpu_count;
-  about.frozen = map->frozen ? 1 : 0;
-  about.map_extra = map->map_extra;
-  about.region_bytes = map->region_bytes;
-  Reply reply;
-  const auto bytes = std::as_bytes(std::span(&about, 1));
-  reply.output.assign(bytes.begin(), bytes.end());
-  reply.fd.reset(::fcntl(map->file_in_use(), F_DUPFD_CLOEXEC, 3));
-  if (!reply.fd) {
-    return make_error(errno, "cannot pass the region");
+  if (const auto event = object_of<PerfOutputObject>(request.refs[0], EINVAL)) {
+    return event_region(*event, request.args[0]);
   }
-  reply.object = ObjectKind::kMap;
-  reply.object_id = map->id;
-  return reply;
+  return region_reply(*TRY(object_of<MapObject>(request.refs[0], EINVAL)), 0);
 }
 
 // ---- BTF ----

@@ -44,6 +44,9 @@ Result<Reply> Session::perf_open(const Caller& caller, const Request& request) {
   if ((static_cast<uint64_t>(request.args[3]) & ~kKnownFlags) != 0) {
     return make_error(EINVAL, "unknown flags");
   }
+  if (attr.type == PERF_TYPE_SOFTWARE && attr.config == PERF_COUNT_SW_BPF_OUTPUT) {
+    return open_output(caller, attr, pid, cpu);
+  }
   if (attr.type != config_.uprobe_type) {
     return make_error(ENOENT, "no such event");
   }
@@ -127,6 +130,15 @@ Result<Reply> Session::perf_ioctl(const Caller& caller, const Request& request) 
       return Reply{};
     }
     return make_error(EBADF, "no event named");
+  }
+  if (object_of<PerfOutputObject>(request.refs[0], ENOTTY)) {
+    // It has no programs; what it is enabled for, output, it always does.
+    const bool is_known = request.command == PERF_EVENT_IOC_ENABLE ||
+                          request.command == PERF_EVENT_IOC_DISABLE ||
+                          request.command == PERF_EVENT_IOC_RESET;
+    return is_known ? Result<Reply>(Reply{})
+                    : make_error(request.command == PERF_EVENT_IOC_SET_BPF ? EINVAL : ENOTTY,
+                                 "an output event has no such ioctl");
   }
   const auto event = TRY(object_of<PerfEventObject>(request.refs[0], ENOTTY));
   switch (request.command) {

@@ -38,6 +38,7 @@ Json maps_of(const SessionStatus& status) {
                         {"value_size", map.spec.value_size},
                         {"max_entries", map.spec.max_entries},
                         {"region_bytes", map.region_bytes},
+                        {"dropped", map.dropped},
                         {"frozen", map.frozen}});
   }
   return rows;

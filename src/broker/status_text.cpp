@@ -62,9 +62,13 @@ std::string status_text(const SessionStatus& status) {
     out += probe.disarmed ? ", disarmed\n" : probe.enabled ? "\n" : ", disabled\n";
   }
   for (const auto& map : status.maps) {
-    add(&out, "map %u %s %s: key %u, value %u, max %u%s\n", map.id, type_of(map.spec),
+    add(&out, "map %u %s %s: key %u, value %u, max %u%s", map.id, type_of(map.spec),
         map.name.c_str(), map.spec.key_size, map.spec.value_size, map.spec.max_entries,
         map.frozen ? ", frozen" : "");
+    if (map.dropped != 0) {
+      add(&out, ", dropped %" PRIu64, map.dropped);
+    }
+    out += '\n';
   }
   return out;
 }

@@ -17,6 +17,7 @@ struct SessionStatus {
     std::string name;
     uint64_t region_bytes;
     bool frozen;
+    uint64_t dropped = 0;  // records of a buffer that found no room
   };
   struct Program {
     uint32_t id, type;

@@ -72,6 +72,8 @@ class TargetHost {
     return std::nullopt;
   }
   virtual void target_said_printk(pid_t pid, const AgentMessage& message) = 0;
+  // Somebody waits on a descriptor for what was written to the map. HOSTILE: any map may be named.
+  virtual void target_said_wake(MapId) {}
   virtual void link_disarmed(LinkId id, pid_t pid, HitEnd why) = 0;  // budget or fault
   virtual void target_gone(OwnerId owner, pid_t pid) = 0;            // ended, exec'ed or detached
   virtual void log(const std::string& line) = 0;                     // without "bpftime:"

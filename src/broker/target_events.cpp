@@ -41,6 +41,9 @@ void Targets::Impl::channel_ready(pid_t pid, uint32_t events) {
       case AgentSays::kPrintk:
         host->target_said_printk(heard->sender, message);
         break;
+      case AgentSays::kWake:
+        host->target_said_wake(MapId{static_cast<uint32_t>(message.value)});
+        break;
       case AgentSays::kDisarmed:
         if (t->counts.contains(static_cast<uint32_t>(message.value))) {
           host->link_disarmed(LinkId{static_cast<uint32_t>(message.value)}, pid,

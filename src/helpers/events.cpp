@@ -132,8 +132,8 @@ BPFTIME_HELPER(perf_event_output) {
   // The buffers are the CPUs'; a program that runs in a spill lane uses that of a CPU.
   const uint32_t cpu = cpu_of(self);
   const uint32_t cpus = self.process->cpu_lanes;
-  const uint64_t index =
-      cpus != 0 && a3 <= UINT32_MAX && a3 != BPF_F_CURRENT_CPU && a3 >= cpus ? a3 % cpus : a3;
+  const bool is_spill_lane = cpus != 0 && a3 >= cpus && a3 < self.process->lane_count;
+  const uint64_t index = is_spill_lane ? a3 % cpus : a3;
   Wake wake = Wake::kNothing;
   const int code = perf_output(view(a2), lock_context(self), cpu, index,
                                reinterpret_cast<const void*>(a4), a5, &wake);

@@ -113,8 +113,9 @@ int append(PerfBuffer& buffer, std::byte* page, uint64_t bytes, const void* data
     buffer.events.store(*wakes ? 0 : events, std::memory_order_relaxed);
   }
   const uint64_t woken_at = buffer.woken_at.load(std::memory_order_relaxed);
-  if (head - woken_at > buffer.watermark.load(std::memory_order_relaxed)) {
-    buffer.woken_at.store(head, std::memory_order_relaxed);
+  const uint64_t watermark = buffer.watermark.load(std::memory_order_relaxed);
+  if (head - woken_at > watermark) {
+    buffer.woken_at.store(woken_at + watermark, std::memory_order_relaxed);
     *wakes = true;
   }
   return 0;

@@ -59,6 +59,8 @@ std::vector<Case> cases() {
   constexpr uint32_t kArray = BPF_MAP_TYPE_ARRAY;
   constexpr uint32_t kPercpuHash = BPF_MAP_TYPE_PERCPU_HASH;
   constexpr uint32_t kPercpuArray = BPF_MAP_TYPE_PERCPU_ARRAY;
+  constexpr uint32_t kRing = BPF_MAP_TYPE_RINGBUF;
+  constexpr uint32_t kPerf = BPF_MAP_TYPE_PERF_EVENT_ARRAY;
   std::vector<Case> all = {
       {"hash", map_attr(kHash, 4, 8, 1, 0), 0},
       {"hash without key", map_attr(kHash, 0, 8, 1, 0), EINVAL},
@@ -94,6 +96,16 @@ std::vector<Case> cases() {
       {"per-CPU array without entries", map_attr(kPercpuArray, 4, 8, 0, 0), EINVAL},
       {"per-CPU array, largest value", map_attr(kPercpuArray, 4, 32 << 10, 1, 0), 0},
       {"per-CPU array, value too large", map_attr(kPercpuArray, 4, (32 << 10) + 1, 1, 0), E2BIG},
+      {"ring buffer", map_attr(kRing, 0, 0, 4096, 0), 0},
+      {"ring buffer with a key", map_attr(kRing, 4, 0, 4096, 0), EINVAL},
+      {"ring buffer with a value", map_attr(kRing, 0, 4, 4096, 0), EINVAL},
+      {"ring buffer, three pages", map_attr(kRing, 0, 0, 12288, 0), EINVAL},
+      {"ring buffer, half a page", map_attr(kRing, 0, 0, 2048, 0), EINVAL},
+      {"ring buffer of nothing", map_attr(kRing, 0, 0, 0, 0), EINVAL},
+      {"perf event array", map_attr(kPerf, 4, 4, 3, 0), 0},
+      {"perf event array, value of 8", map_attr(kPerf, 4, 8, 3, 0), EINVAL},
+      {"perf event array, key of 8", map_attr(kPerf, 8, 4, 3, 0), EINVAL},
+      {"perf event array of nothing", map_attr(kPerf, 4, 4, 0, 0), EINVAL},
       {"type 0", map_attr(0, 4, 8, 1, 0), EINVAL},
       {"type 34", map_attr(34, 4, 8, 1, 0), EINVAL},
       {"short attr", map_attr(kArray, 4, 8, 1, 0), 0, 16},
@@ -108,6 +120,12 @@ std::vector<Case> cases() {
                                  BPF_F_WRONLY_PROG | BPF_F_MMAPABLE | BPF_F_INNER_MAP;
     all.push_back({"hash with one flag", map_attr(kHash, 4, 8, 1, flag),
                    (hash_flags & flag) != 0 ? 0 : EINVAL});
+    const uint32_t perf_flags =
+        BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_PRESERVE_ELEMS;
+    all.push_back({"ring buffer with one flag", map_attr(kRing, 0, 0, 4096, flag),
+                   (BPF_F_NUMA_NODE & flag) != 0 ? 0 : EINVAL});
+    all.push_back({"perf event array with one flag", map_attr(kPerf, 4, 4, 3, flag),
+                   (perf_flags & flag) != 0 ? 0 : EINVAL});
     all.push_back({"array with one flag", map_attr(kArray, 4, 8, 1, flag),
                    (array_flags & flag) != 0 ? 0 : EINVAL});
   }

@@ -17,7 +17,7 @@ DIFFERENCES = {
     "prog_info_map_ids_filled": (1, 1),
     "prog_info_xlated_given": (1, 1),
     "obj_pin_on_no_bpffs": (1, None),
-    "ringbuf": (0, 1),
+    "queue": (0, 1),
     "lru_hash": (0, 1),
     "endless_loop_loads": (1, 0),
     "gpl_helper_without_gpl_loads": (1, 0),

@@ -13,7 +13,7 @@ class Parity(EndToEnd):
 
 def programs():
     return sorted(p.name for p in (harness.BUILD / "bin").glob("parity_*")
-                  if os.access(p, os.X_OK) and p.is_file() and p.name != "parity_helpers")
+                  if os.access(p, os.X_OK) and p.is_file() and p.name not in ("parity_helpers", "parity_events"))
 
 
 def make(name):
@@ -51,6 +51,23 @@ class Helpers(EndToEnd):
         self.assertEqual(status, 0, theirs + kernel.stderr())
         self.assertEqual([line for line in theirs.splitlines() if not line.startswith("trace ")],
                          [line for line in output.splitlines() if not line.startswith("trace ")])
+
+
+class Events(EndToEnd):
+    def test_buffers_and_every_way_to_wait_for_them(self):
+        ours = self.session.start([self.session.bin("bpftime"), "load", self.session.bin("parity_events")])
+        status, output = ours.finish(60)
+        self.assertEqual(status, 0, output + ours.stderr())
+        self.session.bpftime("shutdown")
+        self.assert_nothing_left()
+        self.assertIn("ok events", output)
+        self.assertNotRegex(output, "wrong [1-9]")
+        if not harness.AS_ROOT:
+            return  # kernel_events needs root
+        kernel = self.session.start([self.session.bin("parity_events")], as_root=True)
+        status, theirs = kernel.finish(60)
+        self.assertEqual(status, 0, theirs + kernel.stderr())
+        self.assertEqual(theirs.splitlines(), output.splitlines())
 
 
 class Complete(unittest.TestCase):
