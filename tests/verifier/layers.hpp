@@ -13,6 +13,7 @@ namespace bpftime::testing {
 struct LayerCounts {
   uint64_t programs = 0, accepted = 0, runs = 0, compared = 0;
   uint64_t kernel_accepted = 0, both_accepted = 0, both_rejected = 0;
+  uint64_t refused_unpruned = 0;  // accepted with pruning, refused without
   uint64_t too_large = 0, more_precise = 0, off_paths = 0;  // differences on the policy list
   std::map<std::string, uint64_t>
       reasons;  // embed: of all rejections; compare: of those that the kernel does not share
@@ -26,14 +27,14 @@ class Layers {
   static Result<std::unique_ptr<Layers>> make(bool with_kernel);
 
   // Layer B: what the verifier accepts runs inside of what it saw, a few times with other inputs;
-  // and without pruning the verdict is the same. Empty: so it is. Else what is wrong.
+  // and what is accepted without pruning is so with it. Empty: so it is. Else what is wrong.
   std::string embed(uint64_t seed, LayerCounts* counts, uint32_t runs = kRuns);
   // Layer C: the kernel accepts what we accept, but for three rows of docs/verifier.md's policy
   // list: it gave up for the program's size; it did not know a range as well, where layer B is the
   // judge; what it rejects lies on a path that we know nobody takes. Empty: so it is.
   std::string compare(uint64_t seed, LayerCounts* counts);
   // The program of a seed with both logs: for whoever looks into it.
-  std::string show(uint64_t seed);
+  std::string show(uint64_t seed, bool prune = true);
 
   static RandomProgram program_of(uint64_t seed) {
     return make_program(seed, static_cast<Flavour>(seed % kFlavours));

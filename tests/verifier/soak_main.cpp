@@ -1,6 +1,6 @@
 // Layers B and C over seeds that no test has taken: goes on where it stopped.
 // Usage: verifier_soak embed|compare [--seconds N] [--programs N] [--state FILE] [--from SEED] [--keep-going] [--reasons]
-//        verifier_soak show SEED
+//        verifier_soak show SEED [--no-pruning]
 // Exit status 1: something did not fit; the seed is printed and stays the next one.
 #include <chrono>
 #include <cstdio>
@@ -76,7 +76,8 @@ int soak(const Settings& settings) {
       static_cast<double>(counts.programs) * 60 / core, counts.accepted,
       static_cast<double>(counts.accepted) * 60 / core);
   if (is_embed) {
-    std::printf(", %lu runs, %lu states compared", counts.runs, counts.compared);
+    std::printf(", %lu runs, %lu states compared, %lu refused without pruning", counts.runs,
+                counts.compared, counts.refused_unpruned);
   } else {
     std::printf(
         ", %lu by the kernel, %lu by both, agreement %.2f %%, %lu too large for the kernel, %lu where we know a range better, %lu on paths that nobody takes",
@@ -103,7 +104,9 @@ int run(int argc, char** argv) {
   settings.mode = argc > 1 ? argv[1] : "";
   if (settings.mode == "show" && argc > 2) {
     auto layers = Layers::make(KernelOracle::is_available());
-    std::fputs(layers ? (*layers)->show(std::strtoull(argv[2], nullptr, 10)).c_str() : "", stdout);
+    std::fputs(
+        layers ? (*layers)->show(std::strtoull(argv[2], nullptr, 10), argc == 3).c_str() : "",
+        stdout);
     return 0;
   }
   for (int i = 2; i < argc; ++i) {
