@@ -10,7 +10,7 @@ set(BPFTIME_FLAGS ${BPFTIME_WARNINGS} $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions>
     $<$<COMPILE_LANGUAGE:CXX>:-fno-rtti>)
 # STYLE 3.5: what runs in a stranger's process.
 set(BPFTIME_AGENT_FLAGS -O2 -g -ffreestanding -fPIC -fvisibility=hidden -fno-stack-protector
-    -mgeneral-regs-only -fcf-protection=none -fasynchronous-unwind-tables -ffunction-sections
+    -mgeneral-regs-only -mstringop-strategy=libcall -fcf-protection=none -fasynchronous-unwind-tables -ffunction-sections
     -fno-threadsafe-statics -DBPFTIME_AGENT=1)
 
 function(bpftime_sanitize target)

@@ -39,6 +39,12 @@ static_assert(sizeof(Site) == 32 && offsetof(Site, on_return) == 8 &&
 // Site 0 of the table is never a site: it is this guard, so that a wiped table is known.
 inline constexpr uint64_t kTableGuard = 0x656c626174667062ULL;
 
+// A word that the kernel changes when the broker dies: a robust futex of the broker's main thread,
+// on a page that targets map read-only. Alive while word == expected.
+struct AlivePage {
+  std::atomic<uint32_t> word;
+};
+
 // counts of one link in one process; shared with the broker (HOSTILE for the broker)
 struct HitCounts {
   std::atomic<uint64_t> run, missed, faulted, out_of_fuel;
@@ -60,26 +66,40 @@ struct Attached {
   uint32_t link, flags;
   const struct CodeRange* code;  // for the fault handler
 };
+// Facts of all programs of a list, found by the broker: what the hit path may leave out.
+enum ListFlags : uint32_t {
+  // One program, not internal and not counted, that calls no helper, has no loop, takes at most
+  // kPlainStackBytes of stack and of its context reads only what is_plain_field() names: it runs
+  // on the target's stack, and registers that a callee keeps are not saved.
+  kListPlain = 1,
+  // The same but for helpers, loops and stack: it runs on the hit stack.
+  kListSimple = 2,
+};
+inline constexpr uint32_t kPlainStackBytes = 64;  // its return address counted
+// Bit n: the n-th register of struct pt_regs (asm/ptrace.h) is there for a plain program.
+inline constexpr uint32_t kPlainAlways = 1U << 15 | 1U << 17 | 1U << 20;  // orig_rax, cs, ss
+inline constexpr uint32_t kPlainEntryWords =
+    kPlainAlways | 0x3c0 | 0x7000;  // r11 r10 r9 r8 rdx rsi rdi
+inline constexpr uint32_t kPlainReturnWords =
+    kPlainAlways | 0x780 | 0x7000;  // r10 r9 r8 rax rdx rsi rdi
 // Immutable once published; replaced as a whole by one store. `count` items follow, in attach
 // order.
 struct AttachedList {
-  uint32_t count, reserved;
+  uint32_t count, flags;   // ListFlags
+  const AlivePage* alive;  // programs run while its word is `alive_expected`
+  uint32_t alive_expected, reserved;
+  struct AgentState* state;
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpedantic"
   Attached items[];
 #pragma GCC diagnostic pop
 };
+static_assert(sizeof(AttachedList) == 32);
 
 // One program's code in this process, for the fault handler: an ip in [begin, end) resumes at
 // resume.
 struct CodeRange {
   uint64_t begin, end, resume;
-};
-
-// A word that the kernel changes when the broker dies: a robust futex of the broker's main thread,
-// on a page that targets map read-only. Alive while word == expected.
-struct AlivePage {
-  std::atomic<uint32_t> word;
 };
 
 // Journal of what was overwritten, so that a later broker, or the same one after a fork, can

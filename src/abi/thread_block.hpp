@@ -75,6 +75,7 @@ struct alignas(64) ThreadBlock {
   uint64_t page_cache[kPageCacheSize];  // page address | 1 when readable; 0 = empty
   uint64_t page_cache_time;
   uint64_t random_state;   // of get_prandom_u32; 0 = not seeded
+  uint64_t trampoline;     // of the running hit, where a return probe follows its entry probe
   uint64_t own_robust[3];  // struct robust_list_head of ours, for threads without one (musl, Go)
   alignas(64) uint64_t hit_space[16];  // ProbeHit (helpers/probe_hit.hpp)
   uint32_t open_record_count, reserved;

@@ -13,25 +13,14 @@
 #include "runtime/run.hpp"
 
 using bpftime::AgentState;
-using bpftime::AttachedList;
 using bpftime::Site;
 using bpftime::ThreadBlock;
 
 extern "C" {
 
-BPFTIME_HIDDEN uint64_t bpftime_on_entry(pt_regs* regs, Site* site, ThreadBlock* block,
-                                         const AttachedList* list) {
-  return bpftime::run_list(regs, site, block, list, bpftime_agent_state);
-}
-
-BPFTIME_HIDDEN void bpftime_on_return(pt_regs* regs, Site* site, ThreadBlock* block,
-                                      const AttachedList* list) {
-  bpftime::run_list(regs, site, block, list, bpftime_agent_state);
-}
-
 // A forked child's first hit. The guard is set in the end whatever the broker said, so that an
 // orphan passes through without asking again.
-BPFTIME_HIDDEN void bpftime_cold_hit(Site*, ThreadBlock* block) {
+BPFTIME_HIDDEN void bpftime_cold_hit(pt_regs* /*regs*/, Site* /*site*/, ThreadBlock* block) {
   AgentState* const state = bpftime_agent_state;
   bpftime::take_over_after_fork(block);
   if (bpftime::is_armed(state)) {

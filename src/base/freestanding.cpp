@@ -5,16 +5,33 @@
 #include <cstdint>
 
 #ifdef BPFTIME_AGENT
+// No string instruction: they depend on DF, which is the target's.
+using Unaligned = uint64_t __attribute__((aligned(1), may_alias));
+
 extern "C" {
-__attribute__((visibility("hidden"))) void* memcpy(void* to, const void* from, size_t n) {
-  void* const result = to;
-  __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
-  return result;
+__attribute__((visibility("hidden"), optimize("no-tree-loop-distribute-patterns"))) void* memcpy(
+    void* to, const void* from, size_t n) {
+  auto* d = static_cast<unsigned char*>(to);
+  const auto* s = static_cast<const unsigned char*>(from);
+  for (; n >= 8; n -= 8, d += 8, s += 8) {
+    *reinterpret_cast<Unaligned*>(d) = *reinterpret_cast<const Unaligned*>(s);
+  }
+  for (; n > 0; n--) {
+    *d++ = *s++;
+  }
+  return to;
 }
-__attribute__((visibility("hidden"))) void* memset(void* to, int value, size_t n) {
-  void* const result = to;
-  __asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(value) : "memory");
-  return result;
+__attribute__((visibility("hidden"), optimize("no-tree-loop-distribute-patterns"))) void* memset(
+    void* to, int value, size_t n) {
+  auto* d = static_cast<unsigned char*>(to);
+  const uint64_t eight = static_cast<unsigned char>(value) * 0x0101010101010101ULL;
+  for (; n >= 8; n -= 8, d += 8) {
+    *reinterpret_cast<Unaligned*>(d) = eight;
+  }
+  for (; n > 0; n--) {
+    *d++ = static_cast<unsigned char>(value);
+  }
+  return to;
 }
 __attribute__((visibility("hidden"))) void* memmove(void* to, const void* from, size_t n) {
   auto* d = static_cast<volatile unsigned char*>(to);

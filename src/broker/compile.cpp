@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "isa/context_use.hpp"
 #include "jit_x64/compile.hpp"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -29,14 +30,16 @@ struct Head {
   uint32_t magic;
   int32_t error;  // 0, or an errno
   uint64_t code_bytes, slot_count, fault_count;
-  uint32_t stack_bytes, reserved;
+  uint32_t stack_bytes, facts, context_use, reserved;
 };
-static_assert(sizeof(Head) == 40);
+static_assert(sizeof(Head) == 48);
 
 Result<CompiledProgram> compile_now(const DecodedProgram& program) {
   CompileOptions options;
   options.has_bmi2 = host_has_bmi2();
-  return compile_x64(program, options);
+  CompiledProgram compiled = TRY(compile_x64(program, options));
+  compiled.context_use = context_use(program);
+  return compiled;
 }
 
 template <class T>
@@ -105,6 +108,8 @@ std::vector<std::byte> serialize(const CompiledProgram& compiled) {
   head.slot_count = compiled.slots.size();
   head.fault_count = compiled.faults.size();
   head.stack_bytes = compiled.stack_bytes;
+  head.facts = compiled.facts;
+  head.context_use = compiled.context_use;
   std::vector<std::byte> bytes;
   append(&bytes, &head, 1);
   append(&bytes, compiled.code.data(), compiled.code.size());
@@ -147,6 +152,8 @@ Result<CompiledProgram> parse_compiled(std::span<const std::byte> bytes) {
     std::memcpy(compiled.faults.data(), bytes.data(), bytes.size());
   }
   compiled.stack_bytes = head.stack_bytes;
+  compiled.facts = head.facts;
+  compiled.context_use = head.context_use;
   for (const FaultRange& fault : compiled.faults) {
     if (fault.code_begin > fault.code_end || fault.code_end > head.code_bytes ||
         fault.resume_at >= head.code_bytes) {

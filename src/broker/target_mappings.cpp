@@ -138,6 +138,10 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     ProgramHere p{};
     p.code = at;
     p.bytes = page_up(compiled.code.size());
+    const uint32_t kind =
+        compiled.facts == 0 && compiled.stack_bytes <= kPlainStackBytes ? kListPlain : kListSimple;
+    p.flags_at_entry = (compiled.context_use & ~kPlainEntryWords) == 0 ? kind : 0;
+    p.flags_at_return = (compiled.context_use & ~kPlainReturnWords) == 0 ? kind : 0;
     std::vector<uint64_t> slots{
         at};  // the program itself before the first, for AgentDescriptor::run_timed
     for (const Slot& slot : compiled.slots) {

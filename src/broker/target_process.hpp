@@ -31,8 +31,9 @@ inline constexpr uint64_t kTableBytes = uint64_t{kMaxSites} * sizeof(Site);
 
 struct ProgramHere {
   uint64_t code, bytes, slots;
-  uint64_t slots_block, slots_bytes;  // what was allocated
-  uint64_t range;                     // address of its first CodeRange
+  uint64_t slots_block, slots_bytes;         // what was allocated
+  uint64_t range;                            // address of its first CodeRange
+  uint32_t flags_at_entry, flags_at_return;  // ListFlags of a list with it alone
 };
 struct MapHere {
   uint64_t base, bytes;

@@ -41,7 +41,8 @@ std::string hex(uint64_t n) {
 
 // A list in the arena; not yet published.
 Result<ListHere> Targets::Impl::make_list(TargetProcess* t, const std::vector<WantedLink>& links,
-                                          InternalProbe internal, StoppedProcess& process) {
+                                          InternalProbe internal, bool at_return,
+                                          StoppedProcess& process) {
   ListHere list;
   list.links = links;
   const size_t count = links.size() + (internal != InternalProbe::kNone ? 1 : 0);
@@ -49,7 +50,15 @@ Result<ListHere> Targets::Impl::make_list(TargetProcess* t, const std::vector<Wa
     return list;
   }
   std::vector<std::byte> bytes(sizeof(AttachedList) + count * sizeof(Attached));
-  const AttachedList head{static_cast<uint32_t>(count), 0};
+  AttachedList head{};
+  head.count = static_cast<uint32_t>(count);
+  head.alive = reinterpret_cast<const AlivePage*>(t->alive);
+  head.alive_expected = config.alive_expected;
+  head.state = reinterpret_cast<AgentState*>(t->arena);
+  if (count == 1 && internal == InternalProbe::kNone && !links[0].is_timed) {
+    const ProgramHere& program = t->programs.at(raw(links[0].program));
+    head.flags = at_return ? program.flags_at_return : program.flags_at_entry;
+  }
   std::memcpy(bytes.data(), &head, sizeof(head));
   const auto counts_of = [&](uint32_t link) -> Result<uint64_t> {
     uint64_t& at = t->counts[link];
@@ -371,8 +380,8 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, Held* held, const LinkId
   }
   for (const uint64_t address : changed) {
     const WantedPlace& w = wanted.at(address);
-    lists[address] = {TRY(make_list(t, w.entry, w.internal, all)),
-                      TRY(make_list(t, w.on_return, InternalProbe::kNone, all))};
+    lists[address] = {TRY(make_list(t, w.entry, w.internal, false, all)),
+                      TRY(make_list(t, w.on_return, InternalProbe::kNone, true, all))};
   }
   if (!t->armed) {
     const bool assumed = t->is_hashed;

@@ -114,7 +114,7 @@ class Targets::Impl {
                               const std::set<uint32_t>& programs,
                               const std::vector<uint64_t>& new_rooms, RemoteThread& thread);
   Result<ListHere> make_list(TargetProcess* t, const std::vector<WantedLink>& links,
-                             InternalProbe internal, StoppedProcess& process);
+                             InternalProbe internal, bool at_return, StoppedProcess& process);
   Result<void> note_intents(TargetProcess* t, std::span<const MappedRange> ranges,
                             StoppedProcess& process);
   Result<void> note_mappings(TargetProcess* t, std::span<const MappedRange> ranges,

@@ -34,7 +34,7 @@ bpftime_checked_copy:
   movq %rsi, -8(%rdi,%rcx)
   jmp 6f
 2:
-  cmpq $512, %rcx
+  cmpq $64, %rcx
   jae 5f
 1:
   movq (%rsi), %rax
@@ -61,7 +61,20 @@ bpftime_checked_copy:
   jnz 4b
   jmp 6f
 5:
-  rep movsb
+  movq (%rsi), %rax
+  movq 8(%rsi), %rdx
+  movq %rax, (%rdi)
+  movq %rdx, 8(%rdi)
+  movq 16(%rsi), %rax
+  movq 24(%rsi), %rdx
+  movq %rax, 16(%rdi)
+  movq %rdx, 24(%rdi)
+  addq $32, %rsi
+  addq $32, %rdi
+  subq $32, %rcx
+  cmpq $64, %rcx
+  jae 5b
+  jmp 1b
 6:
   xorl %eax, %eax
   ret

@@ -47,6 +47,7 @@ CHECK_OFFSET(BLOCK_SELF, ThreadBlock, self);
 CHECK_OFFSET(BLOCK_CHECK_OFFSET, ThreadBlock, check_offset);
 CHECK_OFFSET(BLOCK_CHECK_VALUE, ThreadBlock, check_value);
 CHECK_OFFSET(BLOCK_PLAIN_STACKS, ThreadBlock, plain_stacks);
+CHECK_OFFSET(BLOCK_TRAMPOLINE, ThreadBlock, trampoline);
 CHECK_OFFSET(BLOCK_ALT_STACK, ThreadBlock, alt_stack);
 CHECK_OFFSET(ENTRY_RETURN_ADDRESS, ReturnEntry, return_address);
 CHECK_OFFSET(ENTRY_SAVED_RBX, ReturnEntry, saved_rbx);
@@ -58,6 +59,8 @@ CHECK_OFFSET(ENTRY_RESUME, ReturnEntry, resume);
 CHECK_OFFSET(SITE_ON_ENTRY, Site, on_entry);
 CHECK_OFFSET(SITE_ON_RETURN, Site, on_return);
 CHECK_OFFSET(SITE_ADDRESS, Site, address);
+CHECK_OFFSET(LIST_FLAGS, AttachedList, flags);
+static_assert(LIST_PLAIN == bpftime::kListPlain && LIST_SIMPLE == bpftime::kListSimple);
 CHECK_OFFSET(STATE_TABLE, AgentState, table);
 
 extern "C" {
@@ -72,7 +75,8 @@ constinit bpftime::ThreadBlock bpftime_nobody = [] {
 // For thunks.S; `sp` is the target's.
 BPFTIME_HIDDEN bpftime::ThreadBlock* bpftime_thread_block_slow();
 BPFTIME_HIDDEN bool bpftime_guard_is_stale(bpftime::ThreadBlock* block, uint64_t sp);
-BPFTIME_HIDDEN bpftime::ReturnEntry* bpftime_take_entry_slow(bpftime::ThreadBlock* block,
+BPFTIME_HIDDEN bpftime::ReturnEntry* bpftime_take_entry_slow(pt_regs* regs, bpftime::Site* site,
+                                                             bpftime::ThreadBlock* block,
                                                              uint64_t sp);
 }
 
@@ -350,13 +354,11 @@ bool bpftime_guard_is_stale(bpftime::ThreadBlock* block, uint64_t sp) {
   if (at >= sp - 8 && at < sp + 48) {
     return true;  // our words lie where that hit's should be
   }
-  if (at == 1) {
-    return false;  // no callback: a few instructions that take a return entry
-  }
   return !can_read_word(at) || word_at(at) != reinterpret_cast<uint64_t>(block);
 }
 
-bpftime::ReturnEntry* bpftime_take_entry_slow(bpftime::ThreadBlock* block, uint64_t sp) {
+bpftime::ReturnEntry* bpftime_take_entry_slow(pt_regs* /*regs*/, bpftime::Site* /*site*/,
+                                              bpftime::ThreadBlock* block, uint64_t sp) {
   using namespace bpftime;
   if (block->scan_backoff > 0) {
     block->scan_backoff--;

@@ -31,6 +31,7 @@
 #define BLOCK_SEQUENCE 248
 #define BLOCK_MISSED 256
 #define BLOCK_PLAIN_WINDOW 272
+#define BLOCK_TRAMPOLINE 984
 #define BLOCK_ALT_STACK 304
 #define BLOCK_PLAIN_STACKS 328
 #define PLAIN_SHIFT 20
@@ -47,9 +48,12 @@
 #define SITE_ON_RETURN 8
 #define SITE_ADDRESS 16
 
+#define LIST_FLAGS 4
+#define LIST_PLAIN 1
+#define LIST_SIMPLE 2
+
 #define STATE_TABLE 32
 
-#define FLAG_DF 0x400
 // Least room on an alternate signal stack for a hit to run there.
 #define ALT_STACK_ROOM 4096
 #define NR_SIGALTSTACK 131

@@ -1,14 +1,14 @@
 // The thunks (hook/thunks.hpp says what they promise). Home: injected *.
 //
-// Course of a hit: rcx, flags and rax are pushed; rcx = the thread's block (FIND_BLOCK). The block's address is pushed
-// too and block->guard set to that place: the guard against nesting. (Should a signal handler longjmp out of the
-// callback, that word is overwritten sooner or later, by which a later hit knows that the guard is stale.) Then
-// all registers go into block->regs, r12 = block, rbp = the target's rsp with the four words above it, r13 =
-// trampoline (return probes), rsp = hit stack; rbx is not touched, or names the return entry.
+// Course of a hit: rcx, rax and the arithmetic flags (lahf, seto) are pushed; rcx = the thread's block (FIND_BLOCK).
+// The block's address is pushed too and block->guard set to that place: the guard against nesting. (Should a signal
+// handler longjmp out of the callback, that word is overwritten sooner or later, by which a later hit knows that
+// the guard is stale.) The registers that a call may change go into block->regs. Where every program is plain
+// (kListPlain) they run at once, on the target's stack; where they are simple (kListSimple), on the hit stack; else
+// the other registers follow, and are read back when the callback has run on the hit stack (bpftime_run_aside).
 //
-// A hit costs its stores, one a cycle, two where they follow each other in one cache line: hence their order. And
-// each register of the target that is stored and loaded again costs that latency in a chain from hit to hit (7 cycles on
-// Zen 4): none passes through memory twice, and the returned rax stays in a register (r14).
+// A hit costs its stores, one a cycle, two where they follow each other in one cache line: hence their order.
+// DF is never looked at: the agent has no instruction that depends on it (tools/check_agent).
 //
 // Unwinding. At entry and return thunks stand in for the probed function at its first instruction (or after its ret): their
 // caller is the function's caller, and the trampoline, which has no unwind data, is skipped. inside_thunk
@@ -21,8 +21,8 @@
 #include "hook/thunk_offsets.h"
 
 // ---- CFI ---------------------------------------------------------------------------------------------------
-// DW_CFA_expression (0x10) and DW_CFA_val_expression (0x16), DWARF 5 §6.4.2; registers by DWARF number:
-// rdx 1, rcx 2, rbx 3, rbp 6, rsp 7, r12 12, return address 16. DW_OP_bregN = 0x70 + N.
+// DW_CFA_def_cfa_expression (0x0f), _expression (0x10) and _val_expression (0x16), DWARF 5 §6.4.2; registers by DWARF number:
+// rdx 1, rcx 2, rbx 3, rbp 6, rsp 7, r12 to r15, return address 16. DW_OP_bregN = 0x70 + N.
 // saved register `reg` lies at register `base` + `offset` (two byte SLEB128, offset in [0, 8192))
 .macro CFI_SAVED_AT reg, base, offset
   .cfi_escape 0x10, \reg, 3, 0x70 + \base, ((\offset) & 0x7f) | 0x80, ((\offset) >> 7) & 0x7f
@@ -35,6 +35,10 @@
 // caller's rsp = CFA - 4 (DW_OP_lit4, DW_OP_minus)
 .macro CFI_SP_BELOW_CFA
   .cfi_escape 0x16, 7, 2, 0x34, 0x1c
+.endm
+// `reg` lies in the block whose address is at rsp: breg7 0, deref, plus_uconst offset
+.macro CFI_IN_BLOCK reg, offset
+  .cfi_escape 0x10, \reg, 6, 0x77, 0, 0x06, 0x23, ((\offset) & 0x7f) | 0x80, ((\offset) >> 7) & 0x7f
 .endm
 
 // ---- Pieces ------------------------------------------------------------------------------------------------
@@ -51,92 +55,62 @@
   .endif
 .endm
 
-// Into the block in rcx, line by line; rdx, rsi and rdi are free then.
+// OF, SF, ZF, AF, PF, CF go to ax; into the stack with them. AL + 0x7f overflows when OF was set; sahf leaves OF alone.
+.macro PUSH_FLAGS
+  lahf
+  seto %al
+  push %rax
+  .cfi_adjust_cfa_offset 8
+.endm
+.macro POP_FLAGS
+  pop %rax
+  .cfi_adjust_cfa_offset -8
+  addb $0x7f, %al
+  sahf
+.endm
+.macro PUSH_REG reg
+  push \reg
+  .cfi_adjust_cfa_offset 8
+.endm
+.macro POP_REG reg
+  pop \reg
+  .cfi_adjust_cfa_offset -8
+.endm
+
+// Registers that a call may change, but rax, rcx and r11, into the block in rcx; rdx is free then.
 .macro SAVE_ARGUMENTS
+  mov %r10, R_R10(%rcx)
   mov %r9, R_R9(%rcx)
   mov %r8, R_R8(%rcx)
   mov %rdx, R_DX(%rcx)
   mov %rsi, R_SI(%rcx)
   mov %rdi, R_DI(%rcx)
 .endm
-.macro SAVE_OTHERS
-  mov %r15, R_R15(%rcx)
-  mov %r14, R_R14(%rcx)
-  mov %r13, R_R13(%rcx)
-  mov %r12, R_R12(%rcx)
-  mov %rbp, R_BP(%rcx)
-  mov %r10, R_R10(%rcx)
-.endm
-
-// The end of a hit: everything from the block in r12 but rax, rcx, rbx and flags; rcx = block.
-.macro RESTORE_REGISTERS
-  mov %r12, %rcx
+.macro RESTORE_ARGUMENTS
+  mov R_R10(%rcx), %r10
+  mov R_R9(%rcx), %r9
+  mov R_R8(%rcx), %r8
   mov R_DX(%rcx), %rdx
   mov R_SI(%rcx), %rsi
   mov R_DI(%rcx), %rdi
-  mov R_R8(%rcx), %r8
-  mov R_R9(%rcx), %r9
-  mov R_R10(%rcx), %r10
-  mov R_R11(%rcx), %r11
-  mov R_BP(%rcx), %rbp
-  .cfi_same_value %rbp
-  mov R_R12(%rcx), %r12
-  .cfi_same_value %r12
 .endm
-
-// OF, SF, ZF, AF, PF, CF from the flags word at \memory; clobbers rax. popfq would cost 8 ns.
-// AL = 8 + 0x78 overflows when OF was set, 0 + 0x78 does not; sahf leaves OF alone.
-.macro RESTORE_FLAGS memory
-  mov \memory, %eax
-  rolw $8, %ax
-  andb $8, %al
-  addb $0x78, %al
-  sahf
-.endm
-
-// r12 = block, rbp = rsp = the target's. rsp becomes the stack for the callback. Clobbers rax.
-.macro PICK_STACK query
-  mov %rbp, %rax
-  shr $PLAIN_SHIFT, %rax
-  cmp %rax, BLOCK_PLAIN_WINDOW(%r12)
-  jne \query
-  mov BLOCK_HIT_STACK_TOP(%r12), %rsp
-.endm
-// Another stack than the last hit's (rax = its rsp >> PLAIN_SHIFT); if it is not among those known to be ordinary ones, ask.
-// SS_ONSTACK (1) answers for the rsp of the call, which is the target's. Clobbers rcx, rdi, r8, r9, r11 too, not rsi.
-.macro QUERY_STACK chosen, none
-  mov %rax, %r8
-  mov %eax, %r9d
-  and $15, %r9d
-  cmp %rax, BLOCK_PLAIN_STACKS(%r12, %r9, 8)
-  je 2f
-  mov %rsi, %r10
-  xor %edi, %edi
-  lea BLOCK_ALT_STACK(%r12), %rsi
-  movl $0, 8(%rsi)
-  mov $NR_SIGALTSTACK, %eax
-  syscall
-  testl $1, 8(%rsi)
-  mov (%rsi), %rax
-  mov %r10, %rsi
-  jnz 1f
-  mov %r8, BLOCK_PLAIN_STACKS(%r12, %r9, 8)
-2:
-  mov %r8, BLOCK_PLAIN_WINDOW(%r12)
-  mov BLOCK_HIT_STACK_TOP(%r12), %rsp
-  jmp \chosen
-1:
-  mov %rbp, %rdi
-  sub %rax, %rdi
-  cmp $ALT_STACK_ROOM, %rdi
-  jb \none
-  and $-16, %rsp
-  jmp \chosen
+// The rest of pt_regs but ip: rax and rcx lie above the flags at \flags(%rsp). Clobbers rdx and rsi. At a function's
+// first instruction, and after its ret, DF is 0 (psABI 3.2.1); lahf gives bit 1, and IF is set.
+.macro SAVE_CONTEXT flags, sp
+  movzwl \flags(%rsp), %edx
+  movzbl %dh, %esi
+  movzbl %dl, %edx
+  shl $11, %edx
+  lea 0x200(%rsi, %rdx), %rdx
+  mov %rdx, R_FLAGS(%rcx)
+  lea \sp(%rsp), %rdx
+  mov %rdx, R_SP(%rcx)
 .endm
 
   .hidden bpftime_agent_state
-  .hidden bpftime_on_entry
-  .hidden bpftime_on_return
+  .hidden bpftime_on_hit
+  .hidden bpftime_on_plain_hit
+  .hidden bpftime_on_simple_hit
   .hidden bpftime_cold_hit
   .hidden bpftime_thread_block_slow
   .hidden bpftime_guard_is_stale
@@ -161,16 +135,14 @@
   .else
   .cfi_def_cfa %rsp, 16
   .endif
-  push %rcx
-  .cfi_adjust_cfa_offset 8
-  pushfq
-  .cfi_adjust_cfa_offset 8
-  push %rax
-  .cfi_adjust_cfa_offset 8
+  PUSH_REG %rcx
+  PUSH_REG %rax
+  PUSH_FLAGS
   mov 24(%rsp), %rax
   mov -\site_offset(%rax), %rax
-  cmpq $0, SITE_ON_ENTRY(%rax)
-  je .Lunarmed_\name
+  mov SITE_ON_ENTRY(%rax), %rax
+  test %rax, %rax
+  jz .Lunarmed_\name
 .Larmed_\name:
   FIND_BLOCK .Lslow_\name, \hashed
 .Lfound_\name:
@@ -178,78 +150,80 @@
   jne .Lnested_\name
 .Lgo_\name:
   .cfi_remember_state
-  push %rcx
-  .cfi_adjust_cfa_offset 8
+  PUSH_REG %rcx
   mov %rsp, BLOCK_GUARD(%rcx)
+  mov %r11, R_R11(%rcx)
   SAVE_ARGUMENTS
-  mov 8(%rsp), %rdx
+  testb $LIST_PLAIN, LIST_FLAGS(%rax)
+  jz .Lnot_plain_\name
+  call bpftime_on_plain_hit
+.Ltried_\name:
+  test %eax, %eax
+  jnz .Lagain_\name
+.Lran_\name:
+  POP_REG %rcx
+.Lleave_\name:
+  RESTORE_ARGUMENTS
+  mov R_R11(%rcx), %r11
+  movq $0, BLOCK_GUARD(%rcx)
+  POP_FLAGS
+  POP_REG %rax
+  POP_REG %rcx
+  ret
+
+  .cfi_restore_state
+  .cfi_adjust_cfa_offset 8
+.Lnot_plain_\name:
+  testb $LIST_SIMPLE, LIST_FLAGS(%rax)
+  jz .Lgeneral_\name
+  mov 32(%rsp), %rdx
+  mov -\site_offset(%rdx), %rdx
+  call bpftime_run_simple_aside
+  jmp .Ltried_\name
+.Lagain_\name:
+  mov (%rsp), %rcx
+  mov 32(%rsp), %rax
+  mov -\site_offset(%rax), %rax
+  mov SITE_ON_ENTRY(%rax), %rax
+  test %rax, %rax
+  jz .Lran_\name
+.Lgeneral_\name:
+  mov 16(%rsp), %rdx
   mov %rdx, R_AX(%rcx)
   mov 24(%rsp), %rdx
   mov %rdx, R_CX(%rcx)
-  SAVE_OTHERS
   mov %rbx, R_BX(%rcx)
-  mov %r11, R_R11(%rcx)
-  mov %rcx, %r12
-  CFI_SAVED_AT 12, 12, R_R12
   .if \inside
-  lea 40 + 128(%rsp), %rdx
+  SAVE_CONTEXT 8, 40 + 128
   .else
-  lea 40(%rsp), %rdx
+  SAVE_CONTEXT 8, 40
   .endif
-  mov %rdx, R_SP(%r12)
-  mov SITE_ADDRESS(%rax), %rdx
-  mov %rdx, R_IP(%r12)
-  mov 16(%rsp), %rdx
-  mov %rdx, R_FLAGS(%r12)
-  mov %rax, %rsi
-  mov %rsp, %rbp
-  .cfi_def_cfa_register %rbp
-  CFI_SAVED_AT 6, 12, R_BP
-  test $FLAG_DF, %edx
-  jnz .Ldf_\name
-.Lstack_\name:
-  PICK_STACK .Lquery_\name
-.Lchosen_\name:
-  mov SITE_ON_ENTRY(%rsi), %rcx
-  test %rcx, %rcx
-  jz .Lcold_\name
-.Lcall_\name:
-  lea BLOCK_REGS(%r12), %rdi
-  mov %r12, %rdx
-  call bpftime_on_entry
+  mov 32(%rsp), %rdx
+  mov -\site_offset(%rdx), %rdx
+  mov SITE_ADDRESS(%rdx), %rsi
+  mov %rsi, R_IP(%rcx)
+  lea bpftime_on_hit(%rip), %rdi
+  call bpftime_run_aside
   .if !\inside
   test %rax, %rax
-  jnz .Loverride_\name
-  .endif
-.Lleave_\name:
-  mov %rbp, %rsp
-  .cfi_def_cfa_register %rsp
-  .if !\inside
-  testl $FLAG_DF, 16(%rsp)
-  jnz .Ldf_back_\name
-.Lflags_\name:
-  .endif
-  RESTORE_REGISTERS
-  .if !\inside
-  RESTORE_FLAGS 16(%rsp)
-  .endif
-  mov 8(%rsp), %rax
+  jz .Lran_\name
+  // Not the body, not the trampoline: straight to the caller, with R_AX as the result.
+  RESTORE_ARGUMENTS
+  mov R_R11(%rcx), %r11
+  mov R_AX(%rcx), %rax
   movq $0, BLOCK_GUARD(%rcx)
-  .if \inside
-  lea 16(%rsp), %rsp
-  .cfi_adjust_cfa_offset -16
-  popfq
-  .cfi_adjust_cfa_offset -8
-  .else
-  lea 24(%rsp), %rsp
-  .cfi_adjust_cfa_offset -24
-  .endif
-  pop %rcx
-  .cfi_adjust_cfa_offset -8
+  mov 24(%rsp), %rcx
+  .cfi_remember_state
+  lea 40(%rsp), %rsp
+  .cfi_adjust_cfa_offset -40
   ret
+  .cfi_restore_state
+  .else
+  jmp .Lran_\name
+  .endif
 
   // ---- rare ----
-  .cfi_restore_state
+  .cfi_adjust_cfa_offset -8
 .Lslow_\name:
   call bpftime_find_block_slow
   test %rcx, %rcx
@@ -258,77 +232,42 @@
 .Lunarmed_\name:
   mov bpftime_agent_state(%rip), %rcx
   mov STATE_TABLE(%rcx), %rcx
-  cmpq $0, (%rcx)                      // the table's guard word
-  je .Larmed_\name
-  jmp .Lpass_\name
+  cmpq $0, (%rcx)                      // the table's guard word: 0 in a forked child
+  jne .Lpass_\name
+  call bpftime_find_block_slow
+  test %rcx, %rcx
+  jz .Lpass_\name
+  cmpq $0, BLOCK_GUARD(%rcx)
+  jne .Lpass_\name
+  PUSH_REG %rcx
+  mov %rsp, BLOCK_GUARD(%rcx)
+  mov %r11, R_R11(%rcx)
+  SAVE_ARGUMENTS
+  lea bpftime_cold_hit(%rip), %rdi
+  call bpftime_run_aside
+  POP_REG %rcx
+  mov bpftime_agent_state(%rip), %rax
+  mov STATE_TABLE(%rax), %rax
+  cmpq $0, (%rax)
+  je .Lleave_\name
+  RESTORE_ARGUMENTS
+  mov R_R11(%rcx), %r11
+  movq $0, BLOCK_GUARD(%rcx)
+  .cfi_remember_state
+  POP_FLAGS
+  POP_REG %rax
+  POP_REG %rcx
+  jmp \name                            // once more: the table says now what is armed
+  .cfi_restore_state
 .Lnested_\name:
   call bpftime_check_guard
   jz .Lgo_\name
   incq BLOCK_MISSED(%rcx)
 .Lpass_\name:
-  .if \inside
-  pop %rax
-  .cfi_adjust_cfa_offset -8
-  popfq
-  .cfi_adjust_cfa_offset -8
-  .else
-  RESTORE_FLAGS 8(%rsp)
-  pop %rax
-  .cfi_adjust_cfa_offset -8
-  lea 8(%rsp), %rsp
-  .cfi_adjust_cfa_offset -8
-  .endif
-  pop %rcx
-  .cfi_adjust_cfa_offset -8
+  POP_FLAGS
+  POP_REG %rax
+  POP_REG %rcx
   ret
-  // the rest runs with r12 = block, rbp = the target's rsp
-  .cfi_adjust_cfa_offset 32
-  .cfi_def_cfa_register %rbp
-  CFI_SAVED_AT 12, 12, R_R12
-  CFI_SAVED_AT 6, 12, R_BP
-.Ldf_\name:
-  cld
-  jmp .Lstack_\name
-.Lquery_\name:
-  QUERY_STACK .Lchosen_\name, .Lnoroom_\name
-.Lnoroom_\name:
-  incq BLOCK_MISSED(%r12)
-  jmp .Lleave_\name
-.Lcold_\name:
-  mov bpftime_agent_state(%rip), %rcx
-  mov STATE_TABLE(%rcx), %rcx
-  cmpq $0, (%rcx)
-  jne .Lleave_\name                    // disarmed meanwhile
-  mov %rsi, %rdi
-  mov %r12, %rsi
-  call bpftime_cold_hit
-  mov 32(%rbp), %rsi
-  mov -\site_offset(%rsi), %rsi
-  mov SITE_ADDRESS(%rsi), %rax
-  mov %rax, R_IP(%r12)
-  mov SITE_ON_ENTRY(%rsi), %rcx
-  test %rcx, %rcx
-  jnz .Lcall_\name
-  jmp .Lleave_\name
-  .if !\inside
-.Loverride_\name:
-  // Not the body, not the trampoline: straight to the caller, with R_AX as the result.
-  mov %rbp, %rsp
-  .cfi_def_cfa_register %rsp
-  RESTORE_REGISTERS
-  mov R_AX(%rcx), %rax
-  movq $0, BLOCK_GUARD(%rcx)
-  mov 24(%rsp), %rcx
-  lea 40(%rsp), %rsp
-  .cfi_adjust_cfa_offset -40
-  ret
-  .cfi_adjust_cfa_offset 40
-  CFI_SAVED_AT 12, 12, R_R12
-  CFI_SAVED_AT 6, 12, R_BP
-.Ldf_back_\name:
-  std
-  jmp .Lflags_\name
-  .endif
   .cfi_endproc
   .size \name, . - \name
 .endm
@@ -349,31 +288,28 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
 \name:
   .cfi_startproc
   .cfi_def_cfa %rsp, 16
-  push %rcx
-  .cfi_adjust_cfa_offset 8
-  pushfq
-  .cfi_adjust_cfa_offset 8
-  push %rax
-  .cfi_adjust_cfa_offset 8
+  PUSH_REG %rcx
+  PUSH_REG %rax
+  PUSH_FLAGS
   mov (%r11), %rax
   mov SITE_ON_ENTRY(%rax), %rcx
   or SITE_ON_RETURN(%rax), %rcx
   jz .Lrt_unarmed_\name
-.Lrt_armed_\name:
   FIND_BLOCK .Lrt_slow_\name, \hashed
 .Lrt_found_\name:
   cmpq $0, BLOCK_GUARD(%rcx)
   jne .Lrt_nested_\name
 .Lrt_go_\name:
+  PUSH_REG %rcx
+  mov %rsp, BLOCK_GUARD(%rcx)
   cmpq $0, SITE_ON_ENTRY(%rax)
   jne .Lrt_both_\name
-  cmpq $0, SITE_ON_RETURN(%rax)
-  je .Lrt_both_\name                   // neither: cold
+  // Nothing is called now. rcx = block, r11 = trampoline; rax = entry; rbx is free once saved.
+.Lrt_take_\name:
   mov BLOCK_FREE_ENTRIES(%rcx), %rax
   test %rax, %rax
-  jz .Lrt_both_\name
-  // Only a return probe: nothing is called now. rax = entry, rcx = block, r11 = trampoline; rbx is free once saved.
-  movq $1, BLOCK_GUARD(%rcx)
+  jz .Lrt_no_entry_\name
+.Lrt_took_\name:
   mov %rbx, ENTRY_SAVED_RBX(%rax)
   CFI_SAVED_AT 3, 0, ENTRY_SAVED_RBX
   mov ENTRY_NEXT(%rax), %rbx
@@ -382,113 +318,26 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   inc %rbx
   mov %rbx, BLOCK_SEQUENCE(%rcx)
   mov %rbx, ENTRY_SEQUENCE(%rax)
-  mov 32(%rsp), %rbx
+  mov 40(%rsp), %rbx
   mov %rbx, ENTRY_RETURN_ADDRESS(%rax)
-  lea 32(%rsp), %rbx
+  lea 40(%rsp), %rbx
   mov %rbx, ENTRY_SLOT(%rax)
   lea 32(%r11), %rbx
   mov %rbx, ENTRY_RESUME(%rax)
   mov %rax, %rbx
   CFI_ENTRY 3
   lea \point(%rip), %rax
-  mov %rax, 32(%rsp)                   // S: what the call will put there; says that the entry lives
+  mov %rax, 40(%rsp)                   // S: what the call will put there; says that the entry lives
   movq $0, BLOCK_GUARD(%rcx)
-  RESTORE_FLAGS 8(%rsp)
-  mov (%rsp), %rax
-  mov 16(%rsp), %rcx
-  mov 24(%rsp), %r11
-  lea 40(%rsp), %rsp
-  .cfi_remember_state
+  lea 8(%rsp), %rsp
+  .cfi_adjust_cfa_offset -8
+  POP_FLAGS
+  POP_REG %rax
+  POP_REG %rcx
+  POP_REG %r11
+  lea 8(%rsp), %rsp
   .cfi_def_cfa %rsp, 4
   CFI_SP_BELOW_CFA
-  jmp .Lrt_body_\name
-  .cfi_restore_state
-  .cfi_same_value %rbx
-  .cfi_offset 16, -8
-.Lrt_both_\name:
-  push %rcx
-  .cfi_adjust_cfa_offset 8
-  mov %rsp, BLOCK_GUARD(%rcx)
-  SAVE_ARGUMENTS
-  mov 8(%rsp), %rax
-  mov %rax, R_AX(%rcx)
-  mov 24(%rsp), %rdx
-  mov %rdx, R_CX(%rcx)
-  SAVE_OTHERS
-  mov %rbx, R_BX(%rcx)
-  mov 32(%rsp), %rdx
-  mov %rdx, R_R11(%rcx)
-  mov %rcx, %r12
-  CFI_SAVED_AT 12, 12, R_R12
-  mov %r11, %r13
-  CFI_SAVED_AT 13, 12, R_R13
-  mov 16(%rsp), %rax
-  mov %rax, R_FLAGS(%r12)
-  lea 40(%rsp), %rdx
-  mov %rdx, R_SP(%r12)
-  mov %rsp, %rbp
-  .cfi_def_cfa_register %rbp
-  CFI_SAVED_AT 6, 12, R_BP
-  test $FLAG_DF, %eax
-  jnz .Lrt_df_\name
-.Lrt_stack_\name:
-  mov (%r13), %rsi
-  cmpq $0, SITE_ON_ENTRY(%rsi)
-  je .Lrt_no_entry_probe_\name
-  PICK_STACK .Lrt_query_\name
-.Lrt_chosen_\name:
-  mov (%r13), %rsi
-  mov SITE_ON_ENTRY(%rsi), %rcx
-  test %rcx, %rcx
-  jz .Lrt_after_entry_\name
-  mov SITE_ADDRESS(%rsi), %rax
-  mov %rax, R_IP(%r12)
-  lea BLOCK_REGS(%r12), %rdi
-  mov %r12, %rdx
-  call bpftime_on_entry
-  test %rax, %rax
-  jnz .Lrt_override_\name
-  mov (%r13), %rsi
-.Lrt_after_entry_\name:
-  cmpq $0, SITE_ON_RETURN(%rsi)
-  je .Lrt_run_unhooked_\name
-  mov BLOCK_FREE_ENTRIES(%r12), %rax
-  test %rax, %rax
-  jz .Lrt_no_entry_\name
-.Lrt_take_\name:
-  mov ENTRY_NEXT(%rax), %rcx
-  mov %rcx, BLOCK_FREE_ENTRIES(%r12)
-  mov BLOCK_SEQUENCE(%r12), %rcx
-  inc %rcx
-  mov %rcx, BLOCK_SEQUENCE(%r12)
-  mov %rcx, ENTRY_SEQUENCE(%rax)
-  mov 40(%rbp), %rcx
-  mov %rcx, ENTRY_RETURN_ADDRESS(%rax)
-  mov %rbx, ENTRY_SAVED_RBX(%rax)
-  lea 40(%rbp), %rcx
-  mov %rcx, ENTRY_SLOT(%rax)
-  lea 32(%r13), %rcx
-  mov %rcx, ENTRY_RESUME(%rax)
-  mov %rbp, %rsp
-  .cfi_def_cfa_register %rsp
-  mov %rax, %rbx
-  CFI_ENTRY 3
-  lea \point(%rip), %rcx
-  mov %rcx, 40(%rsp)                   // S: what the call will put there; says that the entry lives
-  testl $FLAG_DF, 16(%rsp)
-  jnz .Lrt_df_back_\name
-.Lrt_flags_\name:
-  mov R_R13(%r12), %r13
-  .cfi_same_value %r13
-  RESTORE_REGISTERS
-  RESTORE_FLAGS 16(%rsp)
-  mov 8(%rsp), %rax
-  movq $0, BLOCK_GUARD(%rcx)
-  mov 24(%rsp), %rcx
-  lea 48(%rsp), %rsp
-  .cfi_def_cfa %rsp, 4
-  CFI_SP_BELOW_CFA
-.Lrt_body_\name:
   call *ENTRY_RESUME(%rbx)
 
 // ---- return_point: the body has returned; rbx = entry, rsp = S + 8 -----------------------------------------
@@ -497,103 +346,96 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
 \point:
   lea -8(%rsp), %rsp                   // S still holds our address: the entry lives
   .cfi_adjust_cfa_offset 8
-  push %rcx
-  .cfi_adjust_cfa_offset 8
-  pushfq
-  .cfi_adjust_cfa_offset 8
-  push %r11
-  .cfi_adjust_cfa_offset 8
+  PUSH_REG %rcx
+  PUSH_REG %r11
+  mov %rax, %r11
+  PUSH_FLAGS
   FIND_BLOCK .Lrp_slow_\name, \hashed
 .Lrp_found_\name:
   cmpq $0, BLOCK_GUARD(%rcx)
   jne .Lrp_nested_\name
 .Lrp_go_\name:
-  push %rcx
-  .cfi_adjust_cfa_offset 8
+  PUSH_REG %rcx
   mov %rsp, BLOCK_GUARD(%rcx)
+  mov %r11, R_AX(%rcx)
   SAVE_ARGUMENTS
-  mov %rax, R_AX(%rcx)
-  mov 24(%rsp), %rdx
-  mov %rdx, R_CX(%rcx)
-  SAVE_OTHERS
-  mov ENTRY_SAVED_RBX(%rbx), %r11
-  mov %r11, R_BX(%rcx)
-  mov 8(%rsp), %r11
-  mov %r11, R_R11(%rcx)
-  mov %rcx, %r12
-  CFI_SAVED_AT 12, 12, R_R12
-  mov %rax, %r14
-  CFI_SAVED_AT 14, 12, R_R14
+  mov ENTRY_RESUME(%rbx), %rax
+  mov -32(%rax), %rax                  // Site*: first word of the trampoline
+  mov SITE_ON_RETURN(%rax), %rax
+  test %rax, %rax
+  jz .Lrp_ran_\name
+  testb $LIST_PLAIN, LIST_FLAGS(%rax)
+  jz .Lrp_not_plain_\name
+  call bpftime_on_plain_hit
+.Lrp_tried_\name:
+  test %eax, %eax
+  jnz .Lrp_again_\name
+  mov (%rsp), %rcx
+.Lrp_ran_\name:
   mov ENTRY_RETURN_ADDRESS(%rbx), %rax
-  mov %rax, R_IP(%r12)
-  mov 16(%rsp), %rax
-  mov %rax, R_FLAGS(%r12)
-  lea 40(%rsp), %rdx
-  mov %rdx, R_SP(%r12)
-  mov %rsp, %rbp
-  .cfi_def_cfa_register %rbp
-  CFI_SAVED_AT 6, 12, R_BP
-  test $FLAG_DF, %eax
-  jnz .Lrp_df_\name
-.Lrp_stack_\name:
-  PICK_STACK .Lrp_query_\name
-.Lrp_chosen_\name:
-  mov ENTRY_RESUME(%rbx), %rsi
-  mov -32(%rsi), %rsi                  // Site*: first word of the trampoline
-  mov SITE_ON_RETURN(%rsi), %rcx
-  test %rcx, %rcx
-  jz .Lrp_leave_\name
-  lea BLOCK_REGS(%r12), %rdi
-  mov %r12, %rdx
-  call bpftime_on_return
-.Lrp_leave_\name:
-  mov %rbp, %rsp
-  .cfi_def_cfa_register %rsp
-  mov ENTRY_RETURN_ADDRESS(%rbx), %rax
-  mov ENTRY_SAVED_RBX(%rbx), %rcx
+  mov ENTRY_SAVED_RBX(%rbx), %rdx
   movq $0, ENTRY_SLOT(%rbx)            // free: after this, an entry of another thread is not ours to touch
-  cmp %r12, ENTRY_HOME(%rbx)
+  cmp %rcx, ENTRY_HOME(%rbx)
   jne .Lrp_freed_\name
-  mov BLOCK_FREE_ENTRIES(%r12), %rdx
-  cmp %rdx, ENTRY_NEXT(%rbx)           // as a rule it is: no store, so that the next take need not wait for it
+  mov BLOCK_FREE_ENTRIES(%rcx), %rsi
+  cmp %rsi, ENTRY_NEXT(%rbx)           // as a rule it is: no store, so that the next take need not wait for it
   jne .Lrp_relink_\name
 .Lrp_relinked_\name:
-  mov %rbx, BLOCK_FREE_ENTRIES(%r12)
+  mov %rbx, BLOCK_FREE_ENTRIES(%rcx)
 .Lrp_freed_\name:
   mov %rax, 32(%rsp)                   // S
+  .cfi_remember_state
   .cfi_def_cfa %rsp, 40
   .cfi_offset 16, -8
   .cfi_escape 0x16, 7, 0               // caller's rsp = CFA again
-  mov %rcx, %rbx
+  mov %rdx, %rbx
   .cfi_same_value %rbx
-  testl $FLAG_DF, 16(%rsp)
-  jnz .Lrp_df_back_\name
-.Lrp_flags_\name:
-  RESTORE_REGISTERS
-  RESTORE_FLAGS 16(%rsp)
-  mov %r14, %rax
-  mov R_R14(%rcx), %r14
-  .cfi_same_value %r14
+  RESTORE_ARGUMENTS
+  lea 8(%rsp), %rsp
+  .cfi_adjust_cfa_offset -8
+  POP_FLAGS
+  mov R_AX(%rcx), %rax
   movq $0, BLOCK_GUARD(%rcx)
-  mov 24(%rsp), %rcx
-  lea 32(%rsp), %rsp
-  .cfi_adjust_cfa_offset -32
+  POP_REG %r11
+  POP_REG %rcx
   ret
+  .cfi_restore_state
+
+.Lrp_not_plain_\name:
+  testb $LIST_SIMPLE, LIST_FLAGS(%rax)
+  jz .Lrp_general_\name
+  mov ENTRY_RESUME(%rbx), %rdx
+  mov -32(%rdx), %rdx
+  call bpftime_run_simple_aside
+  jmp .Lrp_tried_\name
+.Lrp_again_\name:
+  mov (%rsp), %rcx
+  mov ENTRY_RESUME(%rbx), %rax
+  mov -32(%rax), %rax
+  mov SITE_ON_RETURN(%rax), %rax
+  test %rax, %rax
+  jz .Lrp_ran_\name
+.Lrp_general_\name:
+  mov 16(%rsp), %rdx
+  mov %rdx, R_R11(%rcx)
+  mov 24(%rsp), %rdx
+  mov %rdx, R_CX(%rcx)
+  mov ENTRY_SAVED_RBX(%rbx), %rdx
+  mov %rdx, R_BX(%rcx)
+  SAVE_CONTEXT 8, 40
+  mov ENTRY_RETURN_ADDRESS(%rbx), %rdx
+  mov %rdx, R_IP(%rcx)
+  mov ENTRY_RESUME(%rbx), %rdx
+  mov -32(%rdx), %rdx
+  lea bpftime_on_hit(%rip), %rdi
+  call bpftime_run_aside
+  jmp .Lrp_ran_\name
 
   // ---- rare ----
-  .cfi_def_cfa %rsp, 40
-  CFI_SAVED_AT 6, 12, R_BP
-  CFI_SAVED_AT 12, 12, R_R12
-  CFI_SAVED_AT 14, 12, R_R14
-.Lrp_df_back_\name:
-  std
-  jmp .Lrp_flags_\name
-  .cfi_same_value %rbp
-  .cfi_same_value %r12
-  .cfi_same_value %r14
-  .cfi_def_cfa %rsp, 24 + 12           // pushed: rcx, flags, r11; rbx = entry
-  CFI_ENTRY 3
-  CFI_SP_BELOW_CFA
+.Lrp_relink_\name:
+  mov %rsi, ENTRY_NEXT(%rbx)
+  jmp .Lrp_relinked_\name
+  .cfi_adjust_cfa_offset -8
 .Lrp_slow_\name:
   call bpftime_find_block_slow
   test %rcx, %rcx
@@ -605,49 +447,104 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   incq BLOCK_MISSED(%rcx)
 .Lrp_pass_\name:
   mov ENTRY_SAVED_RBX(%rbx), %rcx
-  mov ENTRY_RETURN_ADDRESS(%rbx), %r11
+  mov ENTRY_RETURN_ADDRESS(%rbx), %rax
   movq $0, ENTRY_SLOT(%rbx)            // the next scan finds it
-  mov %r11, 24(%rsp)                   // S
+  mov %rax, 24(%rsp)                   // S
   .cfi_def_cfa %rsp, 32
   .cfi_offset 16, -8
   .cfi_escape 0x16, 7, 0
   mov %rcx, %rbx
   .cfi_same_value %rbx
-  mov %rax, %r11
-  RESTORE_FLAGS 8(%rsp)
+  POP_FLAGS
   mov %r11, %rax
-  pop %r11
-  .cfi_adjust_cfa_offset -8
-  lea 8(%rsp), %rsp
-  .cfi_adjust_cfa_offset -8
-  pop %rcx
-  .cfi_adjust_cfa_offset -8
+  POP_REG %r11
+  POP_REG %rcx
   ret
-  .cfi_def_cfa %rbp, 32 + 12           // r12 = block, rbp = S - 32, rbx = entry
-  CFI_ENTRY 3
-  CFI_SP_BELOW_CFA
-  CFI_SAVED_AT 6, 12, R_BP
-  CFI_SAVED_AT 12, 12, R_R12
-  CFI_SAVED_AT 14, 12, R_R14
-.Lrp_df_\name:
-  cld
-  jmp .Lrp_stack_\name
-.Lrp_relink_\name:
-  mov %rdx, ENTRY_NEXT(%rbx)
-  jmp .Lrp_relinked_\name
-.Lrp_query_\name:
-  QUERY_STACK .Lrp_chosen_\name, .Lrp_noroom_\name
-.Lrp_noroom_\name:
-  incq BLOCK_MISSED(%r12)
-  jmp .Lrp_leave_\name
   .cfi_endproc
   .size \name, . - \name
 
-// ---- rare ways through return_thunk ------------------------------------------------------------------------
-  .type \name\()_rare, @function
-\name\()_rare:
+// ---- the entry probe of a function that has a return probe too, and rare ways ------------------------------
+  .type \name\()_both, @function
+\name\()_both:
   .cfi_startproc
-  .cfi_def_cfa %rsp, 16 + 24           // pushed: r11, rcx, flags, rax
+  .cfi_def_cfa %rsp, 16 + 32           // pushed: r11, rcx, rax, flags, block
+.Lrt_both_\name:
+  mov %r11, BLOCK_TRAMPOLINE(%rcx)
+  SAVE_ARGUMENTS
+  mov 32(%rsp), %rdx
+  mov %rdx, R_R11(%rcx)
+  mov SITE_ON_ENTRY(%rax), %rax
+  test %rax, %rax
+  jz .Lrt_ran_\name                    // disarmed meanwhile
+  testb $LIST_PLAIN, LIST_FLAGS(%rax)
+  jz .Lrt_not_plain_\name
+  call bpftime_on_plain_hit
+.Lrt_tried_\name:
+  test %eax, %eax
+  jnz .Lrt_again_\name
+  mov (%rsp), %rcx
+.Lrt_ran_\name:
+  RESTORE_ARGUMENTS
+  mov BLOCK_TRAMPOLINE(%rcx), %r11
+  mov (%r11), %rax
+  cmpq $0, SITE_ON_RETURN(%rax)
+  jne .Lrt_take_\name
+  jmp .Lrt_leave_\name
+.Lrt_not_plain_\name:
+  testb $LIST_SIMPLE, LIST_FLAGS(%rax)
+  jz .Lrt_general_\name
+  mov (%r11), %rdx
+  call bpftime_run_simple_aside
+  jmp .Lrt_tried_\name
+.Lrt_again_\name:
+  mov (%rsp), %rcx
+  mov BLOCK_TRAMPOLINE(%rcx), %rax
+  mov (%rax), %rax
+  mov SITE_ON_ENTRY(%rax), %rax
+  test %rax, %rax
+  jz .Lrt_ran_\name
+.Lrt_general_\name:
+  mov 16(%rsp), %rdx
+  mov %rdx, R_AX(%rcx)
+  mov 24(%rsp), %rdx
+  mov %rdx, R_CX(%rcx)
+  mov %rbx, R_BX(%rcx)
+  SAVE_CONTEXT 8, 40
+  mov BLOCK_TRAMPOLINE(%rcx), %rdx
+  mov (%rdx), %rdx
+  mov SITE_ADDRESS(%rdx), %rsi
+  mov %rsi, R_IP(%rcx)
+  lea bpftime_on_hit(%rip), %rdi
+  call bpftime_run_aside
+  test %rax, %rax
+  jz .Lrt_ran_\name
+  RESTORE_ARGUMENTS
+  mov R_R11(%rcx), %r11
+  mov R_AX(%rcx), %rax
+  movq $0, BLOCK_GUARD(%rcx)
+  mov 24(%rsp), %rcx
+  .cfi_remember_state
+  lea 40(%rsp), %rsp
+  .cfi_adjust_cfa_offset -40
+  ret
+  .cfi_restore_state
+.Lrt_no_entry_\name:
+  mov %r11, BLOCK_TRAMPOLINE(%rcx)
+  SAVE_ARGUMENTS
+  lea 40(%rsp), %rax
+  lea bpftime_take_entry_slow(%rip), %rdi
+  call bpftime_run_aside
+  RESTORE_ARGUMENTS
+  mov BLOCK_TRAMPOLINE(%rcx), %r11
+  test %rax, %rax
+  jnz .Lrt_took_\name
+  incq BLOCK_MISSED(%rcx)
+.Lrt_leave_\name:
+  .cfi_remember_state
+  lea 8(%rsp), %rsp
+  .cfi_adjust_cfa_offset -8
+  movq $0, BLOCK_GUARD(%rcx)
+  jmp .Lrt_pass_\name
 .Lrt_slow_\name:
   call bpftime_find_block_slow
   test %rcx, %rcx
@@ -656,118 +553,191 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
 .Lrt_unarmed_\name:
   mov bpftime_agent_state(%rip), %rcx
   mov STATE_TABLE(%rcx), %rcx
-  cmpq $0, (%rcx)
-  je .Lrt_armed_\name
-  jmp .Lrt_pass_\name
+  cmpq $0, (%rcx)                      // 0 in a forked child
+  jne .Lrt_pass_\name
+  call bpftime_find_block_slow
+  test %rcx, %rcx
+  jz .Lrt_pass_\name
+  cmpq $0, BLOCK_GUARD(%rcx)
+  jne .Lrt_pass_\name
+  PUSH_REG %rcx
+  mov %rsp, BLOCK_GUARD(%rcx)
+  mov %r11, BLOCK_TRAMPOLINE(%rcx)
+  SAVE_ARGUMENTS
+  lea bpftime_cold_hit(%rip), %rdi
+  call bpftime_run_aside
+  RESTORE_ARGUMENTS
+  mov BLOCK_TRAMPOLINE(%rcx), %r11
+  mov bpftime_agent_state(%rip), %rax
+  mov STATE_TABLE(%rax), %rax
+  cmpq $0, (%rax)
+  je .Lrt_leave_\name
+  movq $0, BLOCK_GUARD(%rcx)
+  lea 8(%rsp), %rsp
+  .cfi_adjust_cfa_offset -8
+  POP_FLAGS
+  POP_REG %rax
+  POP_REG %rcx
+  jmp \name                            // once more: the table says now what is armed
+  .cfi_restore_state
+  .cfi_adjust_cfa_offset -8
 .Lrt_nested_\name:
   call bpftime_check_guard
   jz .Lrt_go_\name
   incq BLOCK_MISSED(%rcx)
 .Lrt_pass_\name:
-  RESTORE_FLAGS 8(%rsp)
   lea 32(%r11), %rcx
-  mov %rcx, 8(%rsp)                    // S - 24
-  mov (%rsp), %rax
-  mov 16(%rsp), %rcx
-  mov 24(%rsp), %r11
-  lea 32(%rsp), %rsp
-  .cfi_adjust_cfa_offset -32
-  jmp *-24(%rsp)
-
-  .cfi_def_cfa %rbp, 48                // r12 = block, rbp = S - 40, r13 = trampoline
-  CFI_SAVED_AT 6, 12, R_BP
-  CFI_SAVED_AT 12, 12, R_R12
-  CFI_SAVED_AT 13, 12, R_R13
-.Lrt_df_\name:
-  cld
-  jmp .Lrt_stack_\name
-.Lrt_query_\name:
-  QUERY_STACK .Lrt_chosen_\name, .Lrt_noroom_\name
-.Lrt_noroom_\name:
-  incq BLOCK_MISSED(%r12)
-  jmp .Lrt_run_unhooked_\name
-.Lrt_no_entry_probe_\name:
-  mov bpftime_agent_state(%rip), %rcx
-  mov STATE_TABLE(%rcx), %rcx
-  cmpq $0, (%rcx)
-  jne .Lrt_after_entry_\name
-  PICK_STACK .Lrt_cold_query_\name
-.Lrt_cold_\name:
-  mov (%r13), %rdi
-  mov %r12, %rsi
-  call bpftime_cold_hit
-  mov %rbp, %rsp
-  mov (%r13), %rsi
-  cmpq $0, SITE_ON_ENTRY(%rsi)
-  je .Lrt_after_entry_\name
-  PICK_STACK .Lrt_query_\name
-  jmp .Lrt_chosen_\name
-.Lrt_cold_query_\name:
-  QUERY_STACK .Lrt_cold_\name, .Lrt_noroom_\name
-.Lrt_no_entry_\name:
-  mov %rbp, %rsp
-  PICK_STACK .Lrt_slow_query_\name
-.Lrt_slow_take_\name:
-  mov %r12, %rdi
-  lea 40(%rbp), %rsi
-  call bpftime_take_entry_slow
-  mov (%r13), %rsi
-  test %rax, %rax
-  jnz .Lrt_take_\name
-  jmp .Lrt_noroom_\name
-.Lrt_slow_query_\name:
-  QUERY_STACK .Lrt_slow_take_\name, .Lrt_noroom_\name
-.Lrt_run_unhooked_\name:
-  mov %rbp, %rsp
-  testl $FLAG_DF, 16(%rsp)
-  jz .Lrt_no_std_\name
-  std
-.Lrt_no_std_\name:
-  .cfi_def_cfa_register %rsp
-  RESTORE_FLAGS 16(%rsp)
-  lea 32(%r13), %rax
-  mov %rax, 16(%rsp)                   // S - 24
-  mov R_R13(%r12), %r13
-  .cfi_same_value %r13
-  RESTORE_REGISTERS
-  mov 8(%rsp), %rax
-  movq $0, BLOCK_GUARD(%rcx)
-  mov 24(%rsp), %rcx
-  lea 40(%rsp), %rsp
-  .cfi_adjust_cfa_offset -40
-  jmp *-24(%rsp)
-
-  .cfi_def_cfa %rbp, 48
-  CFI_SAVED_AT 6, 12, R_BP
-  CFI_SAVED_AT 12, 12, R_R12
-  CFI_SAVED_AT 13, 12, R_R13
-.Lrt_override_\name:
-  mov %rbp, %rsp
-  .cfi_def_cfa_register %rsp
-  mov R_R13(%r12), %r13
-  .cfi_same_value %r13
-  RESTORE_REGISTERS
-  mov R_AX(%rcx), %rax
-  movq $0, BLOCK_GUARD(%rcx)
-  mov 24(%rsp), %rcx
-  lea 40(%rsp), %rsp
-  .cfi_adjust_cfa_offset -40
-  ret
-
-  .cfi_def_cfa %rsp, 48                // rbx = entry, rsp = S - 40
-  CFI_ENTRY 3
-  CFI_SAVED_AT 6, 12, R_BP
-  CFI_SAVED_AT 12, 12, R_R12
-  CFI_SAVED_AT 13, 12, R_R13
-.Lrt_df_back_\name:
-  std
-  jmp .Lrt_flags_\name
+  POP_FLAGS
+  mov 16(%rsp), %r11
+  mov %rcx, 16(%rsp)                   // S - 8: where the body begins
+  POP_REG %rax
+  POP_REG %rcx
+  lea 8(%rsp), %rsp
+  .cfi_adjust_cfa_offset -8
+  jmp *-8(%rsp)                        // no ret: the return predictor stays balanced
   .cfi_endproc
-  .size \name\()_rare, . - \name\()_rare
+  .size \name\()_both, . - \name\()_both
 .endm
 
 RETURN_THUNK bpftime_return_thunk, bpftime_return_point, 0
 RETURN_THUNK bpftime_return_thunk_hashed, bpftime_return_point_hashed, 1
+
+// ---- run_simple_aside --------------------------------------------------------------------------------------
+// bpftime_on_simple_hit (rcx = block, rax = list, rdx = Site*) on the hit stack; eax = 1, without a call, where it is not known
+// that this stack is an ordinary one.
+  .type bpftime_run_simple_aside, @function
+  .p2align 6
+bpftime_run_simple_aside:
+  .cfi_startproc
+  mov %rsp, %rsi
+  shr $PLAIN_SHIFT, %rsi
+  cmp %rsi, BLOCK_PLAIN_WINDOW(%rcx)
+  jne 1f
+  mov %rsp, %r8
+  mov BLOCK_HIT_STACK_TOP(%rcx), %rsp
+  .cfi_def_cfa_register %r8
+  push %r8
+  push %rcx
+  // CFA = *(rsp + 8) + 8
+  .cfi_escape 0x0f, 5, 0x77, 8, 0x06, 0x23, 8
+  call bpftime_on_simple_hit
+  mov (%rsp), %rcx
+  mov 8(%rsp), %rsp
+  .cfi_def_cfa %rsp, 8
+  ret
+1:
+  mov $1, %eax
+  ret
+  .cfi_endproc
+  .size bpftime_run_simple_aside, . - bpftime_run_simple_aside
+
+// ---- run_aside ---------------------------------------------------------------------------------------------
+// rax = rdi(regs, rdx: Site*, rcx: block, rax), on the hit stack; 0 when there is no room for it. Arguments are saved already. Back with
+// rcx = block, what a callee keeps as it was (the function may change all but rsp), the others undefined.
+  .type bpftime_run_aside, @function
+  .p2align 6
+bpftime_run_aside:
+  .cfi_startproc
+  mov %r15, R_R15(%rcx)
+  mov %r14, R_R14(%rcx)
+  mov %r13, R_R13(%rcx)
+  mov %r12, R_R12(%rcx)
+  mov %rbp, R_BP(%rcx)
+  mov %rcx, %r12
+  CFI_SAVED_AT 12, 12, R_R12
+  mov %rsp, %rbp
+  .cfi_def_cfa %rbp, 8
+  CFI_SAVED_AT 6, 12, R_BP
+  mov %rsp, %rsi
+  shr $PLAIN_SHIFT, %rsi
+  cmp %rsi, BLOCK_PLAIN_WINDOW(%r12)
+  jne .Lquery
+  mov BLOCK_HIT_STACK_TOP(%r12), %rsp
+.Lchosen:
+  push %rbx
+  push %rbx
+  push %rbp
+  push %r12
+  // CFA = *(rsp + 8) + 8: breg7 8, deref, plus_uconst 8
+  .cfi_remember_state
+  .cfi_escape 0x0f, 5, 0x77, 8, 0x06, 0x23, 8
+  CFI_SAVED_AT 3, 7, 16
+  CFI_IN_BLOCK 6, R_BP
+  CFI_IN_BLOCK 12, R_R12
+  CFI_IN_BLOCK 13, R_R13
+  CFI_IN_BLOCK 14, R_R14
+  CFI_IN_BLOCK 15, R_R15
+  mov %rdi, %rbp
+  lea BLOCK_REGS(%r12), %rdi
+  mov %rdx, %rsi
+  mov %r12, %rdx
+  mov %rax, %rcx
+  call *%rbp
+  mov (%rsp), %rcx
+  mov 16(%rsp), %rbx
+  mov 8(%rsp), %rsp
+  .cfi_def_cfa %rsp, 8
+  .cfi_same_value %rbx
+  CFI_SAVED_AT 6, 2, R_BP
+  CFI_SAVED_AT 12, 2, R_R12
+  CFI_SAVED_AT 13, 2, R_R13
+  CFI_SAVED_AT 14, 2, R_R14
+  CFI_SAVED_AT 15, 2, R_R15
+  mov R_R15(%rcx), %r15
+  mov R_R14(%rcx), %r14
+  mov R_R13(%rcx), %r13
+  mov R_R12(%rcx), %r12
+  mov R_BP(%rcx), %rbp
+  ret
+  .cfi_restore_state
+// Another stack than the last hit's (rsi = its rsp >> PLAIN_SHIFT); if it is not among those known to be ordinary ones, ask.
+// SS_ONSTACK (1) answers for the rsp of the call, which is the target's.
+.Lquery:
+  mov %esi, %r8d
+  and $15, %r8d
+  cmp %rsi, BLOCK_PLAIN_STACKS(%r12, %r8, 8)
+  je 2f
+  mov %rsi, %r9
+  mov %rdi, %r10
+  mov %rax, %r13
+  CFI_SAVED_AT 13, 12, R_R13
+  xor %edi, %edi
+  lea BLOCK_ALT_STACK(%r12), %rsi
+  movl $0, 8(%rsi)
+  mov $NR_SIGALTSTACK, %eax
+  syscall
+  testl $1, 8(%rsi)
+  mov (%rsi), %rcx
+  mov %r13, %rax
+  mov R_R13(%r12), %r13
+  .cfi_same_value %r13
+  mov %r10, %rdi
+  jnz 1f
+  mov %r9, %rsi
+  mov %rsi, BLOCK_PLAIN_STACKS(%r12, %r8, 8)
+2:
+  mov %rsi, BLOCK_PLAIN_WINDOW(%r12)
+  mov BLOCK_HIT_STACK_TOP(%r12), %rsp
+  jmp .Lchosen
+1:
+  mov %rbp, %rsi
+  sub %rcx, %rsi
+  cmp $ALT_STACK_ROOM, %rsi
+  jb 3f
+  and $-16, %rsp
+  jmp .Lchosen
+3:
+  incq BLOCK_MISSED(%r12)
+  mov %r12, %rcx
+  CFI_SAVED_AT 6, 2, R_BP
+  CFI_SAVED_AT 12, 2, R_R12
+  mov R_BP(%rcx), %rbp
+  .cfi_def_cfa %rsp, 8
+  mov R_R12(%rcx), %r12
+  xor %eax, %eax
+  ret
+  .cfi_endproc
+  .size bpftime_run_aside, . - bpftime_run_aside
 
 // ---- out of line -------------------------------------------------------------------------------------------
 // Called by thunks with all registers of the target live but rcx and flags, and aligned as it happens.
@@ -789,7 +759,6 @@ RETURN_THUNK bpftime_return_thunk_hashed, bpftime_return_point_hashed, 1
   mov %rcx, %rdi
   lea 16(%rbp), %rsi                   // the thunk's rsp
   and $-16, %rsp
-  cld
   call \function
 .endm
 .macro BACK_FROM_C

@@ -3,9 +3,10 @@
 //
 // What a hit keeps as it was: every general register (also those that a call may clobber), the
 // arithmetic flags (all flags inside a function), DF, vector registers and x87 (never touched),
-// errno, the red zone. Of the target's own stack a hit uses 40 bytes below rsp at the probed
-// instruction, 200 more at a thread's first hit and where a hit is nested; inside a function these
-// begin below the red zone. The callbacks run on the thread's hit stack of 64 KB, or on the
+// errno, the red zone. Of the target's own stack a hit uses 56 bytes below rsp at the probed
+// instruction, kPlainStackBytes + 24 more for plain programs, 200 more at a thread's first hit and
+// where a hit is nested; inside a function these begin below the red zone. The other callbacks run
+// on the thread's hit stack of 64 KB, or on the
 // alternate signal stack where the hit is in a handler that runs there (else the kernel would begin
 // a further handler at its top; with less than 4 KB left there the hit is missed). A hit while
 // another runs on the same thread, in a signal handler of the target, is counted in
@@ -41,23 +42,26 @@ BPFTIME_HIDDEN void bpftime_inside_thunk_hashed();
 BPFTIME_HIDDEN void bpftime_return_thunk_hashed();
 BPFTIME_HIDDEN void bpftime_return_point_hashed();
 
-// ---- Given by the user of hook (the agent, a test)
-// -------------------------------------------------------- regs: the kernel's user pt_regs. At
-// entry ip = Site::address and sp as at the probed instruction; at return ip = the address the
-// function returns to, sp = as after its `ret`, rax and rdx the returned value. They must not touch
-// vector registers, errno or TLS. Changes to *regs are ignored, but for rax where 1 is returned.
+// ---- Given by the user of hook (the agent, a test) ----------------------------------------------
+// regs: the kernel's user pt_regs. At entry ip = Site::address and sp as at the probed instruction;
+// at return ip = the address the function returns to, sp = as after its `ret`, rax and rdx the
+// returned value. They must not touch vector registers, errno or TLS. Changes to *regs are ignored,
+// but for rax where 1 is returned.
 
-// 0: run the function. 1: do not; return to its caller with rax = regs->rax (first instruction
-// only).
+// 0: run the function. 1: do not; return to its caller with rax = regs->rax (at a function's first
+// instruction only; else ignored). Runs on the hit stack; may change every register but rsp.
 // `list` is site->on_entry (on_return), never null.
-BPFTIME_HIDDEN uint64_t bpftime_on_entry(pt_regs* regs, bpftime::Site* site,
-                                         bpftime::ThreadBlock* block,
-                                         const bpftime::AttachedList* list);
-BPFTIME_HIDDEN void bpftime_on_return(pt_regs* regs, bpftime::Site* site,
-                                      bpftime::ThreadBlock* block,
-                                      const bpftime::AttachedList* list);
+BPFTIME_HIDDEN uint64_t bpftime_on_hit(pt_regs* regs, bpftime::Site* site,
+                                       bpftime::ThreadBlock* block,
+                                       const bpftime::AttachedList* list);
+// For a list with kListPlain: rcx = block, rax = list; of block->regs only kPlainEntryWords
+// (kPlainReturnWords) are there. Runs on the target's stack. eax = 0: done; else bpftime_on_hit follows.
+BPFTIME_HIDDEN void bpftime_on_plain_hit();
+// The same for kListSimple, with rdx = site, on the hit stack.
+BPFTIME_HIDDEN void bpftime_on_simple_hit();
 // The site table was wiped: this is a forked child's first hit. Runs on the hit stack under the
-// guard.
-BPFTIME_HIDDEN void bpftime_cold_hit(bpftime::Site* site, bpftime::ThreadBlock* block);
+// guard. Sets that word, or the next hit comes here again.
+BPFTIME_HIDDEN void bpftime_cold_hit(pt_regs* regs, bpftime::Site* site,
+                                     bpftime::ThreadBlock* block);
 
 }  // extern "C"

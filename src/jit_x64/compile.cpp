@@ -84,7 +84,7 @@ class Compiler {
         out_.patch32(fixup.at, static_cast<int32_t>(target - fixup.at - 4));
       }
     }
-    CompiledProgram compiled;
+    CompiledProgram compiled{};
     const auto* bytes = reinterpret_cast<const std::byte*>(out_.data());
     compiled.code.assign(bytes, bytes + out_.position());
     compiled.slots = slots_.take();
@@ -93,9 +93,14 @@ class Compiler {
     }
     uint32_t frame = 0;
     for (const Function& function : functions_) {
-      frame =
-          std::max(frame, 8U + 8U * 6U + frame_bytes(function) + (function.is_callback ? 16U : 0U));
+      const auto pushes = static_cast<uint32_t>(std::popcount(saved_by(function))) +
+                          (pushes_rbp(function) ? 1 : 0) +
+                          (is_main(function) && needs_hit_ ? 1 : 0);
+      frame = std::max(frame,
+                       8 + 8 * pushes + frame_bytes(function) + (function.is_callback ? 16U : 0U));
     }
+    compiled.facts = (calls_helpers_ || has_callbacks_ ? uint32_t{kCallsHelpers} : 0) |
+                     (counts_fuel_ ? uint32_t{kCountsFuel} : 0);
     compiled.stack_bytes = frame * depth;
     return compiled;
   }
@@ -130,6 +135,7 @@ class Compiler {
               if (insn.src_reg == kCallHelper) {
                 slots_.intern(SlotKind::kHelper, static_cast<uint32_t>(insn.imm), 0);
                 needs_hit_ = true;
+                calls_helpers_ = true;
               }
             } else if (insn.code != kOpExit) {
               const auto target = static_cast<uint32_t>(jump_target(insn, i));
@@ -1295,6 +1301,7 @@ class Compiler {
   bool needs_hit_ = false;    // anything that reads the hit, or may fault
   bool counts_fuel_ = false;  // asked for, and there is a backward jump
   bool has_callbacks_ = false;
+  bool calls_helpers_ = false;
   bool any_frame_ = false;
   uint8_t all_saved_ = 0;
   uint32_t body_begin_ = 0, body_end_ = 0, leave_stub_ = 0;

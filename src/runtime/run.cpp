@@ -9,7 +9,7 @@
 extern "C" {
 __attribute__((visibility("hidden"))) void bpftime_run_begin(bpftime::ThreadBlock* thread,
                                                              void* regs,
-                                                             bpftime::AgentState* state);
+                                                             const bpftime::AttachedList* list);
 __attribute__((visibility("hidden"))) void bpftime_run_ended(bpftime::ProbeHit* hit);
 }
 
@@ -19,8 +19,9 @@ namespace {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Winvalid-offsetof"  // ProbeHit has a base; no virtual one
 #define CHECK_OFFSET(name, type, field) static_assert((name) == offsetof(type, field))
-CHECK_OFFSET(STATE_ALIVE, AgentState, alive);
-CHECK_OFFSET(STATE_ALIVE_EXPECTED, AgentState, alive_expected);
+CHECK_OFFSET(LIST_ALIVE, AttachedList, alive);
+CHECK_OFFSET(LIST_ALIVE_EXPECTED, AttachedList, alive_expected);
+CHECK_OFFSET(THREAD_REGS, ThreadBlock, regs);
 CHECK_OFFSET(THREAD_HITS, ThreadBlock, hits);
 CHECK_OFFSET(THREAD_HIT_SPACE, ThreadBlock, hit_space);
 CHECK_OFFSET(HIT_SLOTS, ProbeHit, slots);
@@ -50,10 +51,15 @@ static_assert(FUEL == kHitFuel && kHitNormal == 0);
 
 extern "C" {
 
-// A thread's first hit, or the first after a signal handler jumped out of a program.
-void bpftime_run_begin(bpftime::ThreadBlock* thread, void* regs, bpftime::AgentState* state) {
+// A thread's first hit, the first after a signal handler jumped out of a program, or the end of a
+// plain program that did not end by itself.
+void bpftime_run_begin(bpftime::ThreadBlock* thread, void* regs,
+                       const bpftime::AttachedList* list) {
   using namespace bpftime;
   auto& hit = *reinterpret_cast<ProbeHit*>(thread->hit_space);
+  if (hit.attached == list->items && hit.ended != kHitNormal) {
+    bpftime_run_ended(&hit);
+  }
   if ((hit.reserved & kHitHasLane) != 0) {
     give_back_lane(hit);
   }
@@ -64,12 +70,12 @@ void bpftime_run_begin(bpftime::ThreadBlock* thread, void* regs, bpftime::AgentS
   hit.cpu = kNoCpu;
   hit.thread = thread;
   hit.regs = regs;
-  hit.state = state;
-  hit.process = &state->process;
+  hit.state = list->state;
+  hit.process = &list->state->process;
   thread->hit = &hit;
   set_idle(hit);
   if (thread->open_record_count != 0) {
-    discard_open_records(*thread, OwnerId{state->process.owner});
+    discard_open_records(*thread, OwnerId{list->state->process.owner});
   }
 }
 

@@ -13,9 +13,18 @@ namespace bpftime {
 // (ThreadBlock::regs), always the same for a thread. Passes through when the broker is dead. A
 // program that ends otherwise than normally is disarmed (counts->disarmed) and said
 // (bpftime_say_disarmed). Returns 0: the probed function runs.
-uint64_t run_list(void* regs, Site* site, ThreadBlock* thread, const AttachedList* list,
-                  AgentState* state) __asm__("bpftime_run_list")
+// Not for C++ to call: every register but rsp may have changed when it comes back
+// (testing/call_run.hpp has a caller for tests).
+uint64_t run_list(void* regs, Site* site, ThreadBlock* thread,
+                  const AttachedList* list) __asm__("bpftime_run_list")
     __attribute__((visibility("hidden")));
+
+// The same for a list with kListPlain, with rcx = thread and rax = list; changes what a callee may
+// change, takes 24 bytes of stack beside the program's. eax = 0, or 1: run_list must be called too,
+// since the thread's hit is not set up yet, or the program did not end normally.
+void run_plain() __asm__("bpftime_run_plain") __attribute__((visibility("hidden")));
+// The same for kListSimple, with rdx = site too, on the hit stack.
+void run_simple() __asm__("bpftime_run_simple") __attribute__((visibility("hidden")));
 
 // True while the broker lives and this process's hits may run programs.
 inline bool is_armed(const AgentState* state) {

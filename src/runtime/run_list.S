@@ -1,40 +1,26 @@
-// run_list (run.hpp says what it promises). In assembler because a hit is bound by its instructions, its stores and
-// the registers that pass through memory. The six that a callee keeps are written once a hit, so that a fault in
-// the middle of a helper can be left from anywhere (only rsp must be known for that); but only the three used here are
-// read again as a rule, and they are none that a thunk waits for (rbp is its rsp, r12 its block).
+// run_list and run_plain (run.hpp says what they promise). In assembler because a hit is bound by its instructions and
+// its stores. Neither saves what a callee keeps: who calls run_list has all registers in memory already, so that a
+// fault in the middle of a helper can be left from anywhere with nothing but rsp known; who calls run_plain runs
+// programs that call nothing, and whose own code gives back what it took.
 // Between runs ProbeHit::attached is the hit itself: another value says that it was never set up, or that a signal
 // handler jumped out of a run.
 #include "runtime/run_offsets.h"
-
-.macro SAVE register
-  push \register
-  .cfi_adjust_cfa_offset 8
-  .cfi_rel_offset \register, 0
-.endm
 
   .text
   .hidden bpftime_run_begin
   .hidden bpftime_run_ended
 
-// uint64_t run_list(void* regs rdi, Site* rsi, ThreadBlock* rdx, const AttachedList* rcx, AgentState* r8)
+// uint64_t run_list(void* regs rdi, Site* rsi, ThreadBlock* rdx, const AttachedList* rcx)
   .globl bpftime_run_list
   .hidden bpftime_run_list
   .type bpftime_run_list, @function
   .p2align 6
 bpftime_run_list:
   .cfi_startproc
-  mov STATE_ALIVE(%r8), %rax
-  test %rax, %rax
-  jz .Lnothing
+  mov LIST_ALIVE(%rcx), %rax
   mov (%rax), %eax
-  cmp STATE_ALIVE_EXPECTED(%r8), %eax
+  cmp LIST_ALIVE_EXPECTED(%rcx), %eax
   jne .Lnothing
-  SAVE %rbx
-  SAVE %rbp
-  SAVE %r12
-  SAVE %r13
-  SAVE %r14
-  SAVE %r15
   push %rcx                            // the list
   .cfi_adjust_cfa_offset 8
   // r13 = hit, r14 = items left, r15 = the item that runs
@@ -73,14 +59,8 @@ bpftime_run_list:
   jnz .Lanswer
 .Ldone:
   .cfi_remember_state
-  mov 8(%rsp), %r15
-  .cfi_restore %r15
-  mov 16(%rsp), %r14
-  .cfi_restore %r14
-  mov 24(%rsp), %r13
-  .cfi_restore %r13
-  lea 56(%rsp), %rsp
-  .cfi_adjust_cfa_offset -56
+  lea 8(%rsp), %rsp
+  .cfi_adjust_cfa_offset -8
   ret
 
   // ---- rare ----
@@ -96,19 +76,16 @@ bpftime_run_list:
   mov HIT_REGS(%r13), %rdi
   jmp .Litem
 .Lbegin:
-  mov %rdi, %rbx                       // rbx, rbp and r12 are given back as they are in the stack
+  mov %rdi, %rbx
   mov %rsi, %rbp
   mov %rdx, %r12
   mov %rdi, %rsi
   mov %rdx, %rdi
-  mov %r8, %rdx
+  mov %rcx, %rdx
   call bpftime_run_begin
   mov %rbx, %rdi
   mov %rbp, %rsi
   mov %r12, %rdx
-  mov 32(%rsp), %r12
-  mov 40(%rsp), %rbp
-  mov 48(%rsp), %rbx
   jmp .Lbegun
 .Lrefuel:
   movq $FUEL, HIT_FUEL(%r13)
@@ -121,10 +98,8 @@ bpftime_run_list:
   .globl bpftime_program_left
   .hidden bpftime_program_left
 bpftime_program_left:
-  cld
-  mov 32(%rsp), %r12
-  mov 40(%rsp), %rbp
-  mov 48(%rsp), %rbx
+  cmp %rdi, (%rsp)
+  je .Lsimple_left
   mov %rdi, %r13
   mov HIT_ATTACHED(%r13), %r15
   mov (%rsp), %rcx
@@ -142,5 +117,121 @@ bpftime_program_left:
   jmp .Lback
   .cfi_endproc
   .size bpftime_run_list, . - bpftime_run_list
+
+// eax run_simple(ThreadBlock* rcx, const AttachedList* rax, Site* rdx). What a callee keeps is pushed for the fault
+// handler's sake only: as a rule it is not read again.
+.macro SAVE register
+  push \register
+  .cfi_adjust_cfa_offset 8
+  .cfi_rel_offset \register, 0
+.endm
+  .globl bpftime_run_simple
+  .hidden bpftime_run_simple
+  .type bpftime_run_simple, @function
+  .p2align 6
+bpftime_run_simple:
+  .cfi_startproc
+  mov LIST_ALIVE(%rax), %rsi
+  mov (%rsi), %esi
+  cmp LIST_ALIVE_EXPECTED(%rax), %esi
+  jne .Lsimple_nothing
+  lea THREAD_HIT_SPACE(%rcx), %rsi
+  cmp %rsi, HIT_ATTACHED(%rsi)
+  jne .Lnot_simple
+  mov LIST_ITEMS + ATTACHED_COUNTS(%rax), %rdi
+  cmpq $0, COUNTS_DISARMED(%rdi)
+  jne .Lsimple_nothing
+  incq THREAD_HITS(%rcx)
+  mov LIST_ITEMS + ATTACHED_SLOTS(%rax), %rdi
+  mov %rdi, HIT_SLOTS(%rsi)
+  lea LIST_ITEMS(%rax), %rdi
+  mov %rdi, HIT_ATTACHED(%rsi)
+  mov %rdx, HIT_SITE(%rsi)
+  SAVE %rbx
+  SAVE %rbp
+  SAVE %r12
+  SAVE %r13
+  SAVE %r14
+  SAVE %r15
+  push %rsi                            // the hit: tells bpftime_program_left where it is
+  .cfi_adjust_cfa_offset 8
+  mov %rsp, HIT_LEAVE(%rsi)
+  lea THREAD_REGS(%rcx), %rdi
+  call *LIST_ITEMS + ATTACHED_PROGRAM(%rax)
+  mov (%rsp), %rsi
+  cmpq $0, HIT_ENDED(%rsi)             // and HIT_TOUCHED
+  jne .Lsimple_ended
+.Lsimple_back:
+  cmpq $FUEL, HIT_FUEL(%rsi)
+  jne .Lsimple_refuel
+.Lsimple_fuelled:
+  mov %rsi, HIT_ATTACHED(%rsi)
+  .cfi_remember_state
+  lea 56(%rsp), %rsp
+  .cfi_adjust_cfa_offset -56
+.Lsimple_nothing:
+  xor %eax, %eax
+  ret
+.Lnot_simple:
+  mov $1, %eax
+  ret
+  .cfi_restore_state
+.Lsimple_left:
+  mov 48(%rsp), %rbx
+  mov 40(%rsp), %rbp
+  mov 32(%rsp), %r12
+  mov 24(%rsp), %r13
+  mov 16(%rsp), %r14
+  mov 8(%rsp), %r15
+.Lsimple_ended:
+  mov (%rsp), %rdi
+  call bpftime_run_ended
+  mov (%rsp), %rsi
+  jmp .Lsimple_back
+.Lsimple_refuel:
+  movq $FUEL, HIT_FUEL(%rsi)
+  jmp .Lsimple_fuelled
+  .cfi_endproc
+  .size bpftime_run_simple, . - bpftime_run_simple
+
+// eax run_plain(ThreadBlock* rcx, const AttachedList* rax)
+  .globl bpftime_run_plain
+  .hidden bpftime_run_plain
+  .type bpftime_run_plain, @function
+  .p2align 6
+bpftime_run_plain:
+  .cfi_startproc
+  mov LIST_ALIVE(%rax), %rdx
+  mov (%rdx), %edx
+  cmp LIST_ALIVE_EXPECTED(%rax), %edx
+  jne .Lplain_done
+  lea THREAD_HIT_SPACE(%rcx), %rsi
+  cmp %rsi, HIT_ATTACHED(%rsi)
+  jne .Lnot_plain
+  mov LIST_ITEMS + ATTACHED_COUNTS(%rax), %rdx
+  cmpq $0, COUNTS_DISARMED(%rdx)
+  jne .Lplain_done
+  incq THREAD_HITS(%rcx)
+  mov LIST_ITEMS + ATTACHED_SLOTS(%rax), %rdx
+  mov %rdx, HIT_SLOTS(%rsi)
+  lea LIST_ITEMS(%rax), %rdx
+  mov %rdx, HIT_ATTACHED(%rsi)
+  lea THREAD_REGS(%rcx), %rdi
+  push %rsi
+  .cfi_adjust_cfa_offset 8
+  call *LIST_ITEMS + ATTACHED_PROGRAM(%rax)
+  pop %rsi
+  .cfi_adjust_cfa_offset -8
+  cmpq $0, HIT_ENDED(%rsi)
+  jne .Lnot_plain                      // run_list finds how it ended
+  mov %rsi, HIT_ATTACHED(%rsi)
+.Lplain_done:
+  xor %eax, %eax
+  ret
+.Lnot_plain:
+  mov $1, %eax
+  ret
+  .cfi_endproc
+  .size bpftime_run_plain, . - bpftime_run_plain
 
   .section .note.GNU-stack, "", @progbits

@@ -1,9 +1,12 @@
 // Offsets for run_list.S; each is held against the C++ layout in run.cpp. Home: injected *.
 #pragma once
 
-#define STATE_ALIVE 48
-#define STATE_ALIVE_EXPECTED 56
+#define LIST_COUNT 0
+#define LIST_ALIVE 8
+#define LIST_ALIVE_EXPECTED 16
+#define LIST_ITEMS 32
 
+#define THREAD_REGS 64
 #define THREAD_HITS 264
 #define THREAD_HIT_SPACE 1024
 
@@ -17,8 +20,6 @@
 #define HIT_ANSWER 56
 #define HIT_REGS 72
 
-#define LIST_COUNT 0
-#define LIST_ITEMS 8
 #define ATTACHED_PROGRAM 0
 #define ATTACHED_SLOTS 8
 #define ATTACHED_COUNTS 16

@@ -112,9 +112,6 @@ TEST(RunList, ADeadBrokerStopsPrograms) {
   armed.alive.word = 77 | 0x40000000;  // as the kernel marks it
   armed.hit(list.get());
   EXPECT_EQ(trace(), "");
-  armed.state.alive = nullptr;
-  armed.hit(list.get());
-  EXPECT_EQ(trace(), "");
 }
 
 TEST(RunList, AProgramThatUsedUpItsFuelIsDisarmedAndSaidOnceAndTheOthersRun) {
@@ -146,7 +143,6 @@ TEST(RunList, ARunThatWasJumpedOutOfLeavesNothingToTheNext) {
   auto& hit = static_cast<ProbeHit&>(*armed.thread.hit);
   hit.attached = &item;
   hit.fuel = 3;
-  hit.ended = kHitFault;
   hit.cpu = 1;
   armed.hit(list.get());
   EXPECT_EQ(trace(), "look look ");
@@ -184,8 +180,10 @@ TEST(RunList, AnInternalProgramsAnswerIsReturnedOnce) {
   HitCounts counts = {};
   const List answering({program(answers, 0, &counts, kAttachedInternal), program(note, 1)});
   const List other({program(note, 2)});
-  EXPECT_EQ(run_list(nullptr, &armed.site, &armed.thread, answering.get(), &armed.state), 1U);
-  EXPECT_EQ(run_list(nullptr, &armed.site, &armed.thread, other.get(), &armed.state), 0U);
+  armed.prepare(answering.get());
+  armed.prepare(other.get());
+  EXPECT_EQ(testing::call_run_list(nullptr, &armed.site, &armed.thread, answering.get()), 1U);
+  EXPECT_EQ(testing::call_run_list(nullptr, &armed.site, &armed.thread, other.get()), 0U);
 }
 
 uint64_t spends_and_asks(void* /*ctx*/, Hit* hit) {
@@ -216,6 +214,92 @@ TEST(RunList, RunsAreCountedWhereAsked) {
   }
   EXPECT_EQ(counted.run.load(), 5U);
   EXPECT_EQ(not_counted.run.load(), 0U);
+}
+
+uint64_t add_one(void* ctx, Hit* hit) {
+  static_cast<uint64_t*>(ctx)[14]++;  // rdi
+  *reinterpret_cast<uint64_t*>(hit->slots[0]) += 1;
+  return 0;
+}
+uint64_t fault(void* /*ctx*/, Hit* hit) {
+  hit->ended = kHitFault;  // as the handler leaves it
+  return 0;
+}
+
+// Plain and simple lists, from the thunk's side.
+class RunOne : public ::testing::TestWithParam<ListFlags> {
+ protected:
+  uint64_t counter_ = 0;
+  uint64_t slots_[1] = {reinterpret_cast<uint64_t>(&counter_)};
+  HitCounts counts_ = {};
+  Armed armed_;
+  // As the thunks do.
+  void hit(const List& list) {
+    armed_.prepare(list.get());
+    const uint32_t again = GetParam() == kListPlain
+                               ? testing::call_run_plain(&armed_.thread, list.get())
+                               : testing::call_run_simple(&armed_.thread, list.get(), &armed_.site);
+    if (again != 0) {
+      testing::call_run_list(armed_.thread.regs, &armed_.site, &armed_.thread, list.get());
+    }
+  }
+  Attached item(uint64_t (*function)(void*, Hit*)) {
+    Attached made = program(function, 7, &counts_);
+    made.slots = slots_;
+    return made;
+  }
+};
+
+TEST_P(RunOne, RunsFromTheFirstHitOnWithTheThreadsRegisters) {
+  const List list({item(add_one)});
+  for (int i = 0; i < 3; i++) {
+    hit(list);
+  }
+  EXPECT_EQ(counter_, 3U);
+  EXPECT_EQ(armed_.thread.regs[14], 3U);
+  EXPECT_EQ(armed_.thread.hits, 3U);
+  EXPECT_EQ(armed_.running(), nullptr);
+}
+
+TEST_P(RunOne, ADeadBrokerAndADisarmedLinkPassThrough) {
+  const List list({item(add_one)});
+  hit(list);
+  armed_.alive.word = 77 | 0x40000000;
+  hit(list);
+  EXPECT_EQ(counter_, 1U);
+  armed_.alive.word = 77;
+  counts_.disarmed = kHitFault;
+  hit(list);
+  EXPECT_EQ(counter_, 1U);
+}
+
+TEST_P(RunOne, AProgramThatFaultedIsDisarmedAndSaidOnce) {
+  said() = Said();
+  const List first({item(add_one)});
+  hit(first);
+  const List list({item(fault)});
+  hit(list);
+  hit(list);
+  EXPECT_EQ(said().times, 1U);
+  EXPECT_EQ(said().link, 7U);
+  EXPECT_EQ(said().why, static_cast<uint32_t>(kHitFault));
+  EXPECT_EQ(counts_.faulted.load(), 1U);
+  EXPECT_EQ(armed_.running(), nullptr);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, RunOne, ::testing::Values(kListPlain, kListSimple));
+
+TEST(RunSimple, EachRunFindsFullFuelAndNoCpuAndItsSite) {
+  Armed armed;
+  const List list({program(spends_and_asks)});
+  armed.prepare(list.get());
+  armed.hit(list.get(), armed.thread.regs);
+  for (int i = 0; i < 2; i++) {
+    armed.thread.hit->slots = nullptr;
+    EXPECT_EQ(testing::call_run_simple(&armed.thread, list.get(), &armed.site), 0U);
+    EXPECT_EQ(static_cast<ProbeHit*>(armed.thread.hit)->site, &armed.site);
+  }
+  EXPECT_EQ(armed.thread.hits, 3U);
 }
 
 }  // namespace

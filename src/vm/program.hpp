@@ -53,11 +53,21 @@ struct FaultRange {
   uint32_t code_begin, code_end, resume_at;
 };
 
+// What a caller may leave out for a program.
+enum ProgramFact : uint32_t {
+  kCallsHelpers = 1,  // or has callbacks that helpers call
+  kCountsFuel = 2,    // reads and writes hit->fuel
+};
+
 struct CompiledProgram {
   std::vector<std::byte> code;  // entry at offset 0
   std::vector<Slot> slots;
   std::vector<FaultRange> faults;
-  uint32_t stack_bytes;  // eBPF frames and spills at the deepest call; the runtime checks it
+  // The deepest that its functions take of the stack, the return address of the first counted, what
+  // helpers take not.
+  uint32_t stack_bytes;
+  uint32_t facts;        // ProgramFact
+  uint32_t context_use;  // isa/context_use.hpp, where the compiler's caller asked for it
 };
 
 }  // namespace bpftime

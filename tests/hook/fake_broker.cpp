@@ -26,7 +26,7 @@ namespace {
 AgentState* g_state = nullptr;
 uint8_t* g_room = nullptr;
 uint64_t g_room_used = 0, g_room_bytes = 0;
-AttachedList g_list{1, 0};  // only its address matters to hook
+AttachedList g_list{1, 0, nullptr, 0, 0, nullptr};  // only its address matters to hook
 
 uint8_t* near_memory(uint64_t near, uint64_t bytes) {
   for (uint64_t distance = 1 << 20; distance < (1ULL << 30); distance += 1 << 20) {
@@ -85,6 +85,8 @@ AgentState* start_fake_broker() {
   syscall(SYS_arch_prctl, ARCH_SET_GS, &bpftime_nobody);
   return g_state;
 }
+
+void use_lists(uint32_t flags) { g_list.flags = flags; }
 
 void use_hashed_thunks(bool yes) { start_fake_broker()->use_gs = yes ? 0 : 1; }
 

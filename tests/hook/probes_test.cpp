@@ -173,6 +173,49 @@ TEST(Probe, ChangesNoRegisterNoFlagNoVector) {
   compare_with_df = 0;
 }
 
+// Plain and simple lists; with `again` what runs them says that it could not.
+TEST(Probe, ListsOfOneProgramChangeNothingAndSeeTheirRegisters) {
+  for (const uint32_t kind : {kListPlain, kListSimple}) {
+    for (const bool again : {false, true}) {
+      for (Probe probe : {Probe::kEntry, Probe::kReturn, Probe::kBoth}) {
+        const uint64_t hits = probe == Probe::kBoth ? 2 : 1;
+        use_lists(kind);
+        for (int df = 0; df < 2; df++) {
+          compare_with_df = df;
+          Hooked h = hook(&shape_all, probe);
+          forget();
+          seen.plain_again = again;
+          EXPECT_EQ(call_and_compare(&shape_all), 0u) << "df " << df << " kind " << kind;
+          EXPECT_EQ(seen.plain, hits);
+          EXPECT_EQ(seen.entries + seen.returns, again ? hits : 0);
+          h.restore();
+        }
+        compare_with_df = 0;
+        Hooked h = hook(&add_ten, probe);
+        forget();
+        seen.plain_again = again;
+        uint64_t here = 0;
+        EXPECT_EQ(add_ten(1, 2, 3, 4, 5, 6, 7, 8, 9, 1), 1987654321);
+        if (probe == Probe::kEntry) {
+          EXPECT_EQ(seen.plain_regs.rdi, 1u);
+          EXPECT_EQ(seen.plain_regs.rsi, 2u);
+          EXPECT_EQ(seen.plain_regs.rdx, 3u);
+          EXPECT_EQ(seen.plain_regs.r8, 5u);
+          EXPECT_EQ(seen.plain_regs.r9, 6u);
+        } else {
+          EXPECT_EQ(seen.plain_regs.rax, 1987654321u);
+        }
+        const uint64_t hit_stack = thread_block()->hit_stack_top - seen.plain_stack;
+        EXPECT_EQ(hit_stack < kHitStackBytes, kind == kListSimple);
+        const uint64_t distance = reinterpret_cast<uint64_t>(&here) - seen.plain_stack;
+        EXPECT_EQ(distance < kHitStackBytes, kind == kListPlain);
+        h.restore();
+      }
+    }
+  }
+  use_lists(0);
+}
+
 TEST(Probe, DisplacedInstructionsOfManyShapesWork) {
   for (Probe probe : {Probe::kEntry, Probe::kReturn, Probe::kBoth}) {
     Hooked hooks[] = {hook(&shape_five, probe),         hook(&shape_jcc, probe),

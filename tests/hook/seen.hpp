@@ -9,12 +9,14 @@
 namespace bpftime::testing {
 
 struct Seen {
-  std::atomic<uint64_t> entries, returns, cold;
-  pt_regs entry, ret;
+  std::atomic<uint64_t> entries, returns, cold, plain;
+  pt_regs entry, ret, plain_regs;
   Site* entry_site;
   Site* return_site;
   ThreadBlock* block;
-  uint64_t entry_stack, return_stack;  // rsp in the callback
+  uint64_t entry_stack, return_stack, plain_stack;  // rsp in the callback
+  bool plain_again;  // what a plain hit answers: run it the general way
+  void (*on_plain)();
   bool override_next;
   uint64_t override_value;
   // Run in the callback, on the hit stack.
@@ -31,6 +33,9 @@ inline void forget() {
   seen.entries = 0;
   seen.returns = 0;
   seen.cold = 0;
+  seen.plain = 0;
+  seen.plain_again = false;
+  seen.on_plain = nullptr;
   seen.on_entry = nullptr;
   seen.on_return = nullptr;
   seen.on_cold = nullptr;

@@ -244,10 +244,11 @@ BODY long calls_leaf(long n) {
   return r;
 }
 
-static void raise_here(pt_regs*, Site*) {
+static void raise_now() {
   const long pid = syscall(SYS_getpid);
   syscall(SYS_tgkill, pid, syscall(SYS_gettid), SIGUSR1);
 }
+static void raise_here(pt_regs*, Site*) { raise_now(); }
 
 TEST(Unwind, BacktraceFromAHandlerOnTopOfAHitReachesMain) {
   struct sigaction action{};
@@ -260,6 +261,15 @@ TEST(Unwind, BacktraceFromAHandlerOnTopOfAHitReachesMain) {
     EXPECT_EQ(calls_leaf(1), 2);
     EXPECT_NE(walked.find(" calls_leaf "), std::string::npos) << walked;
     EXPECT_NE(walked.find(" main "), std::string::npos) << walked;
+    for (const uint32_t kind : {kListPlain, kListSimple}) {
+      use_lists(kind);
+      seen.on_plain = raise_now;
+      walked.clear();
+      EXPECT_EQ(calls_leaf(1), 2);
+      EXPECT_NE(walked.find(" calls_leaf "), std::string::npos) << walked;
+      EXPECT_NE(walked.find(" main "), std::string::npos) << walked;
+      use_lists(0);
+    }
   }
   signal(SIGUSR1, SIG_DFL);
 }

@@ -9,6 +9,7 @@
 
 #include "runtime/hit.hpp"
 #include "runtime/run.hpp"
+#include "runtime/testing/call_run.hpp"
 
 namespace bpftime::testing {
 
@@ -36,7 +37,15 @@ struct Armed {
     if (thread.hit != nullptr && static_cast<const ProbeHit*>(thread.hit)->regs != regs) {
       static_cast<ProbeHit*>(thread.hit)->attached = nullptr;  // to be set up once more
     }
-    run_list(regs, &site, &thread, list, &state);
+    prepare(list);
+    call_run_list(regs, &site, &thread, list);
+  }
+  // As the broker fills a list in.
+  void prepare(const AttachedList* list) {
+    auto* const writable = const_cast<AttachedList*>(list);
+    writable->alive = &alive;
+    writable->alive_expected = state.alive_expected;
+    writable->state = &state;
   }
   // What runs now on this thread.
   [[nodiscard]] const Attached* running() const {
