@@ -18,6 +18,11 @@ HASH(hash4, __u32);
 HASH(hash8, __u64);
 HASH(hash16, struct key16);
 
+struct {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, 1 << 20);
+} ring SEC(".maps");
+
 static __u32 state = 1;
 static __u32 next(void) {
   state = state * 1664525 + 1013904223;
@@ -46,5 +51,11 @@ RUN(empty, sum += next())
 OPS(4, __u32 key = next())
 OPS(8, __u64 key = next())
 OPS(16, struct key16 key = {next()})
+
+RUN(
+    reserve_submit, __u64* sample = bpf_ringbuf_reserve(&ring, 64, 0); if (sample) {
+      *sample = next();
+      bpf_ringbuf_submit(sample, 0);
+    })
 
 char _license[] SEC("license") = "GPL";

@@ -2,6 +2,7 @@
 // (as root). 1000 operations a repetition with keys from the same LCG, the empty loop subtracted.
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <sys/mman.h>
 
 #include <memory>
 
@@ -36,6 +37,9 @@ uint64_t address(const void* p) { return reinterpret_cast<uint64_t>(p); }
 
 struct Kernel {
   bpf_object* object = nullptr;
+  uint64_t* ring_reader = nullptr;
+  const uint64_t* ring_writer = nullptr;
+  void drain() const { *ring_reader = __atomic_load_n(ring_writer, __ATOMIC_ACQUIRE); }
   Kernel() {
     libbpf_set_print(nullptr);
     object = bpf_object__open_file(BENCH_MAPS_OBJECT, nullptr);
@@ -48,6 +52,11 @@ struct Kernel {
                    "bench_maps: the kernel does not let us load programs: no contender `kernel`\n");
       return;
     }
+    const int ring = bpf_object__find_map_fd_by_name(object, "ring");
+    ring_reader =
+        static_cast<uint64_t*>(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring, 0));
+    ring_writer =
+        static_cast<const uint64_t*>(::mmap(nullptr, 4096, PROT_READ, MAP_SHARED, ring, 4096));
     for (const uint32_t size : {4U, 8U, 16U}) {
       const int fd =
           bpf_object__find_map_fd_by_name(object, ("hash" + std::to_string(size)).c_str());
@@ -71,12 +80,13 @@ struct Kernel {
       one.name = contender;
       one.calls = kOperations;
       one.net_of = net;
-      one.run = [fd] {
+      one.run = [fd, this] {
         static char packet[64];
         LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = sizeof packet);
         if (bpf_prog_test_run_opts(fd, &opts) != 0) {
           std::abort();
         }
+        drain();
       };
       to.push_back(one);
     }
@@ -148,6 +158,19 @@ int main() {
       }
     });
   }
+  const testing::TestMap ring(MapSpec{BPF_MAP_TYPE_RINGBUF, 0, 0, 0, 1 << 20, 1, 0});
+  HelperFn const reserve = find_helper_function(131);
+  HelperFn const submit = find_helper_function(132);
+  auto* const written = reinterpret_cast<RingProducerPage*>(ring.map.table);
+  auto* const read = reinterpret_cast<RingConsumerPage*>(ring.map.base);
+  add("map/ringbuf/reserve_submit/64", "reserve_submit", [&](uint64_t key) {
+    const uint64_t sample = reserve(address(&ring.map), 64, 0, 0, 0, hit);
+    *reinterpret_cast<uint64_t*>(sample) = *reinterpret_cast<const uint64_t*>(key);
+    submit(sample, 0, 0, 0, 0, hit);
+    if ((written->position & 0x3ffff) < 72) {  // the reader is behind, but not far
+      read->position = written->position - 720;
+    }
+  });
   const auto array = std::make_unique<testing::TestMap>(testing::array_spec(8, kEntries));
   const uint64_t array_map = address(&array->map);
   const auto only_ours = [&](const std::string& scenario, auto operation) {

@@ -54,4 +54,36 @@ int read_user_16(struct pt_regs* ctx) {
   return 0;
 }
 
+struct {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, 4 << 20);
+} ring SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+  __uint(key_size, 4);
+  __uint(value_size, 4);
+} perf SEC(".maps");
+
+__u64 no_room;  // records: a figure with some is none
+
+SEC("uprobe")
+int ringbuf_64(void* ctx) {
+  __u64 sample[8] = {};
+  (void)ctx;
+  if (bpf_ringbuf_output(&ring, sample, sizeof(sample), 0) != 0) {
+    no_room++;
+  }
+  return 0;
+}
+
+SEC("uprobe")
+int perfbuf_64(void* ctx) {
+  __u64 sample[8] = {};
+  if (bpf_perf_event_output(ctx, &perf, BPF_F_CURRENT_CPU, sample, sizeof(sample)) != 0) {
+    no_room++;
+  }
+  return 0;
+}
+
 char LICENSE[] SEC("license") = "GPL";

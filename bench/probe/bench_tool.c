@@ -7,10 +7,14 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <linux/perf_event.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -48,6 +52,8 @@ static void attach_all(int pid, const char* path, const char* contender) {
       {"array_inc", skeleton->progs.array_inc, true, false},
       {"hash_inc", skeleton->progs.hash_inc, true, false},
       {"read_user_16", skeleton->progs.read_user_16, true, false},
+      {"ringbuf_64", skeleton->progs.ringbuf_64, true, false},
+      {"perfbuf_64", skeleton->progs.perfbuf_64, true, false},
   };
   for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
     snprintf(name, sizeof(name), "%s_%s", all[i].scenario, contender);
@@ -58,6 +64,48 @@ static void attach_all(int pid, const char* path, const char* contender) {
       attach(all[i].program, pid, path, name, true);
     }
   }
+}
+
+// Readers that are behind: once a millisecond they take all that there is.
+static unsigned long* ring_reader;
+static const unsigned long* ring_writer;
+static struct perf_event_mmap_page* pages[1024];
+static int page_count;
+
+static void* read_behind(void* nothing) {
+  for (;;) {
+    usleep(1000);
+    __atomic_store_n(ring_reader, __atomic_load_n(ring_writer, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+    for (int i = 0; i < page_count; i++) {
+      __atomic_store_n(&pages[i]->data_tail,
+                       __atomic_load_n(&pages[i]->data_head, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+    }
+  }
+  return nothing;
+}
+
+static void start_readers(void) {
+  const int ring = bpf_map__fd(skeleton->maps.ring), perf = bpf_map__fd(skeleton->maps.perf);
+  ring_reader = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring, 0);
+  ring_writer = mmap(NULL, 4096, PROT_READ, MAP_SHARED, ring, 4096);
+  const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+  for (int cpu = 0; cpu < cpus && cpu < 1024; cpu++) {
+    struct perf_event_attr attr = {.type = PERF_TYPE_SOFTWARE,
+                                   .size = sizeof(attr),
+                                   .config = PERF_COUNT_SW_BPF_OUTPUT,
+                                   .sample_type = PERF_SAMPLE_RAW,
+                                   .wakeup_events = 1};
+    const int event = (int)syscall(SYS_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+    pages[cpu] = mmap(NULL, (1 + 1024) * 4096UL, PROT_READ | PROT_WRITE, MAP_SHARED, event, 0);
+    if (event < 0 || pages[cpu] == MAP_FAILED ||
+        bpf_map_update_elem(perf, &cpu, &event, BPF_ANY) != 0) {
+      fprintf(stderr, "bench_tool: perf buffer: %s\n", strerror(errno));
+      exit(1);
+    }
+    page_count++;
+  }
+  pthread_t thread;
+  pthread_create(&thread, NULL, read_behind, NULL);
 }
 
 static unsigned long long array_value(void) {
@@ -80,13 +128,14 @@ int main(int argc, char** argv) {
   unsigned long long zero = 0, value = 0;
   bpf_map_update_elem(bpf_map__fd(skeleton->maps.hash), &key, &zero, BPF_ANY);
   if (strcmp(argv[1], "attach") == 0 && argc == 5) {
+    start_readers();
     attach_all(atoi(argv[2]), argv[3], argv[4]);
     printf("attached\n");
     fflush(stdout);
     while (getchar() != EOF) {
     }
     bpf_map_lookup_elem(bpf_map__fd(skeleton->maps.hash), &key, &value);
-    printf("array %llu hash %llu\n", array_value(), value);
+    printf("array %llu hash %llu\nno room %llu\n", array_value(), value, skeleton->bss->no_room);
   } else if (strcmp(argv[1], "first_hit") == 0 && argc == 5) {
     for (int i = 0; i < atoi(argv[4]); i++) {
       unsigned long long before = array_value();

@@ -32,6 +32,8 @@ SCENARIO(both_empty);
 SCENARIO(array_inc);
 SCENARIO(hash_inc);
 SCENARIO(read_user_16);
+SCENARIO(ringbuf_64);
+SCENARIO(perfbuf_64);
 PUSH(direct);
 NOP5(direct_nop5);
 NOP5(floor_entry);
@@ -118,6 +120,8 @@ void measure(uint64_t repetitions) {
   ADD(array_inc);
   ADD(hash_inc);
   ADD(read_user_16);
+  ADD(ringbuf_64);
+  ADD(perfbuf_64);
   bpftime::bench::print_json(bpftime::bench::measure(all, repetitions));
   std::printf("done\n");
   std::fflush(stdout);
