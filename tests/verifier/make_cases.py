@@ -31,6 +31,7 @@ MAPS = {
     11: "queue key=0 value=16",
     12: "array key=4 value=16 flags=0x80",
     13: "array key=4 value=16 flags=0x100",
+    14: "array key=4 value=16 entries=1 flags=0x80 content=" + "41" * 16 + " frozen",
 }
 
 
@@ -517,6 +518,13 @@ def rest():
                        "read over a spilled pointer": "stxdw [%r10-16], %r9; stdw [%r10-8], 0; ldxb %r0, [%r6+0]", "given to a helper that writes": "mov %r1, %r6; mov %r2, 8; mov %r3, 0; call probe_read_kernel; mov %r0, 0",
                        "given to a helper that reads": "stdw [%r10-16], 0; stdw [%r10-8], 0; lddw %r1, map 3; mov %r2, %r6; mov %r3, 8; mov %r4, 0; call ringbuf_output"}.items():
         yield case(f"stack at an unknown offset, {what}", ["mov %r9, %r1", variable, code, "mov %r0, 0; exit"])
+    for what, code in {"without an end": "lddw %r3, mapvalue 14+0", "at an unknown offset": "lddw %r3, mapvalue 10+0; add %r3, %r6",
+                       "that may change": "lddw %r3, mapvalue 2+0", "at its end": "lddw %r3, mapvalue 10+15"}.items():
+        yield case(f"strncmp against data {what}", [PROLOGUE, UNKNOWN + "; and %r6, 7; mov %r1, %r10; add %r1, -16; mov %r2, 8", code, "call strncmp", "mov %r0, 0; exit"])
+    for byte in (0, 1):
+        yield case(f"stack zeros, a byte of {byte} written at an unknown offset, one read as an offset",
+                   [PROLOGUE, VALUE, "stw [%r10-12], 0; call ktime_get_ns; and %r0, 3; mov %r7, %r10; add %r7, -12; add %r7, %r0",
+                    f"stb [%r7+0], {byte}; ldxb %r5, [%r10-12]; add %r6, %r5; ldxb %r0, [%r6+15]", "out:", "mov %r0, 0; exit"])
     for what, code in {"checked": "jeq %r0, 0, out; ldxdw %r1, [%r0+0]", "checked the other way": "jne %r0, 0, +1; ja out; ldxdw %r1, [%r0+0]", "not checked": "ldxdw %r1, [%r0+0]",
                        "its copy checked": "mov %r6, %r0; jeq %r6, 0, out; ldxdw %r1, [%r0+0]", "moved before the check": "mov %r6, %r0; add %r6, 8; jeq %r6, 0, out; ldxdw %r1, [%r6+0]",
                        "used where it is null": "jeq %r0, 0, +1; ja out; ldxdw %r1, [%r0+0]", "checked in 32 bits": "jeq32 %r0, 0, out; ldxdw %r1, [%r0+0]", "checked against a register of 0": "mov %r1, 0; jeq %r0, %r1, out; ldxdw %r1, [%r0+0]",

@@ -76,7 +76,7 @@ MUTANTS = [
     ("types", "call.cpp", "      ok = check_helper_memory(regno, map(static_cast<uint32_t>(args->map)).key_size, false, false);", "      ok = true;"),
     ("types", "call.cpp", "      if (r.kind != RegKind::kCtx) {", "      if (false) {"),
     ("types", "memory.cpp", "  if (base.or_null()) {\n    return refuse(EACCES, \"R%d invalid mem access", "  if (false) {\n    return refuse(EACCES, \"R%d invalid mem access"),
-    ("types", "call.cpp", "  if ((m.map_flags & BPF_F_RDONLY_PROG) == 0 || m.constants.empty()) {", "  if (m.constants.empty()) {"),
+    ("types", "call.cpp", "  if (!r.num.is_constant()) {\n    return refuse(EACCES, \"R%d is not a constant address", "  if (false) {\n    return refuse(EACCES, \"R%d is not a constant address"),
     ("types", "call.cpp", "      ok = check_map_use(proto.id, map(r.object), proto.name);", "      ok = true;"),
     # packet and context
     ("packet", "jump.cpp", "  const auto size = static_cast<uint32_t>(pointer.off + beyond);", "  const auto size = static_cast<uint32_t>(pointer.off + 1);"),
