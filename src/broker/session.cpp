@@ -24,6 +24,8 @@ Session::Session(EventLoop* loop, Config config, std::unique_ptr<ProgramCompiler
       test_runner_(loop, config_.lanes, [this](const AgentMessage& message) {
         if (message.says == AgentSays::kPrintk) {
           target_said_printk(static_cast<pid_t>(message.pid), message);
+        } else if (message.says == AgentSays::kWake) {
+          target_said_wake(MapId{static_cast<uint32_t>(message.value)});
         }
       }) {}
 
