@@ -321,6 +321,11 @@ def packets():
         yield case(f"packet plus up to {limit}, {op}",
                    [load, f"mov %r8, %r6; add %r8, 8; jgt %r8, %r7, out; ldxdw %r2, [%r6+0]; {op} %r2, {limit}, out; add %r6, %r2",
                     "mov %r8, %r6; add %r8, 8; jgt %r8, %r7, out; ldxdw %r0, [%r6+0]", "out:", "mov %r0, 0", "exit"], "xdp")
+    apart = "mov %r9, %r1; call ktime_get_ns; and %r0, 255; ldxw %r6, [%r9+0]; ldxw %r7, [%r9+4]; mov %r8, %r6; add %r8, %r0"
+    for checked, read in itertools.product(("%r6", "%r8"), ("%r6", "%r8")):
+        which = {"%r6": "its begin", "%r8": "begin plus a number"}
+        yield case(f"packet: {which[checked]} checked, {which[read]} read",
+                   [apart, f"mov %r1, {checked}; add %r1, 8; jgt %r1, %r7, out; ldxb %r0, [{read}+0]", "out:", "mov %r0, 0; exit"], "xdp")
     yield case("packet: a callee that moves it", ["mov %r9, %r1", load, "mov %r8, %r6; add %r8, 8; jgt %r8, %r7, out; mov %r1, %r9; call local f; ldxb %r0, [%r6+0]",
                "out:", "mov %r0, 0; exit", "f:", "mov %r2, 0; call xdp_adjust_head; mov %r0, 0; exit"], "xdp")
     yield case("packet: a callee that does not move it", ["mov %r9, %r1", load, "mov %r8, %r6; add %r8, 8; jgt %r8, %r7, out; mov %r1, %r9; call local f; ldxb %r0, [%r6+0]",
