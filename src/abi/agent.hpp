@@ -58,6 +58,8 @@ inline constexpr uint32_t kAttachedInternal =
 inline constexpr uint32_t kAttachedCounted =
     2;  // count each run in counts->run: a locked add, 5 ns
 
+inline constexpr uint32_t kAttachedAlone = 4;  // its list has kListPlain or kListSimple
+
 struct Attached {
   uint64_t (*program)(void* ctx, struct Hit* hit);
   const uint64_t* slots;
@@ -68,11 +70,11 @@ struct Attached {
 };
 // Facts of all programs of a list, found by the broker: what the hit path may leave out.
 enum ListFlags : uint32_t {
-  // One program, not internal and not counted, that calls no helper, has no loop, takes at most
+  // One program, not internal and not counted, that calls no helper, counts no fuel, takes at most
   // kPlainStackBytes of stack and of its context reads only what is_plain_field() names: it runs
   // on the target's stack, and registers that a callee keeps are not saved.
   kListPlain = 1,
-  // The same but for helpers, loops and stack: it runs on the hit stack.
+  // The same but for helpers and stack: it runs on the hit stack.
   kListSimple = 2,
 };
 inline constexpr uint32_t kPlainStackBytes = 64;  // its return address counted
@@ -82,8 +84,8 @@ inline constexpr uint32_t kPlainEntryWords =
     kPlainAlways | 0x3c0 | 0x7000;  // r11 r10 r9 r8 rdx rsi rdi
 inline constexpr uint32_t kPlainReturnWords =
     kPlainAlways | 0x780 | 0x7000;  // r10 r9 r8 rax rdx rsi rdi
-// Immutable once published; replaced as a whole by one store. `count` items follow, in attach
-// order.
+// Immutable once published, but for `flags`, which a program that is disarmed sets to 0; replaced as
+// a whole by one store. `count` items follow, in attach order.
 struct AttachedList {
   uint32_t count, flags;   // ListFlags
   const AlivePage* alive;  // programs run while its word is `alive_expected`

@@ -138,8 +138,11 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     ProgramHere p{};
     p.code = at;
     p.bytes = page_up(compiled.code.size());
-    const uint32_t kind =
-        compiled.facts == 0 && compiled.stack_bytes <= kPlainStackBytes ? kListPlain : kListSimple;
+    uint32_t kind = 0;
+    if ((compiled.facts & kCountsFuel) == 0) {
+      const bool is_plain = compiled.facts == 0 && compiled.stack_bytes <= kPlainStackBytes;
+      kind = is_plain ? kListPlain : kListSimple;
+    }
     p.flags_at_entry = (compiled.context_use & ~kPlainEntryWords) == 0 ? kind : 0;
     p.flags_at_return = (compiled.context_use & ~kPlainReturnWords) == 0 ? kind : 0;
     std::vector<uint64_t> slots{

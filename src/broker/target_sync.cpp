@@ -96,6 +96,9 @@ Result<ListHere> Targets::Impl::make_list(TargetProcess* t, const std::vector<Wa
       item.flags = kAttachedCounted;
     }
     item.counts = reinterpret_cast<HitCounts*>(TRY(counts_of(raw(link.id))));
+    if (head.flags != 0) {
+      item.flags |= kAttachedAlone;
+    }
     item.cookie = link.cookie;
     item.link = raw(link.id);
     item.code = reinterpret_cast<const CodeRange*>(program.range);

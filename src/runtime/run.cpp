@@ -103,6 +103,11 @@ void bpftime_run_ended(bpftime::ProbeHit* hit) {
   if (item.counts->disarmed.compare_exchange_strong(armed, why, std::memory_order_relaxed)) {
     bpftime_say_disarmed(hit->thread, hit->state, item.link, why);
   }
+  if ((item.flags & kAttachedAlone) != 0) {
+    // From now on by run_list, which looks at `disarmed`. Other sites' lists: when they come here.
+    const auto list = reinterpret_cast<uint64_t>(&item) - offsetof(AttachedList, items);
+    __atomic_store_n(&reinterpret_cast<AttachedList*>(list)->flags, 0, __ATOMIC_RELAXED);
+  }
 }
 
 }  // extern "C"

@@ -138,9 +138,6 @@ bpftime_run_simple:
   lea THREAD_HIT_SPACE(%rcx), %rsi
   cmp %rsi, HIT_ATTACHED(%rsi)
   jne .Lnot_simple
-  mov LIST_ITEMS + ATTACHED_COUNTS(%rax), %rdi
-  cmpq $0, COUNTS_DISARMED(%rdi)
-  jne .Lsimple_nothing
   incq THREAD_HITS(%rcx)
   mov LIST_ITEMS + ATTACHED_SLOTS(%rax), %rdi
   mov %rdi, HIT_SLOTS(%rsi)
@@ -162,9 +159,6 @@ bpftime_run_simple:
   cmpq $0, HIT_ENDED(%rsi)             // and HIT_TOUCHED
   jne .Lsimple_ended
 .Lsimple_back:
-  cmpq $FUEL, HIT_FUEL(%rsi)
-  jne .Lsimple_refuel
-.Lsimple_fuelled:
   mov %rsi, HIT_ATTACHED(%rsi)
   .cfi_remember_state
   lea 56(%rsp), %rsp
@@ -188,9 +182,6 @@ bpftime_run_simple:
   call bpftime_run_ended
   mov (%rsp), %rsi
   jmp .Lsimple_back
-.Lsimple_refuel:
-  movq $FUEL, HIT_FUEL(%rsi)
-  jmp .Lsimple_fuelled
   .cfi_endproc
   .size bpftime_run_simple, . - bpftime_run_simple
 
@@ -208,9 +199,6 @@ bpftime_run_plain:
   lea THREAD_HIT_SPACE(%rcx), %rsi
   cmp %rsi, HIT_ATTACHED(%rsi)
   jne .Lnot_plain
-  mov LIST_ITEMS + ATTACHED_COUNTS(%rax), %rdx
-  cmpq $0, COUNTS_DISARMED(%rdx)
-  jne .Lplain_done
   incq THREAD_HITS(%rcx)
   mov LIST_ITEMS + ATTACHED_SLOTS(%rax), %rdx
   mov %rdx, HIT_SLOTS(%rsi)

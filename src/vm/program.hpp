@@ -56,7 +56,7 @@ struct FaultRange {
 // What a caller may leave out for a program.
 enum ProgramFact : uint32_t {
   kCallsHelpers = 1,  // or has callbacks that helpers call
-  kCountsFuel = 2,    // reads and writes hit->fuel
+  kCountsFuel = 2,    // it, or a helper that calls it back, spends hit->fuel
 };
 
 struct CompiledProgram {
