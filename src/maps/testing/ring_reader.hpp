@@ -32,8 +32,8 @@ class RingReader {
     uint64_t at = __atomic_load_n(consumer_, __ATOMIC_ACQUIRE);
     uint32_t count = 0;
     while (count < most && at < load_u64(producer_)) {
-      const uint32_t length =
-          __atomic_load_n(reinterpret_cast<const uint32_t*>(data_ + (at & mask_)), __ATOMIC_ACQUIRE);
+      const uint32_t length = __atomic_load_n(
+          reinterpret_cast<const uint32_t*>(data_ + (at & mask_)), __ATOMIC_ACQUIRE);
       if ((length & BPF_RINGBUF_BUSY_BIT) != 0) {
         break;
       }
