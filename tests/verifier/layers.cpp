@@ -35,6 +35,7 @@ bool is_about_ranges(const std::string& message) {
                                     "invalid read from stack",
                                     "infinite loop",
                                     "invalid write to stack",
+                                    "misaligned stack access off (",  // known bits
                                     "invalid size of register fill"};
   return std::any_of(std::begin(kParts), std::end(kParts),
                      [&](const char* part) { return message.find(part) != std::string::npos; });
