@@ -243,18 +243,12 @@ AgentImage image_of(const AgentState& state) {
                     static_cast<AgentWay>(state.image_way), state.image_handle, 0};
 }
 
-// Nothing in the process points into the agent any more. All threads are stopped and none is inside.
-Result<void> let_go_of_agent(StoppedProcess& process, uint64_t arena, const AgentState& state,
-                             uint64_t deadline_ns) {
-  if (state.gs_was_set != 0) {
-    for (const pid_t tid : process.threads()) {
-      Registers regs = TRY(process.registers(tid));
-      if (regs.gs_base != 0) {
-        regs.gs_base = 0;
-        TRY(process.set_registers(tid, regs));
-      }
-    }
-  }
+}  // namespace
+
+Result<void> give_signals_back(StoppedProcess& process, uint64_t arena, uint64_t deadline_ns) {
+  auto read = std::make_unique<AgentState>();
+  TRY(read_state(process, arena, read.get()));
+  const AgentState& state = *read;
   if (state.signals_owned == 0) {
     return {};
   }
@@ -271,6 +265,23 @@ Result<void> let_go_of_agent(StoppedProcess& process, uint64_t arena, const Agen
   }
   TRY(thread.finish());
   return process.write_value(RemoteAddr{arena + offsetof(AgentState, signals_owned)}, 0U);
+}
+
+namespace {
+
+// Nothing in the process points into the agent any more. All threads are stopped and none is inside.
+Result<void> let_go_of_agent(StoppedProcess& process, uint64_t arena, const AgentState& state,
+                             uint64_t deadline_ns) {
+  if (state.gs_was_set != 0) {
+    for (const pid_t tid : process.threads()) {
+      Registers regs = TRY(process.registers(tid));
+      if (regs.gs_base != 0) {
+        regs.gs_base = 0;
+        TRY(process.set_registers(tid, regs));
+      }
+    }
+  }
+  return give_signals_back(process, arena, deadline_ns);
 }
 
 }  // namespace

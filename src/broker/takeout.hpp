@@ -33,6 +33,9 @@ Result<const char*> who_is_inside(StoppedProcess& process, uint64_t arena, bool 
 // was about to be mapped, that which lies there exactly so.
 std::vector<MappedRange> mappings_not_on_record(pid_t pid, uint64_t arena);
 
+// The signal actions that the agent owns are the target's own again. All threads are stopped and none is inside.
+Result<void> give_signals_back(StoppedProcess& process, uint64_t arena, uint64_t deadline_ns);
+
 struct TakenOut {
   // Null: nothing is left mapped. Else the bytes are back, but the agent stays mapped, asleep, because of this.
   const char* why_mapped;

@@ -208,7 +208,9 @@ Result<void> Targets::Impl::own_signals(TargetProcess* t, RemoteThread& thread) 
   const auto seen = TRY(remote_sigactions(thread, kSignals, nullptr));
   uint32_t owned = 0;
   for (size_t i = 0; i < kSignals.size(); i++) {
-    TRY(note(kSignals[i], seen[i]));
+    if (seen[i].handler != ours.handler) {
+      TRY(note(kSignals[i], seen[i]));
+    }
     owned |= 1U << kSignals[i];
   }
   TRY(process.write_value(RemoteAddr{t->arena + offsetof(AgentState, signals_owned)}, owned));

@@ -217,8 +217,8 @@ Result<void> Targets::Impl::sync(TargetProcess* t, Held* held, const LinkId* onl
 Result<void> Targets::Impl::sync_once(TargetProcess* t, Held* held, const LinkId* only) {
   std::vector<Mapping> maps = TRY(read_maps(t->pid));
   const std::vector<Mapping> seen = maps;
-  if (!t->armed) {
-    only = nullptr;
+  if (!t->armed || t->sites.empty()) {
+    only = nullptr;  // the places where the agent itself listens come with the first probe
   }
   std::map<uint64_t, WantedPlace> wanted =
       only != nullptr ? wanted_of_link(t, seen, *only) : wanted_of(t, seen);
@@ -519,9 +519,35 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, Held* held, const LinkId
       t->retired.clear();
     }
   }
+  if (t->owns_signals && t->sites.empty()) {
+    give_signals_back_when_idle(t, all);
+  }
   stopped.reset();
   t->stopped_ns = std::max(t->stopped_ns, watch.elapsed());
   return {};
+}
+
+// After the last probe (DESIGN D10); a thread that is still inside a program may need them, then later.
+void Targets::Impl::give_signals_back_when_idle(TargetProcess* t, StoppedProcess& all) {
+  constexpr int kLookAgainMs = 20;
+  const auto inside = who_is_inside(all, t->arena, true);
+  if (inside && *inside == nullptr && give_signals_back(all, t->arena, deadline())) {
+    t->owns_signals = false;
+    return;
+  }
+  loop->after(kLookAgainMs, [this, pid = t->pid, owner = t->owner] {
+    const auto it = targets.find(pid);
+    if (it == targets.end() || it->second->owner != owner || !it->second->owns_signals ||
+        !it->second->sites.empty()) {
+      return;
+    }
+    auto stopped = StoppedProcess::stop(pid, deadline());
+    if (stopped) {
+      give_signals_back_when_idle(it->second.get(), *stopped);
+    } else {
+      watch_late();
+    }
+  });
 }
 
 }  // namespace bpftime

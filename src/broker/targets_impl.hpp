@@ -121,6 +121,7 @@ class Targets::Impl {
                              StoppedProcess& process);
   Result<uint64_t> journal_entry(TargetProcess* t, const Patch& patch, StoppedProcess& process);
   Result<void> discover_threads(TargetProcess* t, StoppedProcess& process);
+  void give_signals_back_when_idle(TargetProcess* t, StoppedProcess& all);
   Result<void> own_signals(TargetProcess* t, RemoteThread& thread);
   Result<void> unregister(TargetProcess* t);
   Result<void> listen_to(TargetProcess* t);

@@ -144,6 +144,31 @@ class Signals(Hostile):
         target.ask("fault", "^faulted 1$")
         self.assert_untouched(target)
 
+    def test_signals_are_given_back_with_the_last_probe_and_taken_again_with_the_next(self):
+        target = self.hostile()
+        self.session.bpftime("attach", str(target.pid))
+        for handler in ("default", "ours"):
+            tool = self.traced(target)
+            self.call(target, 10)
+            self.assertEqual(counts(tool)[:2], (10, 10))
+            target.ask("rawaction", "^raw action is another's$")
+            tool.finish()
+            until("the kernel's table is as before",
+                  lambda: target.ask("rawaction", "^raw action is (.*)$").group(1) == handler)
+            self.assertEqual([t["pid"] for t in self.status()["targets"]], [target.pid])
+            target.ask("handler", "^handler set$")
+            target.ask("rawaction", "^raw action is ours$")
+            target.ask("fault", "^faulted 1$")
+        tool = self.wild(target, "read")
+        target.ask("action", "^action is ours$")
+        self.call(target, 10)  # the program's fault is the agent's, not that of the target's handler
+        until("the link is disarmed", lambda: self.status()["probes"][0]["disarmed"])
+        target.ask("fault", "^faulted 1$")
+        tool.finish()
+        self.session.bpftime("shutdown")
+        target.ask("rawaction", "^raw action is ours$")
+        self.assert_untouched(target)
+
     def test_a_raw_sigaction_sees_and_sets_the_kernels_own_table(self):
         target = self.hostile()
         tool = self.traced(target)
