@@ -69,6 +69,7 @@ enum class Listing : uint32_t { kPrograms = 1, kMaps, kLinks, kTargets };
 enum class Role : uint32_t { kLoader = 1, kCommand = 2 };
 inline constexpr uint64_t kOptionNoAttach =
     1;  // a probe that names a pid does not bring the agent in
+inline constexpr uint64_t kOptionUnverified = 2;  // what the verifier refuses loads all the same
 inline constexpr uint32_t kPayloadInFd = 1;
 // kPerfIoctl without refs and with this command: answered when nothing is armed any more that only fds kept which
 // are closed by now. A shim asks after it closed a link or an event, where the kernel detaches within close(2).

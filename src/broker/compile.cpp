@@ -8,7 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "isa/context_use.hpp"
@@ -28,11 +30,14 @@ namespace {
 constexpr uint32_t kMagic = 0x6a706662;
 struct Head {
   uint32_t magic;
-  int32_t error;  // 0, or an errno
-  uint64_t code_bytes, slot_count, fault_count;
-  uint32_t stack_bytes, facts, context_use, reserved;
+  int32_t verdict, compile_error;  // 0, or an errno
+  uint32_t flags;                  // Flag
+  uint64_t insns_processed, context_words;
+  uint32_t most_back_edges, stack_bytes, facts, context_use;
+  uint64_t log_bytes, code_bytes, slot_count, fault_count;
 };
-static_assert(sizeof(Head) == 48);
+static_assert(sizeof(Head) == 80);
+enum Flag : uint32_t { kTooComplex = 1, kReadsUnknown = 2, kPassesContext = 4 };
 
 Result<CompiledProgram> compile_now(const DecodedProgram& program) {
   CompileOptions options;
@@ -42,13 +47,54 @@ Result<CompiledProgram> compile_now(const DecodedProgram& program) {
   return compiled;
 }
 
+ProgramAnswer answer_now(const ProgramTask& task, uint32_t seconds,
+                         const std::function<void()>& between) {
+  ProgramAnswer answer;
+  answer.judgement = judge(task, seconds);
+  if (answer.judgement.error != 0 && !task.let_through) {
+    return answer;
+  }
+  between();
+  DecodedProgram program = task.program;
+  auto settled =
+      settle_calls(answer.judgement.dead, task.prog_type, &program, &answer.judgement.log);
+  if (!settled) {
+    answer.compile_error = settled.error().code;
+    return answer;
+  }
+  auto compiled = compile_now(program);
+  if (compiled) {
+    answer.compiled = std::move(compiled).value();
+  } else {
+    answer.compile_error = compiled.error().code;
+    if (task.log_level != 0) {
+      answer.judgement.log += std::string(compiled.error().why) + "\n";
+    }
+  }
+  return answer;
+}
+
+#ifndef BPFTIME_SANITIZED
+// The address space that this process has now.
+uint64_t address_space_bytes() {
+  unsigned long pages = 0;
+  if (FILE* file = std::fopen("/proc/self/statm", "re")) {
+    if (std::fscanf(file, "%lu", &pages) != 1) {
+      pages = 0;
+    }
+    std::fclose(file);
+  }
+  return static_cast<uint64_t>(pages) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+#endif
+
 template <class T>
 void append(std::vector<std::byte>* to, const T* items, size_t count) {
   const auto* p = reinterpret_cast<const std::byte*>(items);
   to->insert(to->end(), p, p + sizeof(T) * count);
 }
 
-[[noreturn]] void work(const DecodedProgram& program, int pipe, pid_t parent,
+[[noreturn]] void work(const ProgramTask& task, int pipe, pid_t parent,
                        const WorkerCompiler::Limits& limits) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) {
@@ -69,7 +115,8 @@ void append(std::vector<std::byte>* to, const T* items, size_t count) {
   cap = {0, 0};
   ::setrlimit(RLIMIT_CORE, &cap);
 #ifndef BPFTIME_SANITIZED
-  cap = {limits.address_space_bytes, limits.address_space_bytes};
+  const uint64_t most = limits.address_space_bytes;
+  cap = {std::min(most, address_space_bytes() + limits.judge_bytes), most};
   ::setrlimit(RLIMIT_AS, &cap);
 #endif
   if (limits.nap_for_tests_ms != 0) {
@@ -78,16 +125,12 @@ void append(std::vector<std::byte>* to, const T* items, size_t count) {
   if (limits.crash_for_tests) {
     ::raise(SIGKILL);
   }
-  auto compiled = compile_now(program);
-  std::vector<std::byte> bytes;
-  if (compiled) {
-    bytes = serialize(*compiled);
-  } else {
-    Head head{};
-    head.magic = kMagic;
-    head.error = compiled.error().code;
-    append(&bytes, &head, 1);
-  }
+  const std::vector<std::byte> bytes = serialize(answer_now(task, limits.judge_seconds, [&] {
+#ifndef BPFTIME_SANITIZED
+    cap = {most, most};
+    ::setrlimit(RLIMIT_AS, &cap);
+#endif
+  }));
   size_t done = 0;
   while (done < bytes.size()) {
     const ssize_t n = ::write(3, bytes.data() + done, bytes.size() - done);
@@ -101,9 +144,20 @@ void append(std::vector<std::byte>* to, const T* items, size_t count) {
 
 }  // namespace
 
-std::vector<std::byte> serialize(const CompiledProgram& compiled) {
+std::vector<std::byte> serialize(const ProgramAnswer& answer) {
+  const CompiledProgram& compiled = answer.compiled;
   Head head{};
   head.magic = kMagic;
+  head.verdict = answer.judgement.error;
+  head.compile_error = answer.compile_error;
+  head.flags = (answer.judgement.too_complex ? kTooComplex : 0U) |
+               (answer.judgement.reads_unknown_context ? kReadsUnknown : 0U) |
+               (answer.judgement.passes_context ? kPassesContext : 0U);
+  head.insns_processed = answer.judgement.insns_processed;
+  head.context_words = answer.judgement.context_words;
+  head.most_back_edges = answer.judgement.most_back_edges;
+  head.stack_bytes = compiled.stack_bytes;
+  head.log_bytes = answer.judgement.log.size();
   head.code_bytes = compiled.code.size();
   head.slot_count = compiled.slots.size();
   head.fault_count = compiled.faults.size();
@@ -112,34 +166,44 @@ std::vector<std::byte> serialize(const CompiledProgram& compiled) {
   head.context_use = compiled.context_use;
   std::vector<std::byte> bytes;
   append(&bytes, &head, 1);
+  append(&bytes, answer.judgement.log.data(), answer.judgement.log.size());
   append(&bytes, compiled.code.data(), compiled.code.size());
   append(&bytes, compiled.slots.data(), compiled.slots.size());
   append(&bytes, compiled.faults.data(), compiled.faults.size());
   return bytes;
 }
 
-Result<CompiledProgram> parse_compiled(std::span<const std::byte> bytes) {
+Result<ProgramAnswer> parse_answer(std::span<const std::byte> bytes) {
   Head head{};
   if (bytes.size() < sizeof(head)) {
-    return make_error(EPROTO, "compiler's answer is too short");
+    return make_error(EPROTO, "worker's answer is too short");
   }
   std::memcpy(&head, bytes.data(), sizeof(head));
   bytes = bytes.subspan(sizeof(head));
-  if (head.magic != kMagic) {
-    return make_error(EPROTO, "compiler's answer is not one");
-  }
-  if (head.error != 0) {
-    return make_error(head.error > 0 && head.error < 4096 ? head.error : EPROTO,
-                      "the compiler refused the program");
+  if (head.magic != kMagic || head.verdict < 0 || head.verdict >= 4096 || head.compile_error < 0 ||
+      head.compile_error >= 4096) {
+    return make_error(EPROTO, "worker's answer is not one");
   }
   constexpr uint64_t kLimit = 1ULL << 31;
-  if (head.code_bytes == 0 || head.code_bytes > kLimit || head.slot_count > kLimit ||
-      head.fault_count > kLimit ||
-      head.code_bytes + head.slot_count * sizeof(Slot) + head.fault_count * sizeof(FaultRange) !=
+  if (head.code_bytes > kLimit || head.slot_count > kLimit || head.fault_count > kLimit ||
+      head.log_bytes > kLimit ||
+      head.log_bytes + head.code_bytes + head.slot_count * sizeof(Slot) +
+              head.fault_count * sizeof(FaultRange) !=
           bytes.size()) {
-    return make_error(EPROTO, "compiler's answer has other sizes than it says");
+    return make_error(EPROTO, "worker's answer has other sizes than it says");
   }
-  CompiledProgram compiled{};
+  ProgramAnswer answer;
+  answer.judgement.error = head.verdict;
+  answer.compile_error = head.compile_error;
+  answer.judgement.too_complex = (head.flags & kTooComplex) != 0;
+  answer.judgement.reads_unknown_context = (head.flags & kReadsUnknown) != 0;
+  answer.judgement.passes_context = (head.flags & kPassesContext) != 0;
+  answer.judgement.insns_processed = head.insns_processed;
+  answer.judgement.context_words = head.context_words;
+  answer.judgement.most_back_edges = head.most_back_edges;
+  answer.judgement.log.assign(reinterpret_cast<const char*>(bytes.data()), head.log_bytes);
+  bytes = bytes.subspan(head.log_bytes);
+  CompiledProgram& compiled = answer.compiled;
   compiled.code.assign(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(head.code_bytes));
   bytes = bytes.subspan(head.code_bytes);
   compiled.slots.resize(head.slot_count);
@@ -157,19 +221,19 @@ Result<CompiledProgram> parse_compiled(std::span<const std::byte> bytes) {
   for (const FaultRange& fault : compiled.faults) {
     if (fault.code_begin > fault.code_end || fault.code_end > head.code_bytes ||
         fault.resume_at >= head.code_bytes) {
-      return make_error(EPROTO, "compiler's answer points outside of the code");
+      return make_error(EPROTO, "worker's answer points outside of the code");
     }
   }
   for (const Slot& slot : compiled.slots) {
     if (slot.kind > SlotKind::kFunction) {
-      return make_error(EPROTO, "compiler's answer has a slot of no kind");
+      return make_error(EPROTO, "worker's answer has a slot of no kind");
     }
   }
-  return compiled;
+  return answer;
 }
 
-void InlineCompiler::compile(std::shared_ptr<const DecodedProgram> program, Done done) {
-  done(compile_now(*program));
+void InlineCompiler::compile(std::shared_ptr<const ProgramTask> task, Done done) {
+  done(answer_now(*task, WorkerCompiler::Limits{}.judge_seconds, [] {}));
 }
 
 WorkerCompiler::~WorkerCompiler() {
@@ -181,18 +245,18 @@ WorkerCompiler::~WorkerCompiler() {
   }
 }
 
-void WorkerCompiler::compile(std::shared_ptr<const DecodedProgram> program, Done done) {
+void WorkerCompiler::compile(std::shared_ptr<const ProgramTask> task, Done done) {
   if (workers_.size() >= limits_.at_once) {
-    waiting_.push_back({std::move(program), std::move(done)});
+    waiting_.push_back({std::move(task), std::move(done)});
     return;
   }
-  auto started = start(*program, &done);
+  auto started = start(*task, &done);
   if (!started) {
     done(started.error());
   }
 }
 
-Result<void> WorkerCompiler::start(const DecodedProgram& program, Done* done) {
+Result<void> WorkerCompiler::start(const ProgramTask& task, Done* done) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) {
     return make_error(errno, "pipe2");
@@ -205,7 +269,7 @@ Result<void> WorkerCompiler::start(const DecodedProgram& program, Done* done) {
     return make_error(errno, "fork of a compiler");
   }
   if (pid == 0) {
-    work(program, theirs.get(), parent, limits_);
+    work(task, theirs.get(), parent, limits_);
   }
   theirs.reset();
   const int fd = ours.get();
@@ -263,7 +327,7 @@ void WorkerCompiler::finish(int fd, bool timed_out) {
   } else if (worker.bytes.empty()) {
     worker.done(make_error(ENOMEM, "the compiler died"));
   } else {
-    worker.done(parse_compiled(worker.bytes));
+    worker.done(parse_answer(worker.bytes));
   }
 }
 
@@ -271,7 +335,7 @@ void WorkerCompiler::start_waiting() {
   while (!waiting_.empty() && workers_.size() < limits_.at_once) {
     Waiting next = std::move(waiting_.front());
     waiting_.pop_front();
-    auto started = start(*next.program, &next.done);
+    auto started = start(*next.task, &next.done);
     if (!started) {
       next.done(started.error());
     }

@@ -1,4 +1,4 @@
-// Compiling as a service to the session. Home: broker, its one thread. The real one works in a
+// Judging and compiling as a service to the session. Home: broker, its one thread. The real one works in a
 // process of its own with caps (DESIGN D5): whatever a program does to the compiler costs that one
 // request.
 #pragma once
@@ -14,30 +14,41 @@
 #include "base/result.hpp"
 #include "base/unique_fd.hpp"
 #include "broker/event_loop.hpp"
+#include "broker/judge.hpp"
 #include "isa/program.hpp"
 #include "vm/program.hpp"
 
 namespace bpftime {
 
+// What became of a task. Without code when it was refused and not let through, or when the engine
+// could not do it (`compile_error`, an errno).
+struct ProgramAnswer {
+  Judgement judgement;
+  int32_t compile_error = 0;
+  CompiledProgram compiled{};
+};
+
 class ProgramCompiler {
  public:
-  using Done = std::function<void(Result<CompiledProgram>)>;
+  using Done = std::function<void(Result<ProgramAnswer>)>;
   virtual ~ProgramCompiler() = default;
   // Calls `done` exactly once, at once or from the loop; never after the compiler's destruction.
-  virtual void compile(std::shared_ptr<const DecodedProgram> program, Done done) = 0;
+  virtual void compile(std::shared_ptr<const ProgramTask> task, Done done) = 0;
 };
 
 // In this process, at once. For tests and fuzzing.
 class InlineCompiler : public ProgramCompiler {
  public:
-  void compile(std::shared_ptr<const DecodedProgram> program, Done done) override;
+  void compile(std::shared_ptr<const ProgramTask> task, Done done) override;
 };
 
 // One forked worker a program, `kAtOnce` of them; the others wait.
-// Errors that `done` sees: the compiler's own; ENOMEM when the worker died; ETIMEDOUT.
+// Errors that `done` sees: ENOMEM when the worker died; ETIMEDOUT; EPROTO.
 class WorkerCompiler : public ProgramCompiler {
  public:
   struct Limits {
+    uint64_t judge_bytes = 512ULL << 20;  // more than the broker has itself
+    uint32_t judge_seconds = 10;
     uint64_t address_space_bytes = 4ULL << 30;
     uint64_t result_bytes = 64ULL << 20;
     uint32_t cpu_seconds = 20;
@@ -50,7 +61,7 @@ class WorkerCompiler : public ProgramCompiler {
   ~WorkerCompiler() override;
   WorkerCompiler(const WorkerCompiler&) = delete;
   WorkerCompiler& operator=(const WorkerCompiler&) = delete;
-  void compile(std::shared_ptr<const DecodedProgram> program, Done done) override;
+  void compile(std::shared_ptr<const ProgramTask> task, Done done) override;
 
  private:
   struct Worker {
@@ -61,10 +72,10 @@ class WorkerCompiler : public ProgramCompiler {
     Done done;
   };
   struct Waiting {
-    std::shared_ptr<const DecodedProgram> program;
+    std::shared_ptr<const ProgramTask> task;
     Done done;
   };
-  Result<void> start(const DecodedProgram& program, Done* done);
+  Result<void> start(const ProgramTask& task, Done* done);
   void start_waiting();
   void readable(int fd);
   void finish(int fd, bool timed_out);
@@ -75,9 +86,9 @@ class WorkerCompiler : public ProgramCompiler {
   std::list<Waiting> waiting_;
 };
 
-// The bytes that a worker sends. parse_compiled() believes nothing: it may be a worker that was
+// The bytes that a worker sends. parse_answer() believes nothing: it may be a worker that was
 // overwritten. Errors: EPROTO malformed.
-std::vector<std::byte> serialize(const CompiledProgram& compiled);
-Result<CompiledProgram> parse_compiled(std::span<const std::byte> bytes);
+std::vector<std::byte> serialize(const ProgramAnswer& answer);
+Result<ProgramAnswer> parse_answer(std::span<const std::byte> bytes);
 
 }  // namespace bpftime

@@ -13,13 +13,6 @@ constexpr uint8_t kLddw = BPF_LD | BPF_IMM | BPF_DW;
 constexpr uint32_t kMaxValueOffset = 1U << 29;  // kernel: BPF_MAX_VAR_OFF
 constexpr int kKernelEnotsupp = 524;            // ENOTSUPP, not in uapi
 
-bool is_call(const bpf_insn& insn) {
-  return (BPF_CLASS(insn.code) == BPF_JMP || BPF_CLASS(insn.code) == BPF_JMP32) &&
-         BPF_OP(insn.code) == BPF_CALL;
-}
-bool is_helper_call(const bpf_insn& insn) {
-  return insn.code == (BPF_JMP | BPF_CALL) && insn.src_reg == 0;
-}
 bool is_map_load(const bpf_insn& insn) {
   return insn.code == kLddw &&
          (insn.src_reg == BPF_PSEUDO_MAP_FD || insn.src_reg == BPF_PSEUDO_MAP_VALUE ||
@@ -130,9 +123,8 @@ std::vector<bool> reachable(const DecodedProgram& program) {
   return seen;
 }
 
-Result<LinkedProgram> link_program(std::span<const std::byte> insns, uint32_t prog_type,
-                                   std::span<const int> fd_array, const FindMap& find_map,
-                                   std::string* log) {
+Result<LinkedProgram> link_program(std::span<const std::byte> insns, std::span<const int> fd_array,
+                                   const FindMap& find_map, std::string* log) {
   DecodeProblem problem;
   auto decoded = decode(insns, &problem);
   if (!decoded) {
@@ -141,7 +133,6 @@ Result<LinkedProgram> link_program(std::span<const std::byte> insns, uint32_t pr
   }
   LinkedProgram linked{std::move(decoded).value(), {}};
   auto& code = linked.program.insns;
-  const std::vector<bool> live = reachable(linked.program);
   for (uint32_t i = 0; i < code.size(); i++) {
     bpf_insn& insn = code[i];
     if (insn.code == kLddw) {
@@ -165,25 +156,6 @@ Result<LinkedProgram> link_program(std::span<const std::byte> insns, uint32_t pr
       }
       i++;
       continue;
-    }
-    if (!is_call(insn)) {
-      continue;
-    }
-    const HelperSpec* helper =
-        is_helper_call(insn) ? find_helper(static_cast<uint32_t>(insn.imm)) : nullptr;
-    const bool allowed =
-        helper != nullptr && (helper->program_types & program_type_bit(prog_type)) != 0;
-    if (is_helper_call(insn) && !allowed) {
-      if (!live[i]) {
-        insn = bpf_insn{BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0};
-        continue;
-      }
-      // The words tools look for; kernel v6.18 kernel/bpf/verifier.c: check_helper_call.
-      *log += line("", i, ": ") + print(insn, nullptr, i) + "\n";
-      *log += helper == nullptr ? line("invalid func unknown#", insn.imm)
-                                : std::string("program of this type cannot use helper ") +
-                                      helper->name + line("#", insn.imm);
-      return make_error(EINVAL, "unknown helper");
     }
   }
   return linked;

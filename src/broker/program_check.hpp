@@ -1,5 +1,5 @@
 // From the instructions of BPF_PROG_LOAD to a program whose names are resolved. Home: broker; pure.
-// This is not a verifier (DESIGN D11): it looks at what the engines and targets need to be true.
+// What the program may do is for judge.hpp.
 #pragma once
 #include <linux/bpf.h>
 
@@ -27,13 +27,10 @@ struct LinkedProgram {
 // Which object the caller's fd is. Errors: EBADF not open, EINVAL no map.
 using FindMap = std::function<Result<std::shared_ptr<MapObject>>(int fd)>;
 
-// Decodes, checks that every instruction that can be reached calls a helper which exists for
-// `prog_type`, and puts MapIds for fds. Calls that cannot be reached may have any number (libbpf
-// leaves such where it cut something out): they become `r0 = 0`. Errors: as the kernel's for the
-// same fault: EINVAL, E2BIG, EBADF, EPROTO. *log gets what its log would say.
-Result<LinkedProgram> link_program(std::span<const std::byte> insns, uint32_t prog_type,
-                                   std::span<const int> fd_array, const FindMap& find_map,
-                                   std::string* log);
+// Decodes, and puts MapIds for fds. Errors: as the kernel's for the same fault: EINVAL, E2BIG, EBADF,
+// EPROTO. *log gets what its log would say.
+Result<LinkedProgram> link_program(std::span<const std::byte> insns, std::span<const int> fd_array,
+                                   const FindMap& find_map, std::string* log);
 
 // Marks the instructions that a walk from the entry reaches. Bounded by the number of instructions.
 std::vector<bool> reachable(const DecodedProgram& program);

@@ -220,7 +220,9 @@ Result<Reply> Server::hello(Connection* connection, const Request& request) {
   if (!connection->said_hello) {
     connection->said_hello = true;
     connection->caller.owner = OwnerId{next_owner_++};
-    connection->caller.no_attach = (options_of(connection->caller.pid) & kOptionNoAttach) != 0;
+    const uint64_t options = options_of(connection->caller.pid);
+    connection->caller.no_attach = (options & kOptionNoAttach) != 0;
+    connection->caller.unverified = (options & kOptionUnverified) != 0;
   }
   Welcome welcome{};
   welcome.owner = raw(connection->caller.owner);
@@ -234,7 +236,7 @@ Result<Reply> Server::hello(Connection* connection, const Request& request) {
 }
 
 Result<Reply> Server::announce(const Connection& connection, const Request& request) {
-  if ((static_cast<uint64_t>(request.args[0]) & ~kOptionNoAttach) != 0) {
+  if ((static_cast<uint64_t>(request.args[0]) & ~(kOptionNoAttach | kOptionUnverified)) != 0) {
     return make_error(EINVAL, "no such option");
   }
   if (announced_.size() >= kMaxAnnounced) {

@@ -46,7 +46,8 @@ struct Caller {
   pid_t pid = 0;
   uid_t uid = 0;
   OwnerId owner{};
-  bool no_attach = false;  // kOptionNoAttach
+  bool no_attach = false;   // kOptionNoAttach
+  bool unverified = false;  // kOptionUnverified
 };
 
 class Session : public TargetHost {

@@ -23,8 +23,10 @@ namespace {
 constexpr uint32_t kAttachKprobeMulti = 42;  // BPF_TRACE_KPROBE_MULTI
 constexpr uint32_t kAttachUprobeMulti = 48;  // BPF_TRACE_UPROBE_MULTI
 constexpr uint32_t kKnownLoadFlags = 0x1ff;  // BPF_F_STRICT_ALIGNMENT ... BPF_F_TEST_REG_INVARIANTS
-constexpr uint32_t kKnownLogBits = 0xf;      // kernel: BPF_LOG_MASK
-constexpr uint32_t kMaxRecordBytes = 252;    // kernel: MAX_FUNCINFO_REC_SIZE, MAX_LINEINFO_REC_SIZE
+constexpr uint32_t kLogFixed = 8;            // BPF_LOG_FIXED
+constexpr uint64_t kMostLogBytes = 48ULL << 20;
+constexpr uint32_t kKnownLogBits = 0xf;    // kernel: BPF_LOG_MASK
+constexpr uint32_t kMaxRecordBytes = 252;  // kernel: MAX_FUNCINFO_REC_SIZE, MAX_LINEINFO_REC_SIZE
 
 // End of the last field that a command uses (kernel: CHECK_ATTR); 0 = any.
 #define BPFTIME_END_OF(field) (offsetof(bpf_attr, field) + sizeof(bpf_attr::field))
@@ -168,6 +170,7 @@ uint64_t since_boot_ns() {
 struct LogRoom {
   uint64_t bytes = 0;
   bool wanted = false;
+  bool keeps_first = false;
 };
 
 // Kernel v6.18 kernel/bpf/log.c: bpf_vlog_init, bpf_verifier_log_attr_valid.
@@ -181,20 +184,54 @@ Result<LogRoom> log_room(uint32_t level, uint32_t size, uint64_t buffer,
   if (level != 0 && room != nullptr && (room->flags & kOutputWanted) != 0) {
     result.bytes = std::min<uint64_t>(room->size_bytes, size);
     result.wanted = result.bytes != 0;
+    result.keeps_first = (level & kLogFixed) != 0;
   }
   return result;
 }
 
-// The log with its NUL, cut to the room. False when it had to be cut.
+// The log with its NUL; when the room is too small its last bytes, or with BPF_LOG_FIXED its first.
+// False when something is missing.
 bool put_log(const LogRoom& room, const std::string& text, Reply* reply) {
   if (!room.wanted) {
     return true;
   }
   const size_t bytes = std::min<uint64_t>(text.size(), room.bytes - 1);
-  const auto* p = reinterpret_cast<const std::byte*>(text.data());
+  const size_t from = room.keeps_first ? 0 : text.size() - bytes;
+  const auto* p = reinterpret_cast<const std::byte*>(text.data()) + from;
   reply->output.assign(p, p + bytes);
   reply->output.push_back(std::byte{0});
   return bytes == text.size();
+}
+
+// A map as the verifier wants it.
+VerifierMap describe_map(const MapObject& map, std::vector<std::vector<std::byte>>* contents) {
+  VerifierMap r;
+  r.id = map.id;
+  r.name = map.name;
+  r.map_type = map.spec.map_type;
+  r.map_flags = map.spec.map_flags;
+  r.key_size = map.spec.key_size;
+  r.value_size = map.spec.value_size;
+  r.max_entries = map.spec.max_entries;
+  r.map_extra = map.map_extra;
+  if (map.btf != nullptr) {
+    r.btf = &map.btf->types;
+    r.btf_key_type_id = map.btf_key_type_id;
+    r.btf_value_type_id = map.btf_value_type_id;
+  }
+  // Frozen, closed to programs, and in a file that nobody can write: its bytes are constants.
+  if (map.sealed && map.spec.map_type == BPF_MAP_TYPE_ARRAY && map.spec.max_entries == 1) {
+    void* base = ::mmap(nullptr, map.region_bytes, PROT_READ, MAP_PRIVATE, map.sealed.get(), 0);
+    if (base != MAP_FAILED) {
+      auto view = open_region(static_cast<std::byte*>(base), map.region_bytes, map.spec);
+      if (view) {
+        contents->emplace_back(view->values, view->values + map.spec.value_size);
+        r.constants = contents->back();
+      }
+      ::munmap(base, map.region_bytes);
+    }
+  }
+  return r;
 }
 
 }  // namespace
@@ -343,8 +380,9 @@ void Session::prog_load(const Caller& caller, Request&& request, Answer answer_t
     answer_to(std::move(reply));
   };
   auto program = std::make_shared<ProgramObject>();
-  // Everything up to the compiler, in the kernel's order.
-  const auto prepare = [&]() -> Result<std::shared_ptr<const DecodedProgram>> {
+  auto task = std::make_shared<ProgramTask>();
+  // Everything up to the verifier, in the kernel's order.
+  const auto prepare = [&]() -> Result<void> {
     const bpf_attr attr = TRY(attr_of(request));
     if ((attr.prog_flags & ~kKnownLoadFlags) != 0) {
       return make_error(EINVAL, "unknown prog_flags");
@@ -393,8 +431,8 @@ void Session::prog_load(const Caller& caller, Request&& request, Answer answer_t
       }
     }
     LinkedProgram linked = TRY(link_program(
-        insns->bytes, attr.prog_type, fd_array,
-        [&](int fd) { return object_of<MapObject>(request, fd, EINVAL); }, &log_text));
+        insns->bytes, fd_array, [&](int fd) { return object_of<MapObject>(request, fd, EINVAL); },
+        &log_text));
     program->insn_count = attr.insn_cnt;
     program->uid = caller.uid;
     program->tag = tag_of_program(insns->bytes);
@@ -407,14 +445,27 @@ void Session::prog_load(const Caller& caller, Request&& request, Answer answer_t
                                           attr.line_info_rec_size, sizeof(bpf_line_info)));
     }
     program->maps = std::move(linked.maps);
-    return std::make_shared<const DecodedProgram>(std::move(linked.program));
-  };
-  auto decoded = prepare();
-  if (!decoded) {
-    if (log_text.empty()) {
-      log_text = std::string(decoded.error().why) + "\n";
+    task->program = std::move(linked.program);
+    task->prog_type = attr.prog_type;
+    task->expected_attach_type = attr.expected_attach_type;
+    task->prog_flags = attr.prog_flags;
+    task->btf = program->btf != nullptr ? &program->btf->types : nullptr;
+    task->func_info = program->func_info;
+    task->line_info = program->line_info;
+    task->log_level = room.wanted ? attr.log_level : 0;
+    task->log_bytes = kMostLogBytes;
+    task->let_through = caller.unverified;
+    for (const auto& map : program->maps) {
+      task->maps.push_back(describe_map(*map, &task->contents));
     }
-    refuse(decoded.error());
+    return {};
+  };
+  auto prepared = prepare();
+  if (!prepared) {
+    if (log_text.empty()) {
+      log_text = std::string(prepared.error().why) + "\n";
+    }
+    refuse(prepared.error());
     return;
   }
   size_t& pending = pending_[caller.key];
@@ -423,14 +474,31 @@ void Session::prog_load(const Caller& caller, Request&& request, Answer answer_t
     return;
   }
   pending++;
-  compiler_->compile(*decoded, [this, caller, program, room, answer_to = std::move(answer_to)](
-                                   Result<CompiledProgram> compiled) {
+  compiler_->compile(task, [this, caller, program, room,
+                            answer_to = std::move(answer_to)](Result<ProgramAnswer> answer) {
     const auto it = pending_.find(caller.key);
     if (it != pending_.end() && --it->second == 0) {
       pending_.erase(it);
     }
+    std::string text = answer ? std::move(answer->judgement.log) : std::string();
     const auto install = [&]() -> Result<Reply> {
-      program->compiled = TRY(std::move(compiled));
+      if (!answer) {
+        return answer.error();
+      }
+      const Judgement& judgement = answer->judgement;
+      if (answer->compile_error != 0) {
+        return make_error(answer->compile_error, "the engine cannot run it");
+      }
+      if (answer->compiled.code.empty()) {
+        return make_error(judgement.error != 0 ? judgement.error : EPROTO, "the verifier says no");
+      }
+      program->verified = judgement.error == 0;
+      if (program->verified) {
+        program->context_words = judgement.context_words;
+        program->reads_unknown_context = judgement.reads_unknown_context;
+        program->passes_context = judgement.passes_context;
+      }
+      program->compiled = std::move(answer->compiled);
       const auto& code = program->compiled.code;
       TRY(charge(program.get(), &code_bytes_, config_.limits.code_bytes, code.size()));
       program->code = TRY(make_memfd(kCodeName, (code.size() + 4095) & ~4095ULL));
@@ -448,19 +516,20 @@ void Session::prog_load(const Caller& caller, Request&& request, Answer answer_t
       // What the engine cannot run is, to the loader, what an older kernel cannot.
       const int code = error.code == EOPNOTSUPP || error.code == EPROTO ? EINVAL : error.code;
       reply.value = -int64_t{code};
-      put_log(room, std::string(error.why) + "\n", &reply);
+      if (text.empty()) {
+        text = std::string(error.why) + "\n";
+      }
     } else {
       reply = std::move(installed).value();
-      log("program " + program->name + " is not verified");
-      const bool whole = put_log(room,
-                                 "program " + program->name + " is not verified\nprocessed " +
-                                     std::to_string(program->insn_count) + " insns\n",
-                                 &reply);
-      if (!whole) {
-        reply.fd.reset();
-        reply.object = ObjectKind::kNone;
-        reply.value = -int64_t{ENOSPC};
+      if (!program->verified) {
+        log("program " + program->name + " is not verified");
+        text = "program " + program->name + " is not verified\n" + text;
       }
+    }
+    if (!put_log(room, text, &reply)) {
+      reply.fd.reset();
+      reply.object = ObjectKind::kNone;
+      reply.value = -int64_t{ENOSPC};
     }
     answer_to(std::move(reply));
   });

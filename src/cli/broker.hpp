@@ -26,6 +26,7 @@ struct Surroundings {
   std::string session;
   std::string idle_ms;
   bool attach = true;
+  bool unverified = false;
 
   [[nodiscard]] std::string broker_file() const { return bin_dir + "/bpftimed"; }
   [[nodiscard]] std::string shim_file() const { return library("libbpftime-shim.so"); }

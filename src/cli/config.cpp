@@ -60,10 +60,16 @@ bool apply_config(const std::string& text, const std::string& from, Config* conf
       config->session = {value, from};
     } else if (key == "attach" && (value == "yes" || value == "no")) {
       config->attach = {value, from};
+    } else if (key == "unverified" && (value == "allow" || value == "forbid")) {
+      // What a file before forbade stays forbidden: /etc comes first.
+      if (config->unverified.value != "forbid") {
+        config->unverified = {value, from};
+      }
     } else if (key == "idle_ms" && is_number(value)) {
       config->idle_ms = {value, from};
     } else {
-      const bool known = key == "session" || key == "attach" || key == "idle_ms";
+      const bool known =
+          key == "session" || key == "attach" || key == "idle_ms" || key == "unverified";
       *problem = where + (known ? "bad value for " + key + ": " + value : "unknown key " + key);
       return false;
     }
@@ -96,6 +102,7 @@ std::string print_config(const Config& config) {
   };
   add("session", config.session);
   add("attach", config.attach);
+  add("unverified", config.unverified);
   add("idle_ms", config.idle_ms);
   return out;
 }

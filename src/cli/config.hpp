@@ -15,8 +15,9 @@ struct Setting {
 };
 struct Config {
   Setting session{"default", "default"};
-  Setting attach{"yes", "default"};    // a probe that names a process brings the agent into it
-  Setting idle_ms{"3000", "default"};  // how long an unused broker stays
+  Setting attach{"yes", "default"};        // a probe that names a process brings the agent into it
+  Setting unverified{"allow", "default"};  // whether --unverified may be asked for
+  Setting idle_ms{"3000", "default"};      // how long an unused broker stays
 };
 
 // Applies the text of one file. On failure *problem says which line and what is wrong with it.

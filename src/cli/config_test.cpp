@@ -19,7 +19,7 @@ TEST(Config, LaterFilesWinAndSayWhereAValueIsFrom) {
   EXPECT_EQ(config.attach.value, "no");
   EXPECT_EQ(print_config(config),
             "session = mine  # /home/config\nattach = no  # /home/config\n"
-            "idle_ms = 10  # /etc/bpftime.conf\n");
+            "unverified = allow  # default\nidle_ms = 10  # /etc/bpftime.conf\n");
 }
 
 TEST(Config, MissingFileIsNoProblem) {

@@ -33,6 +33,7 @@ struct Invocation {
   Command command = Command::kNone;
   std::string session;  // empty = not given
   bool no_attach = false;
+  bool unverified = false;
   bool show_printk = false;
   bool json = false;
   bool follow = false;

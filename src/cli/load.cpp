@@ -133,7 +133,9 @@ int run_load(const Surroundings& here, const std::vector<std::string>& words) {
     }
     std::string why;
     auto told = ask(&*broker, MessageKind::kOptions,
-                    here.attach ? 0 : static_cast<int64_t>(kOptionNoAttach), &why);
+                    static_cast<int64_t>((here.attach ? 0 : kOptionNoAttach) |
+                                         (here.unverified ? kOptionUnverified : 0)),
+                    &why);
     if (!told) {
       return complain("load", told.error(), why, 0);
     }
@@ -144,7 +146,10 @@ int run_load(const Surroundings& here, const std::vector<std::string>& words) {
       before == nullptr || *before == 0 ? std::string(shim) : std::string(before) + ":" + shim;
   ::setenv("LD_PRELOAD", preload.c_str(), 1);
   ::setenv("BPFTIME_SESSION", directory.c_str(), 1);
-  std::fputs("bpftime: programs are not verified: load only what you trust\n", stderr);
+  if (here.unverified) {
+    std::fputs("bpftime: programs that the verifier refuses load too: only what you trust\n",
+               stderr);
+  }
   return run_command(words);
 }
 

@@ -139,7 +139,14 @@ int main_of_cli(int argc, char** argv) {
   if (invocation.no_attach) {
     config.attach = {"no", "flag"};
   }
-  return run(look_around(config), config, invocation);
+  if (invocation.unverified && config.unverified.value == "forbid") {
+    complain("--unverified", "forbidden by " + config.unverified.from,
+             "let the programs be such that the verifier accepts them");
+    return kExitUsage;
+  }
+  Surroundings here = look_around(config);
+  here.unverified = invocation.unverified;
+  return run(here, config, invocation);
 }
 
 }  // namespace bpftime::cli

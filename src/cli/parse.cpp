@@ -106,6 +106,7 @@ bool parse(int argc, char** argv, Invocation* to, int* exit_status) {
       add(&app, "load", "run an eBPF tool: load [--no-attach] COMMAND...", to, Command::kLoad);
   load->add_flag("--no-attach", to->no_attach,
                  "a probe that names a process does not attach to it");
+  load->add_flag("--unverified", to->unverified, "programs that the verifier refuses load too");
   load->prefix_command();
   CLI::App* start =
       add(&app, "start", "run a program as a target: start [--show-printk] COMMAND...", to,
@@ -120,6 +121,7 @@ bool parse(int argc, char** argv, Invocation* to, int* exit_status) {
       &app, "trace", "run tool and target: trace TOOL... -- COMMAND..., or trace --pid PID TOOL...",
       to, Command::kTrace);
   trace->add_option("--pid", to->pid, "a running process as the target");
+  trace->add_flag("--unverified", to->unverified, "programs that the verifier refuses load too");
   trace->prefix_command();
   CLI::App* status = add(&app, "status", "targets, programs, maps, probes", to, Command::kStatus);
   status->add_flag("--json", to->json, "for programs");

@@ -843,6 +843,9 @@ bool Engine::check_helper(const bpf_insn& insn) {
   if (proto == nullptr) {
     return refuse(EINVAL, "invalid func unknown#%d", insn.imm);
   }
+  if (options_.has_helper && !options_.has_helper(id)) {
+    return refuse(EINVAL, "unknown func bpf_%s#%u", proto->name, id);
+  }
   if (!options_.no_helper_gate &&
       (proto->program_types & program_type_bit(program_.prog_type)) == 0) {
     return refuse(EINVAL, "program of this type cannot use helper bpf_%s#%u", proto->name, id);

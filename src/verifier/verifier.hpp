@@ -59,11 +59,12 @@ struct VerifyOptions {
   uint32_t insn_limit = 1'000'000;  // instructions processed; more is "too complex"
   uint32_t pending_limit = 8192;    // branches not yet taken
   uint64_t memory_bytes = 400ULL << 20;
-  bool no_pointer_leaks = false;      // strict mode: no pointer may become a number
-  bool no_helper_gate = false;        // helpers of other program types are allowed
-  bool prune = true;                  // tests compare verdicts with and without
-  std::function<bool()> should_stop;  // asked now and then; true ends it as "too complex"
-  VerifierTrace* trace = nullptr;     // tests: what was seen on the way
+  bool no_pointer_leaks = false;                // strict mode: no pointer may become a number
+  std::function<bool(uint32_t id)> has_helper;  // not set: all that the kernel has
+  bool no_helper_gate = false;                  // helpers of other program types are allowed
+  bool prune = true;                            // tests compare verdicts with and without
+  std::function<bool()> should_stop;            // asked now and then; true ends it as "too complex"
+  VerifierTrace* trace = nullptr;               // tests: what was seen on the way
 };
 
 // What the verifier learned; engines and runtime may rely on it for an accepted program.

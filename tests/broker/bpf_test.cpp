@@ -90,12 +90,25 @@ TEST(BpfMap, FreezeOfProgramReadOnlyDataGivesAFileThatNobodyCanWrite) {
   ::close(map);
 }
 
-TEST(BpfProgram, LoadAnswersWithAnFdAndSaysThatItIsNotVerified) {
+TEST(BpfProgram, LoadAnswersWithAnFdAndTheVerifiersLog) {
   Bench bench;
   Reply reply = bench.ask(requests::prog_load(BPF_PROG_TYPE_KPROBE, return_zero(), 4096));
   EXPECT_EQ(reply.value, 0);
   EXPECT_EQ(reply.object, ObjectKind::kProg);
-  EXPECT_NE(text_of(reply).find("not verified"), std::string::npos);
+  EXPECT_EQ(text_of(reply).find("processed 2 insns (limit 1000000)"), 0U);
+}
+
+TEST(BpfProgram, WhatIsNotSafeIsRefusedUnlessItsUserWantsItByName) {
+  Bench bench;
+  std::vector<bpf_insn> insns = return_zero();
+  insns[0] = insn(BPF_LDX | BPF_MEM | BPF_DW, 0, 1, 200, 0);  // beyond pt_regs
+  Reply reply = bench.ask(requests::prog_load(BPF_PROG_TYPE_KPROBE, insns, 4096));
+  EXPECT_EQ(reply.value, -EACCES);
+  EXPECT_NE(text_of(reply).find("invalid bpf_context access"), std::string::npos);
+  bench.caller.unverified = true;
+  reply = bench.ask(requests::prog_load(BPF_PROG_TYPE_KPROBE, insns, 4096));
+  EXPECT_EQ(reply.value, 0);
+  EXPECT_EQ(text_of(reply).find("program probe is not verified\n"), 0U);
   ASSERT_FALSE(bench.log.empty());
   EXPECT_EQ(bench.log.back(), "program probe is not verified");
 }
@@ -119,7 +132,7 @@ TEST(BpfProgram, UnknownHelperIsRefusedOnlyWhereItCanBeReached) {
   EXPECT_NE(text_of(reply).find("invalid func unknown#2001000003"), std::string::npos);
   const int fd = Bench::keep(bench.ask(requests::prog_load(
       BPF_PROG_TYPE_KPROBE,
-      {return_zero()[0], insn(BPF_JMP | BPF_JA, 0, 0, 1, 0), call, return_zero()[1]})));
+      {return_zero()[0], insn(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1, 0), call, return_zero()[1]})));
   EXPECT_GE(fd, 0);
   ::close(fd);
 }

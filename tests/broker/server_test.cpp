@@ -440,16 +440,57 @@ TEST(AliveWord, SurvivesTheDeathOfAForkedWorker) {
   ::munmap(page, 4096);
 }
 
+std::shared_ptr<const ProgramTask> task_of(const std::vector<bpf_insn>& insns) {
+  auto task = std::make_shared<ProgramTask>();
+  task->program = std::move(decode(insns).value());
+  task->prog_type = BPF_PROG_TYPE_KPROBE;
+  task->log_level = 1;
+  task->log_bytes = 4096;
+  return task;
+}
+
+TEST(WorkerCompiler, RefusesWhatIsNotSafe) {
+  auto loop = std::move(EventLoop::create().value());
+  WorkerCompiler compiler(loop.get(), {});
+  std::vector<bpf_insn> insns = return_zero();
+  insns[0] = insn(BPF_LDX | BPF_MEM | BPF_DW, 0, 0, 0, 0);  // r0 = *r0
+  compiler.compile(task_of(insns), [&](Result<ProgramAnswer> answer) {
+    ASSERT_TRUE(answer.has_value());
+    EXPECT_EQ(answer->judgement.error, EACCES);
+    EXPECT_NE(answer->judgement.log.find("R0 !read_ok"), std::string::npos);
+    EXPECT_TRUE(answer->compiled.code.empty());
+    loop->stop();
+  });
+  loop->run();
+}
+
+TEST(WorkerCompiler, LetsThroughWhatItIsToldTo) {
+  auto loop = std::move(EventLoop::create().value());
+  WorkerCompiler compiler(loop.get(), {});
+  std::vector<bpf_insn> insns = return_zero();
+  insns[0] = insn(BPF_LDX | BPF_MEM | BPF_DW, 0, 1, 200, 0);  // beyond pt_regs
+  auto task = std::make_shared<ProgramTask>(*task_of(insns));
+  task->let_through = true;
+  compiler.compile(task, [&](Result<ProgramAnswer> answer) {
+    ASSERT_TRUE(answer.has_value());
+    EXPECT_EQ(answer->judgement.error, EACCES);
+    EXPECT_FALSE(answer->compiled.code.empty());
+    loop->stop();
+  });
+  loop->run();
+}
+
 TEST(WorkerCompiler, CompilesInAProcessOfItsOwn) {
   auto loop = std::move(EventLoop::create().value());
   WorkerCompiler compiler(loop.get(), {});
-  auto program = std::make_shared<const DecodedProgram>(std::move(decode(return_zero()).value()));
+  const auto task = task_of(return_zero());
   int answers = 0;
   for (int i = 0; i < 10; i++) {
-    compiler.compile(program, [&](Result<CompiledProgram> compiled) {
-      EXPECT_TRUE(compiled.has_value());
-      if (compiled) {
-        EXPECT_FALSE(compiled->code.empty());
+    compiler.compile(task, [&](Result<ProgramAnswer> answer) {
+      EXPECT_TRUE(answer.has_value());
+      if (answer) {
+        EXPECT_EQ(answer->judgement.error, 0);
+        EXPECT_FALSE(answer->compiled.code.empty());
       }
       if (++answers == 10) {
         loop->stop();
@@ -464,11 +505,10 @@ int error_of(const WorkerCompiler::Limits& limits) {
   auto loop = std::move(EventLoop::create().value());
   WorkerCompiler compiler(loop.get(), limits);
   int code = 0;
-  compiler.compile(std::make_shared<const DecodedProgram>(std::move(decode(return_zero()).value())),
-                   [&](Result<CompiledProgram> compiled) {
-                     code = compiled ? 0 : compiled.error().code;
-                     loop->stop();
-                   });
+  compiler.compile(task_of(return_zero()), [&](Result<ProgramAnswer> answer) {
+    code = answer ? 0 : answer.error().code;
+    loop->stop();
+  });
   loop->run();
   return code;
 }
@@ -483,18 +523,20 @@ TEST(WorkerCompiler, ACrashOrAHangCostsOneRequest) {
   EXPECT_EQ(error_of(limits), ETIMEDOUT);
 }
 
-TEST(ParseCompiled, BelievesNothing) {
-  CompiledProgram compiled{};
+TEST(ParseAnswer, BelievesNothing) {
+  ProgramAnswer answer;
+  answer.judgement.log = "processed 2 insns\n";
+  CompiledProgram& compiled = answer.compiled;
   compiled.code.resize(16);
   compiled.slots.push_back({SlotKind::kMap, 1, 0});
   compiled.faults.push_back({0, 16, 8});
-  const auto bytes = serialize(compiled);
-  ASSERT_TRUE(parse_compiled(bytes).has_value());
+  const auto bytes = serialize(answer);
+  ASSERT_TRUE(parse_answer(bytes).has_value());
   for (size_t cut = 0; cut < bytes.size(); cut++) {
-    EXPECT_FALSE(parse_compiled(std::span(bytes).first(cut)).has_value());
+    EXPECT_FALSE(parse_answer(std::span(bytes).first(cut)).has_value());
   }
   compiled.faults[0].resume_at = 16;
-  EXPECT_FALSE(parse_compiled(serialize(compiled)).has_value());
+  EXPECT_FALSE(parse_answer(serialize(answer)).has_value());
 }
 
 AgentMessage message(const char* text) {

@@ -5,6 +5,7 @@ import json
 import harness
 from harness import EndToEnd
 from test_first_whole import counts
+from test_torture import offset_of
 
 #                                 ours  kernel
 DIFFERENCES = {
@@ -19,7 +20,7 @@ DIFFERENCES = {
     "obj_pin_on_no_bpffs": (1, None),
     "queue": (0, 1),
     "lru_hash": (0, 1),
-    "endless_loop_loads": (1, 0),
+    "endless_loop_loads": (0, 0),
     "gpl_helper_without_gpl_loads": (1, 0),
 }
 DEPEND_ON_THE_KERNEL = {"hits_after_disable"}
@@ -78,12 +79,21 @@ class Seen(EndToEnd):
         tool.finish()
         self.session.bpftime("shutdown")
 
-    def test_every_load_says_that_programs_are_not_verified(self):
+    def test_listings_say_what_is_verified(self):
         target = self.session.target("target_forker")
-        tool = self.session.load("calls", "-i", "-p", target.pid, self.session.target_path("target_forker"), "traced")
+        path = self.session.target_path("target_forker")
+        programs = lambda: json.loads(self.session.bpftime("status", "--json")[0])["programs"]
+        tool = self.session.load("calls", "-i", "-p", target.pid, path, "traced")
         tool.expect("^attached$")
-        self.assertIn("not verified", tool.stderr())
-        self.assertEqual({p["verified"] for p in json.loads(self.session.bpftime("status", "--json")[0])["programs"]}, {False})
+        self.assertEqual({p["verified"] for p in programs()}, {True})
+        wild = [target.pid, path, offset_of(path, "traced"), "read"]
+        status, _ = self.session.load("wild", *wild).finish()
+        self.assertNotEqual(status, 0)
+        loose = self.session.load("wild", *wild, options=["--unverified"])
+        loose.expect("^attached$")
+        self.assertIn("that the verifier refuses load too", loose.stderr())
+        self.assertEqual({p["name"]: p["verified"] for p in programs() if p["name"] == "wild"}, {"wild": False})
+        loose.finish()
         tool.finish()
         self.session.bpftime("shutdown")
 

@@ -28,7 +28,7 @@ class Hostile(EndToEnd):
 
     def wild(self, target, what):
         path = self.session.bin("hostile")
-        tool = self.session.load("wild", target.pid, path, offset_of(path, "traced"), what)
+        tool = self.session.load("wild", target.pid, path, offset_of(path, "traced"), what, options=["--unverified"])
         tool.expect("^attached$")
         return tool
 

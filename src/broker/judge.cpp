@@ -1,0 +1,106 @@
+#include "broker/judge.hpp"
+
+#include <time.h>
+
+#include <cerrno>
+
+#include "broker/program_check.hpp"
+#include "isa/opcode.hpp"
+#include "spec/spec.hpp"
+
+namespace bpftime {
+namespace {
+
+constexpr uint64_t kStateBytes = 400ULL << 20;
+
+uint64_t now_ns() {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
+}
+
+bool has_helper(uint32_t id) { return find_helper(id) != nullptr; }
+
+}  // namespace
+
+Judgement judge(const ProgramTask& task, uint32_t seconds) {
+  VerifierProgram program;
+  program.insns = task.program.insns;
+  program.prog_type = task.prog_type;
+  program.expected_attach_type = task.expected_attach_type;
+  program.prog_flags = task.prog_flags;
+  program.maps = task.maps;
+  program.btf = task.btf;
+  std::vector<BtfFuncInfo> functions;
+  std::vector<BtfLineInfo> lines;
+  if (task.btf != nullptr) {
+    const auto count = static_cast<uint32_t>(task.program.insns.size());
+    auto read = read_func_info(*task.btf, task.func_info, sizeof(bpf_func_info), count);
+    if (read) {
+      functions = std::move(read).value();
+    }
+    auto read_lines = read_line_info(*task.btf, task.line_info, sizeof(bpf_line_info), count);
+    if (read_lines) {
+      lines = std::move(read_lines).value();
+    }
+  }
+  program.functions = functions;
+  program.lines = lines;
+  VerifyOptions options;
+  options.log_level = task.log_level;
+  options.log_bytes = task.log_bytes;
+  options.memory_bytes = kStateBytes;
+  options.has_helper = has_helper;
+  const uint64_t end = now_ns() + uint64_t{seconds} * 1'000'000'000;
+  options.should_stop = [end] { return now_ns() > end; };
+  Verdict verdict = verify(program, options);
+  Judgement judgement;
+  judgement.error = verdict.error;
+  judgement.too_complex = verdict.too_complex;
+  judgement.insns_processed = verdict.insns_processed;
+  judgement.log = std::move(verdict.log);
+  if (verdict.accepted()) {
+    judgement.context_words = verdict.facts.context_words;
+    judgement.reads_unknown_context = verdict.facts.reads_unknown_context;
+    judgement.passes_context = verdict.facts.passes_context;
+    judgement.most_back_edges = verdict.facts.most_back_edges;
+    judgement.dead = std::move(verdict.facts.dead);
+  } else {
+    judgement.dead = reachable(task.program);
+    judgement.dead.flip();
+  }
+  return judgement;
+}
+
+Result<void> settle_calls(const std::vector<bool>& dead, uint32_t prog_type,
+                          DecodedProgram* program, std::string* log) {
+  for (uint32_t i = 0; i < program->insns.size(); i++) {
+    bpf_insn& insn = program->insns[i];
+    if (insn.code == kOpLddw) {
+      i++;
+      continue;
+    }
+    if (insn.code != kOpCall || insn.src_reg == kCallLocal) {
+      continue;
+    }
+    const HelperSpec* helper =
+        insn.src_reg == kCallHelper ? find_helper(static_cast<uint32_t>(insn.imm)) : nullptr;
+    if (helper != nullptr && (helper->program_types & program_type_bit(prog_type)) != 0) {
+      continue;
+    }
+    if (i < dead.size() && dead[i]) {
+      insn = bpf_insn{BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0};
+      continue;
+    }
+    // The words tools look for.
+    *log += print(insn, nullptr, i) + "\n";
+    *log += helper == nullptr ? "invalid func unknown#" + std::to_string(insn.imm)
+                              : std::string("program of this type cannot use helper ") +
+                                    helper->name + "#" + std::to_string(insn.imm);
+    *log += "\n";
+    return make_error(EINVAL, "unknown helper");
+  }
+  return {};
+}
+
+}  // namespace bpftime
