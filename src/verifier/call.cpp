@@ -806,13 +806,14 @@ bool Engine::push_callback(const Prototype& proto, const CallArgs& args) {
   if (is_later) {
     auto state = std::make_unique<State>();
     callee.call_insn = 0;
+    callee.entry = ++last_entry_;
     state->frames.push_back(std::move(callee));
     state->insn = args.function;
     state->trace_node = cur().trace_node;
     if (!count_memory(*state, 1)) {
       return too_complex("the states of this program take too much memory");
     }
-    pending_.push_back({std::move(state), verdict_.log.size()});
+    pending_.push_back({std::move(state), verdict_.log.size(), cur().insn});
     return true;
   }
   callee.regs[10].frame = static_cast<uint8_t>(cur().frames.size());

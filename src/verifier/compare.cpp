@@ -191,7 +191,8 @@ bool Engine::covers(State* older, State* newer, Exactness exact) {
     const Frame& o = older->frames[f];
     const Frame& n = newer->frames[f];
     if (o.function != n.function || o.kind != n.kind || (f != 0 && o.call_insn != n.call_insn) ||
-        (exact == Exactness::kExact && o.callback_depth != n.callback_depth)) {
+        // The older one had fewer rounds of a callback still to go.
+        o.callback_depth > n.callback_depth) {
       return false;
     }
     const uint16_t live = live_registers(*older, f);

@@ -238,6 +238,7 @@ class Engine {
 
   // ---- kfunc.cpp ----
   bool check_kfunc(const bpf_insn& insn);
+  bool check_number_iterator(std::string_view what);
   [[nodiscard]] bool is_iterator_next(const bpf_insn& insn) const;
 
   // ---- shared ----
@@ -266,6 +267,7 @@ class Engine {
   struct Pending {
     std::unique_ptr<State> state;
     size_t log_at;
+    uint32_t from;  // the instruction that it was put aside at
   };
   std::vector<Pending> pending_;
   std::vector<std::vector<State*>> stored_;
@@ -281,7 +283,7 @@ class Engine {
   uint64_t written_ = 0;  // slots of its own frame that the instruction under way wrote whole
   uint64_t pruned_remaining_ = 0;
   uint32_t prev_insn_ = 0;
-  uint32_t last_id_ = 0;
+  uint32_t last_id_ = 0, last_entry_ = 0;
   uint64_t memory_ = 0;
   uint32_t live_states_ = 0;
   size_t prev_line_ = SIZE_MAX;

@@ -66,7 +66,7 @@ bool Engine::push_branch(uint32_t insn, State** branch) {
   if (branch != nullptr) {
     *branch = copy.get();
   }
-  pending_.push_back({std::move(copy), verdict_.log.size()});
+  pending_.push_back({std::move(copy), verdict_.log.size(), cur().insn});
   return true;
 }
 
@@ -78,16 +78,15 @@ bool Engine::pop_branch() {
   if ((options_.log_level & kLogStates) == 0 && wants_log()) {
     verdict_.log.resize(std::min(verdict_.log.size(), pending_.back().log_at));
   }
-  const uint32_t from = current_ != nullptr ? current_->insn : 0;
+  const uint32_t from = pending_.back().from;
   current_ = std::move(pending_.back().state);
   pending_.pop_back();
   count_memory(*current_, -1);
   if (wants_log()) {
-    log("\nfrom %u to %u:", prev_insn_, current_->insn);
+    log("\nfrom %u to %u:", from, current_->insn);
     logged_.reset();
     log_state(*current_, true);
   }
-  static_cast<void>(from);
   return true;
 }
 
@@ -237,7 +236,12 @@ int Engine::visited() {
     bool hit = false;
     State* in_progress = nullptr;
     if (old->branches != 0) {
-      bool may_repeat = false;  // something else bounds this loop
+      // Something else bounds this loop, or it is none: another run of the same callback.
+      bool may_repeat = old->frames[0].entry != cur().frames[0].entry;
+      if (may_repeat) {
+        ++i;
+        continue;
+      }
       if (facts.is_iterator_next) {
         may_repeat = true;
         if (covers(old, &cur(), Exactness::kRangeWithin)) {

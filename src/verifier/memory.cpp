@@ -550,7 +550,7 @@ bool Engine::check_helper_memory(int regno, int64_t size, bool is_write, bool ze
       return true;
     case RegKind::kScalar:
       if (zero_allowed && size == 0 && base.is_zero()) {
-        return true;
+        return mark_precise(regno);
       }
       break;
     default:

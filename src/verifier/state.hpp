@@ -120,6 +120,7 @@ struct Frame {
   FrameKind kind = FrameKind::kCall;
   int64_t return_min = INT32_MIN, return_max = INT32_MAX;  // kCallback, kAsync
   uint32_t callback_depth = 0;
+  uint32_t entry = 0;  // kAsync: which of the callback's runs
 };
 
 enum class RefKind : uint8_t { kPointer, kLock, kResLock, kIrq, kIterator, kDynptr };
