@@ -59,7 +59,7 @@ constexpr Prototype kPrototypes[] = {
     {3, "map_delete_elem", {M, K}, kNum, 0, kAll, nullptr},
     {4, "probe_read", {W, Z, X}, kNum, 0, kTrace, nullptr},
     {5, "ktime_get_ns", {}, kNum, 0, kAll, nullptr},
-    {6, "trace_printk", {R, S, X, X, X}, kNum, 0, kAll, nullptr},
+    {6, "trace_printk", {R, S}, kNum, 0, kAll, nullptr},
     {7, "get_prandom_u32", {}, kNum, 0, kAll, nullptr},
     {8, "get_smp_processor_id", {}, kNum, 0, kAll, nullptr},
     {9, "skb_store_bytes", {C, X, R, S, X}, kNum, kChangesPacket, kCls | kSkSkb | kLwt, nullptr},

@@ -295,8 +295,8 @@ bool Engine::make_dynptr(int regno, DynptrKind kind, bool read_only, uint32_t re
   }
   const uint32_t id = new_id();
   for (const int slot : {upper, lower}) {
-    Slot& s = slot_at(r.frame, slot);
-    s = Slot{};
+    StackSlot& s = slot_at(r.frame, slot);
+    s = StackSlot{};
     s.bytes.fill(ByteKind::kDynptr);
     s.is_first = slot == lower;
     s.dynptr = kind;
@@ -331,8 +331,8 @@ bool Engine::check_dynptr_argument(int regno, const ParamSpec& spec, const Proto
   }
   const auto upper = static_cast<int>((-(at + 8) - 1) / 8);
   const int lower = upper + 1;
-  Slot& low = slot_at(r.frame, lower);
-  Slot& high = slot_at(r.frame, upper);
+  StackSlot& low = slot_at(r.frame, lower);
+  StackSlot& high = slot_at(r.frame, upper);
   touch_stack(r.frame, lower, false);
   touch_stack(r.frame, upper, false);
   if (low.bytes[0] != ByteKind::kDynptr || high.bytes[0] != ByteKind::kDynptr || !low.is_first ||
@@ -899,7 +899,7 @@ bool Engine::check_helper(const bpf_insn& insn) {
       const int64_t at = reg(2).off + static_cast<int64_t>(reg(2).num.bits.value);
       const auto slot = static_cast<int>((-at - 1) / 8);
       const auto first = static_cast<size_t>(((at % 8) + 8) % 8);
-      const Slot& s = slot_at(reg(2).frame, slot);
+      const StackSlot& s = slot_at(reg(2).frame, slot);
       if (first <= 4) {
         if (first == 0 && s.is_spill() && s.bytes[3] == ByteKind::kSpill &&
             s.bytes[4] != ByteKind::kSpill && s.reg.is_scalar() && s.reg.num.low_is_constant()) {
@@ -939,10 +939,10 @@ bool Engine::check_helper(const bpf_insn& insn) {
   } else if (id == 199 || id == 200) {
     const uint32_t ref = args.ref;
     for (Frame& frame : cur().frames) {
-      for (Slot& slot : frame.slots) {
+      for (StackSlot& slot : frame.slots) {
         if (slot.bytes[0] == ByteKind::kDynptr && slot.reg.ref == ref) {
           drop_slices(slot.reg.id);
-          slot = Slot{};
+          slot = StackSlot{};
         }
       }
     }

@@ -95,16 +95,16 @@ bool Engine::stack_covers(const State& older, const State& newer, size_t frame, 
                           uint64_t live, IdMap* ids) {
   const auto& old_slots = older.frames[frame].slots;
   const auto& new_slots = newer.frames[frame].slots;
-  static const Slot kEmpty{};
-  const auto is_unknown_number = [](const Slot& slot) {
+  static const StackSlot kEmpty{};
+  const auto is_unknown_number = [](const StackSlot& slot) {
     return std::all_of(slot.bytes.begin(), slot.bytes.end(),
                        [](ByteKind b) { return b == ByteKind::kMisc || b == ByteKind::kInvalid; });
   };
   const size_t count =
       exact == Exactness::kExact ? std::max(old_slots.size(), new_slots.size()) : old_slots.size();
   for (size_t i = 0; i < count; ++i) {
-    const Slot& o = i < old_slots.size() ? old_slots[i] : kEmpty;
-    const Slot& n = i < new_slots.size() ? new_slots[i] : kEmpty;
+    const StackSlot& o = i < old_slots.size() ? old_slots[i] : kEmpty;
+    const StackSlot& n = i < new_slots.size() ? new_slots[i] : kEmpty;
     const bool has_special = o.bytes[0] == ByteKind::kDynptr || o.bytes[0] == ByteKind::kIterator ||
                              o.bytes[0] == ByteKind::kIrqFlag;
     if (exact != Exactness::kExact && (live >> i & 1) == 0 && !has_special) {
@@ -227,7 +227,7 @@ void Engine::forget_dead(State* state) {
         f + 1 == state->frames.size() ? state->insn : state->frames[f + 1].call_insn;
     for (size_t s = 0; s < frame.slots.size(); ++s) {
       if ((facts_[at].stack_live >> s & 1) == 0) {
-        frame.slots[s] = Slot();
+        frame.slots[s] = StackSlot();
       }
     }
   }

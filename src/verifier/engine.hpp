@@ -20,6 +20,7 @@
 #include "verifier/verifier.hpp"
 
 namespace bpftime {
+inline namespace verifier_inside {  // other rooms have a State and a Frame of their own
 
 inline constexpr int kMostStack = 512;
 inline constexpr int64_t kMostOffset = 1LL << 29;  // kernel: BPF_MAX_VAR_OFF
@@ -106,7 +107,7 @@ class Engine {
   void log_change();
   std::string describe(const Reg& reg) const;
   std::string describe_num(const Scalar& num, bool with_signed_lead) const;
-  std::string describe_slot(const Slot& slot) const;
+  std::string describe_slot(const StackSlot& slot) const;
   void explain();
   const char* kind_name(const Reg& reg) const;
   [[nodiscard]] bool wants_log() const {
@@ -182,9 +183,9 @@ class Engine {
                             int value_reg);
   bool stack_read(const Reg& pointer, int64_t off, int size, bool is_signed, Reg* out);
   bool stack_range(int regno, const Reg& pointer, int64_t size, bool is_write, const char* what);
-  Slot& slot_at(uint8_t frame, int slot);
+  StackSlot& slot_at(uint8_t frame, int slot);
   bool drop_special_slot(Frame* frame, int slot);
-  void scrub(Slot* slot);
+  void scrub(StackSlot* slot);
   void note_stack_depth(uint8_t frame, int64_t off);
   Step& now();
 
@@ -298,7 +299,7 @@ void Engine::each_reg(State* state, Fn fn) {
     for (Reg& r : frame.regs) {
       fn(r);
     }
-    for (Slot& slot : frame.slots) {
+    for (StackSlot& slot : frame.slots) {
       if (slot.is_spill()) {
         const RegKind before = slot.reg.kind;
         fn(slot.reg);
@@ -310,4 +311,5 @@ void Engine::each_reg(State* state, Fn fn) {
   }
 }
 
+}  // namespace verifier_inside
 }  // namespace bpftime

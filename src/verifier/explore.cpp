@@ -44,7 +44,7 @@ bool same_iterator_depths(const State& a, const State& b) {
 bool Engine::count_memory(const State& state, int sign) {
   uint64_t bytes = sizeof(State) + state.steps.size() * sizeof(Step);
   for (const Frame& frame : state.frames) {
-    bytes += sizeof(Frame) + frame.slots.size() * sizeof(Slot);
+    bytes += sizeof(Frame) + frame.slots.size() * sizeof(StackSlot);
   }
   memory_ = sign > 0 ? memory_ + bytes : memory_ - std::min(memory_, bytes);
   return memory_ <= options_.memory_bytes;
@@ -247,7 +247,7 @@ int Engine::visited() {
         if (covers(old, &cur(), Exactness::kRangeWithin)) {
           // Sure to converge only while the iterator itself goes on.
           for (const Frame& frame : cur().frames) {
-            for (const Slot& slot : frame.slots) {
+            for (const StackSlot& slot : frame.slots) {
               hit |= slot.bytes[0] == ByteKind::kIterator && slot.is_first &&
                      slot.iterator == IteratorState::kActive && slot.iterator_depth > 0;
             }

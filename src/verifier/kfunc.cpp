@@ -78,8 +78,8 @@ bool Engine::check_number_iterator(std::string_view what) {
       return false;
     }
     const uint32_t ref = acquire(RefKind::kIterator);
-    Slot& s = slot_at(r.frame, slot);
-    s = Slot{};
+    StackSlot& s = slot_at(r.frame, slot);
+    s = StackSlot{};
     s.bytes.fill(ByteKind::kIterator);
     s.is_first = true;
     s.iterator = IteratorState::kActive;
@@ -101,7 +101,7 @@ bool Engine::check_number_iterator(std::string_view what) {
     if (!release_reference(slot_at(r.frame, slot).reg.ref)) {
       return false;
     }
-    slot_at(r.frame, slot) = Slot{};
+    slot_at(r.frame, slot) = StackSlot{};
     clobber_caller_saved();
     cur().insn = next;
     verdict_.reg = -1;
@@ -127,7 +127,7 @@ bool Engine::check_number_iterator(std::string_view what) {
     if (older != nullptr) {
       widen_against(goes_on, *older);
     }
-    Slot& s = goes_on->frames[r.frame].slots[static_cast<size_t>(slot)];
+    StackSlot& s = goes_on->frames[r.frame].slots[static_cast<size_t>(slot)];
     ++s.iterator_depth;
     for (size_t n = 0; n <= 5; ++n) {
       goes_on->top().regs[n] = Reg{};
@@ -198,7 +198,8 @@ bool Engine::check_kfunc(const bpf_insn& insn) {
   }
   if (name == "bpf_preempt_enable") {
     if (cur().preempt_depth == 0) {
-      return refuse(EINVAL, "unmatched attempt to enable preemption (kernel function bpf_preempt_enable)");
+      return refuse(EINVAL,
+                    "unmatched attempt to enable preemption (kernel function bpf_preempt_enable)");
     }
     --cur().preempt_depth;
     return number_result();
@@ -239,7 +240,8 @@ bool Engine::check_kfunc(const bpf_insn& insn) {
     auto held = r.kind == RegKind::kBtf && (r.flags & kKernelBtf) != 0
                     ? btf.type(r.object)
                     : Result<BtfType>(make_error(EINVAL, ""));
-    const bool is_cpumask = wanted && held && wanted->name == "cpumask" && held->name == "bpf_cpumask";
+    const bool is_cpumask =
+        wanted && held && wanted->name == "cpumask" && held->name == "bpf_cpumask";
     if (!wanted || wanted->kind != BtfKind::kStruct || !held ||
         (held->name != wanted->name && !is_cpumask) || r.off != 0 || !r.num.is_constant() ||
         r.num.bits.value != 0) {
@@ -265,8 +267,8 @@ bool Engine::check_kfunc(const bpf_insn& insn) {
     return false;
   }
   clobber_caller_saved();
-  auto result = proto->target == 0 ? Result<BtfType>(make_error(ENOENT, ""))
-                                   : btf.resolve(proto->target);
+  auto result =
+      proto->target == 0 ? Result<BtfType>(make_error(ENOENT, "")) : btf.resolve(proto->target);
   if (result && result->kind == BtfKind::kPtr) {
     Reg r = reg_of_btf_pointer(result->target, true, kTrusted);
     if (r.kind != RegKind::kBtf) {

@@ -237,7 +237,7 @@ std::string Engine::describe(const Reg& r) const {
   return out + "(" + inside + ")";
 }
 
-std::string Engine::describe_slot(const Slot& slot) const {
+std::string Engine::describe_slot(const StackSlot& slot) const {
   if (slot.is_full_spill()) {
     return describe(slot.reg);
   }
@@ -300,7 +300,7 @@ void Engine::log_state(const State& state, bool all) {
     out += text(" R%zu=", r) + shown;
   }
   for (size_t s = 0; s < frame.slots.size(); ++s) {
-    const Slot& now = frame.slots[s];
+    const StackSlot& now = frame.slots[s];
     if (std::all_of(now.bytes.begin(), now.bytes.end(),
                     [](ByteKind b) { return b == ByteKind::kInvalid; })) {
       continue;

@@ -309,7 +309,7 @@ bool Engine::propagate_precision(const State& older, State* newer) {
       }
     }
     for (size_t s = 0; s < older.frames[f].slots.size(); ++s) {
-      const Slot& slot = older.frames[f].slots[s];
+      const StackSlot& slot = older.frames[f].slots[s];
       if (slot.is_spill() && slot.reg.is_scalar() && slot.reg.precise &&
           s < newer->frames[f].slots.size() && newer->frames[f].slots[s].is_spill()) {
         set.slots[f] |= 1ULL << s;

@@ -9,7 +9,7 @@ namespace bpftime {
 
 Step& Engine::now() { return cur().steps.back(); }
 
-Slot& Engine::slot_at(uint8_t frame, int slot) {
+StackSlot& Engine::slot_at(uint8_t frame, int slot) {
   auto& slots = cur().frames[frame].slots;
   if (slots.size() <= static_cast<size_t>(slot)) {
     slots.resize(static_cast<size_t>(slot) + 1);
@@ -23,7 +23,7 @@ void Engine::note_stack_depth(uint8_t frame, int64_t off) {
 }
 
 // A spilled value is about to be overwritten in part: the rest becomes plain bytes.
-void Engine::scrub(Slot* slot) {
+void Engine::scrub(StackSlot* slot) {
   for (ByteKind& byte : slot->bytes) {
     byte = byte == ByteKind::kSpill ? ByteKind::kMisc : byte;
   }
@@ -32,13 +32,13 @@ void Engine::scrub(Slot* slot) {
 
 // A write over a dynptr or an iterator: it is gone, which is an error if something hangs on it.
 bool Engine::drop_special_slot(Frame* frame, int slot) {
-  Slot& at = frame->slots[static_cast<size_t>(slot)];
+  StackSlot& at = frame->slots[static_cast<size_t>(slot)];
   if (at.bytes[0] == ByteKind::kDynptr) {
     if (at.reg.ref != 0) {
       // One of several that share the memory may go.
       int sharers = 0;
       for (const Frame& f : cur().frames) {
-        for (const Slot& s : f.slots) {
+        for (const StackSlot& s : f.slots) {
           sharers +=
               s.bytes[0] == ByteKind::kDynptr && s.is_first && s.reg.ref == at.reg.ref ? 1 : 0;
         }
@@ -48,9 +48,9 @@ bool Engine::drop_special_slot(Frame* frame, int slot) {
       }
     }
     const uint32_t id = at.reg.id;
-    for (Slot& s : frame->slots) {
+    for (StackSlot& s : frame->slots) {
       if (s.bytes[0] == ByteKind::kDynptr && s.reg.id == id) {
-        s = Slot{};
+        s = StackSlot{};
       }
     }
     drop_slices(id);
@@ -73,7 +73,7 @@ bool Engine::stack_write(uint8_t frame_index, const Reg&, int64_t off, int size,
   if (!drop_special_slot(&frame, slot)) {
     return false;
   }
-  Slot& at = slot_at(frame_index, slot);
+  StackSlot& at = slot_at(frame_index, slot);
   if (first + static_cast<size_t>(size) > 8) {
     // Only misaligned accesses cross slots, and those do not come here.
     return refuse(EFAULT, "a stack write crosses a slot");
@@ -155,7 +155,7 @@ bool Engine::stack_write_variable(const Reg& pointer, int64_t off, int size, con
     if (!drop_special_slot(&frame, slot)) {
       return false;
     }
-    Slot& s = slot_at(pointer.frame, slot);
+    StackSlot& s = slot_at(pointer.frame, slot);
     if (s.is_spill()) {
       scrub(&s);
     }
@@ -180,7 +180,7 @@ bool Engine::stack_read(const Reg& pointer, int64_t off, int size, bool is_signe
     for (int64_t at = lowest; at < highest; ++at) {
       const auto slot = static_cast<int>((-at - 1) / 8);
       const auto byte = static_cast<size_t>(((at % 8) + 8) % 8);
-      const Slot& s = slot_at(frame_index, slot);
+      const StackSlot& s = slot_at(frame_index, slot);
       touch_stack(frame_index, slot, false);
       const ByteKind kind = s.bytes[byte];
       const bool is_bad = kind == ByteKind::kDynptr || kind == ByteKind::kIterator ||
@@ -202,7 +202,7 @@ bool Engine::stack_read(const Reg& pointer, int64_t off, int size, bool is_signe
   const int64_t at = off + pointer.off + static_cast<int64_t>(pointer.num.bits.value);
   const auto slot = static_cast<int>((-at - 1) / 8);
   const auto first = static_cast<size_t>(((at % 8) + 8) % 8);
-  Slot& s = slot_at(frame_index, slot);
+  StackSlot& s = slot_at(frame_index, slot);
   touch_stack(frame_index, slot, false);
   if (first + static_cast<size_t>(size) > 8) {
     return refuse(EFAULT, "a stack read crosses a slot");
@@ -298,7 +298,7 @@ bool Engine::stack_range(int regno, const Reg& pointer, int64_t size, bool is_wr
         return false;
       }
     }
-    Slot& s = slot_at(pointer.frame, slot);
+    StackSlot& s = slot_at(pointer.frame, slot);
     if (!is_write) {
       touch_stack(pointer.frame, slot, false);
       const ByteKind kind = s.bytes[byte];

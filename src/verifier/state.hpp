@@ -11,6 +11,7 @@
 #include "verifier/scalar.hpp"
 
 namespace bpftime {
+inline namespace verifier_inside {  // other rooms have a State and a Frame of their own
 
 enum class RegKind : uint8_t {
   kNone,      // nothing was ever written there
@@ -94,7 +95,7 @@ enum class IteratorState : uint8_t { kActive, kDrained };
 
 // Eight bytes of stack. kSpill: `reg` lies there (if its lower bytes only: bytes[0..n) are kSpill).
 // kDynptr, kIterator: `reg.id`, `reg.ref`, and the rest as below.
-struct Slot {
+struct StackSlot {
   std::array<ByteKind, 8> bytes{};
   Reg reg;
   bool is_first = false;  // dynptr: the lower of two slots
@@ -114,9 +115,10 @@ enum class FrameKind : uint8_t { kCall, kCallback, kAsync };
 
 struct Frame {
   std::array<Reg, 11> regs;
-  std::vector<Slot> slots;  // [i] holds fp-8*(i+1) .. fp-8*i-1; as deep as anything was touched
-  uint32_t call_insn = 0;   // the caller's call
-  uint32_t function = 0;    // index
+  std::vector<StackSlot>
+      slots;               // [i] holds fp-8*(i+1) .. fp-8*i-1; as deep as anything was touched
+  uint32_t call_insn = 0;  // the caller's call
+  uint32_t function = 0;   // index
   FrameKind kind = FrameKind::kCall;
   int64_t return_min = INT32_MIN, return_max = INT32_MAX;  // kCallback, kAsync
   uint32_t callback_depth = 0;
@@ -168,4 +170,5 @@ struct State {
   [[nodiscard]] uint8_t depth() const { return static_cast<uint8_t>(frames.size() - 1); }
 };
 
+}  // namespace verifier_inside
 }  // namespace bpftime

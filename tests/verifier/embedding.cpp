@@ -118,7 +118,7 @@ bool Embedding::fits(const VerifierTrace::Node& node, Care care, const Machine& 
     }
     const Region& stack = machine.regions()[frames[f].stack];
     for (size_t s = 0; s < abstract.slots.size() && s < 64; ++s) {
-      const Slot& slot = abstract.slots[s];
+      const StackSlot& slot = abstract.slots[s];
       const uint8_t* bytes = stack.bytes.data() + 512 - 8 * (s + 1);
       uint64_t value = 0;
       std::memcpy(&value, bytes, 8);
