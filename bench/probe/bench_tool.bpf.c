@@ -36,6 +36,37 @@ int array_inc(void* ctx) {
   return 0;
 }
 
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 8);
+  __type(key, __u32);
+  __type(value, __u64);
+} percpu_array SEC(".maps");
+
+SEC("uprobe")
+int percpu_inc(void* ctx) {
+  __u32 key = 0;
+  __u64* value = bpf_map_lookup_elem(&percpu_array, &key);
+  (void)ctx;
+  if (value != 0) {
+    *value += 1;
+  }
+  return 0;
+}
+
+struct {
+  __uint(type, BPF_MAP_TYPE_STACK_TRACE);
+  __uint(max_entries, 1024);
+  __uint(key_size, 4);
+  __uint(value_size, 16 * 8);
+} stacks SEC(".maps");
+
+SEC("uprobe")
+int stack_16(void* ctx) {
+  bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
+  return 0;
+}
+
 SEC("uprobe")
 int hash_inc(void* ctx) {
   __u32 key = 7;

@@ -51,6 +51,8 @@ static void attach_all(int pid, const char* path, const char* contender) {
       {"both_empty", skeleton->progs.empty, true, true},
       {"array_inc", skeleton->progs.array_inc, true, false},
       {"hash_inc", skeleton->progs.hash_inc, true, false},
+      {"percpu_inc", skeleton->progs.percpu_inc, true, false},
+      {"stack_16", skeleton->progs.stack_16, true, false},
       {"read_user_16", skeleton->progs.read_user_16, true, false},
       {"ringbuf_64", skeleton->progs.ringbuf_64, true, false},
       {"perfbuf_64", skeleton->progs.perfbuf_64, true, false},

@@ -31,6 +31,8 @@ SCENARIO(uretprobe_empty);
 SCENARIO(both_empty);
 SCENARIO(array_inc);
 SCENARIO(hash_inc);
+SCENARIO(percpu_inc);
+SCENARIO(stack_16);
 SCENARIO(read_user_16);
 SCENARIO(ringbuf_64);
 SCENARIO(perfbuf_64);
@@ -82,6 +84,23 @@ void patch_floor(Function function, void (*trampoline)()) {
   mprotect(page, 8192, PROT_READ | PROT_EXEC);
 }
 
+// Below `frames` frames of its own.
+__attribute__((noinline, noclone,
+               optimize("no-omit-frame-pointer", "no-optimize-sibling-calls"))) long
+call_below(int frames, Function function, uint64_t calls) {
+  long x = 0;
+  if (frames > 0) {
+    x = call_below(frames - 1, function, calls);
+  } else {
+    for (uint64_t i = 0; i < calls; i++) {
+      x = function(x, buffer);
+      __asm__ volatile("" : "+r"(x));
+    }
+  }
+  __asm__ volatile("" : "+r"(x));
+  return x;
+}
+
 void measure(uint64_t repetitions) {
   using bpftime::bench::Contender;
   std::vector<Contender> all;
@@ -119,6 +138,17 @@ void measure(uint64_t repetitions) {
   ADD(both_empty);
   ADD(array_inc);
   ADD(hash_inc);
+  ADD(percpu_inc);
+#define ADD_STACK(contender, function, calls, net)                     \
+  add("stack/16_frames", contender, function, calls, net);             \
+  all.back().run = [] {                                                \
+    if (call_below(16, function, calls) != static_cast<long>(calls)) { \
+      std::abort();                                                    \
+    }                                                                  \
+  }
+  ADD_STACK("direct", direct, kFast, "");
+  ADD_STACK("ours", stack_16_ours, kFast, "direct");
+  ADD_STACK("kernel_push", stack_16_kernel_push, kSlow, "direct");
   ADD(read_user_16);
   ADD(ringbuf_64);
   ADD(perfbuf_64);

@@ -31,7 +31,7 @@ struct Site {
   std::atomic<const struct AttachedList*> on_entry;   // +0
   std::atomic<const struct AttachedList*> on_return;  // +8
   uint64_t address;                                   // +16 of the probed instruction (get_func_ip)
-  uint64_t reserved;                                  // +24
+  uint64_t reserved;                                  // +24 1: a function begins there
 };
 static_assert(sizeof(Site) == 32 && offsetof(Site, on_return) == 8 &&
               offsetof(Site, address) == 16);

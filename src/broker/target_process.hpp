@@ -52,7 +52,7 @@ enum class InternalProbe : uint8_t {
 };
 struct SiteHere {
   uint32_t index = 0;
-  bool with_return = false;
+  bool with_return = false, is_function_begin = false;
   InternalProbe internal = InternalProbe::kNone;
   Patch patch{}, hole{};
   ListHere entry, on_return;

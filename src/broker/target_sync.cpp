@@ -316,6 +316,7 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, Held* held, const LinkId
       site.with_return = !w.on_return.empty();
       site.patch = plan->patch;
       site.hole = plan->hole;
+      site.is_function_begin = plan->is_function_begin;
       fresh[address] = site;
       plans.emplace(address, std::move(*plan));
     }
@@ -467,7 +468,7 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, Held* held, const LinkId
         t->places[raw(link.id)].insert(address);
       }
     }
-    const uint64_t record[3] = {site.entry.at, site.on_return.at, address};
+    const uint64_t record[4] = {site.entry.at, site.on_return.at, address, site.is_function_begin};
     TRY(all.write(RemoteAddr{site_at(site.index)}, std::as_bytes(std::span(record))));
   }
   for (const auto& [address, site] : fresh) {

@@ -1,5 +1,7 @@
 // Helpers about time, the thread and the process.
+#include <fcntl.h>
 #include <linux/prctl.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include <cerrno>
@@ -105,6 +107,98 @@ BPFTIME_HELPER(get_current_comm) {
     to[i] = 0;
   }
   return 0;
+}
+
+BPFTIME_HELPER(ktime_get_tai_ns) {
+  (void)a1, (void)a2, (void)a3, (void)a4, (void)a5;
+  return clock_ns(probe(hit), CLOCK_TAI);
+}
+
+// A token: the same for a thread, no other thread's. It lies where nothing can be read, so that what
+// a program expects in a task_struct is EFAULT and not nonsense.
+BPFTIME_HELPER(get_current_task) {
+  (void)a1, (void)a2, (void)a3, (void)a4, (void)a5;
+  constexpr uint64_t kKernelHalf = 0xffff888000000000;
+  return kKernelHalf | static_cast<uint64_t>(probe(hit).thread->tid) << 12;
+}
+
+// (u64 dev, u64 ino, struct bpf_pidns_info* to, u32 size): of the thread's own pid namespace only.
+BPFTIME_HELPER(get_ns_current_pid_tgid) {
+  (void)a5;
+  const ThreadBlock& thread = *probe(hit).thread;
+  auto* const to = reinterpret_cast<volatile uint32_t*>(a3);
+  const auto size = static_cast<uint32_t>(a4);
+  struct stat own = {};
+  constexpr char kPath[] = "/proc/self/ns/pid";
+  if (size != 2 * sizeof(uint32_t) ||
+      raw_syscall(SYS_newfstatat, static_cast<uint64_t>(AT_FDCWD),
+                  reinterpret_cast<uint64_t>(kPath), reinterpret_cast<uint64_t>(&own), 0) != 0 ||
+      own.st_dev != a1 || own.st_ino != a2) {
+    for (uint32_t i = 0; i < size; i++) {
+      reinterpret_cast<volatile char*>(a3)[i] = 0;
+    }
+    return static_cast<uint64_t>(-EINVAL);
+  }
+  to[0] = thread.tid;
+  to[1] = thread.tgid;
+  return 0;
+}
+
+// (u32 signal): to the process, to the thread. It comes when the hit is over, or on top of it.
+BPFTIME_HELPER(send_signal) {
+  (void)a2, (void)a3, (void)a4, (void)a5;
+  return static_cast<uint64_t>(raw_syscall(SYS_kill, probe(hit).thread->tgid, a1 & 0xffffffff));
+}
+BPFTIME_HELPER(send_signal_thread) {
+  (void)a2, (void)a3, (void)a4, (void)a5;
+  const ThreadBlock& thread = *probe(hit).thread;
+  return static_cast<uint64_t>(raw_syscall(SYS_tgkill, thread.tgid, thread.tid, a1 & 0xffffffff));
+}
+
+// (void* to, const void* from, u32 size): through the kernel, which knows what may be written.
+BPFTIME_HELPER(probe_write_user) {
+  (void)a4, (void)a5, (void)hit;
+  struct {
+    uint64_t base, size;
+  } local = {a2, a3 & 0xffffffff}, remote = {a1, a3 & 0xffffffff};
+  const long pid = raw_syscall(SYS_getpid);
+  const long written =
+      raw_syscall(SYS_process_vm_writev, static_cast<uint64_t>(pid),
+                  reinterpret_cast<uint64_t>(&local), 1, reinterpret_cast<uint64_t>(&remote), 1, 0);
+  return written == static_cast<long>(local.size) ? 0 : static_cast<uint64_t>(-EFAULT);
+}
+
+// (ctx, u32 n, u64* value): the n-th argument that the System V ABI passes in a register.
+BPFTIME_HELPER(get_func_arg) {
+  (void)a1, (void)a4, (void)a5;
+  constexpr uint8_t kWords[] = {14, 13, 12, 11, 9, 8};  // rdi rsi rdx rcx r8 r9 in struct pt_regs
+  const auto n = static_cast<uint32_t>(a2);
+  const auto* const regs = static_cast<const uint64_t*>(probe(hit).regs);
+  if (n >= sizeof(kWords) || regs == nullptr) {
+    return static_cast<uint64_t>(-EINVAL);
+  }
+  *reinterpret_cast<volatile uint64_t*>(a3) = regs[kWords[n]];
+  return 0;
+}
+// (ctx, u64* value): what the function returned; at its return only.
+BPFTIME_HELPER(get_func_ret) {
+  (void)a1, (void)a3, (void)a4, (void)a5;
+  const ProbeHit& self = probe(hit);
+  const AttachedList* const list =
+      self.site == nullptr ? nullptr : self.site->on_return.load(std::memory_order_relaxed);
+  const bool is_return =
+      list != nullptr && self.attached >= list->items && self.attached < list->items + list->count;
+  constexpr uint32_t kRax = 10;
+  if (!is_return || self.regs == nullptr) {
+    return static_cast<uint64_t>(-EOPNOTSUPP);
+  }
+  *reinterpret_cast<volatile uint64_t*>(a2) = static_cast<const uint64_t*>(self.regs)[kRax];
+  return 0;
+}
+// How many get_func_arg() can give: how many a function takes is not known.
+BPFTIME_HELPER(get_func_arg_cnt) {
+  (void)a1, (void)a2, (void)a3, (void)a4, (void)a5, (void)hit;
+  return 6;
 }
 
 BPFTIME_HELPER(get_func_ip) {

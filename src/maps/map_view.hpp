@@ -26,6 +26,7 @@ enum class MapCode : uint32_t {
   kCgroupArray,
   kRingBuffer,
   kPerfEventArray,
+  kStackTrace,
   kCount
 };
 

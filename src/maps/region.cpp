@@ -10,6 +10,7 @@
 
 #include "maps/bytes.hpp"
 #include "maps/map_ops.hpp"
+#include "maps/stack_trace.hpp"
 
 namespace bpftime {
 namespace {
@@ -117,6 +118,20 @@ Result<Shape> shape_of(const MapSpec& spec) {
       s.code = hash_code(spec);
       break;
     }
+    case BPF_MAP_TYPE_STACK_TRACE:
+      if (spec.key_size != 4 || spec.value_size % 8 != 0) {
+        return make_error(EINVAL, "stack ids have 4 bytes, stacks are addresses");
+      }
+      s.code = MapCode::kStackTrace;
+      s.buckets = 1;
+      while (s.buckets < spec.max_entries) {
+        s.buckets *= 2;
+      }
+      s.elements = s.buckets;
+      s.element_stride = sizeof(StackBucket) + spec.value_size;
+      s.values_offset = kRegionHeadBytes;
+      s.size_bytes = round_up(s.values_offset + s.elements * s.element_stride, kPage);
+      break;
     case BPF_MAP_TYPE_RINGBUF:
       if (!is_power_of_two(spec.max_entries) || spec.max_entries % kPage != 0) {
         return make_error(EINVAL, "a ring buffer has a power of two of pages");

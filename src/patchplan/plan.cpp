@@ -535,6 +535,7 @@ Result<Plan> plan_patch(const PlanInput& input) {
     return make_error(EOPNOTSUPP, "the function does not keep rbx as the System V ABI says");
   }
   Plan plan{};
+  plan.is_function_begin = input.site == input.function_begin;
   plan.means = Means::kJump5;
   Patch& patch = plan.patch;
   patch.site = input.site;

@@ -54,6 +54,7 @@ struct Plan {
                // hole.site_bytes == 0
   Means means;
   uint32_t displaced_bytes;
+  bool is_function_begin;           // not somewhere inside
   std::vector<uint8_t> trampoline;  // to be written at patch.trampoline before the patch is
 };
 

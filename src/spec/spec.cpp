@@ -14,7 +14,7 @@ constexpr MapKind kMapKinds[] = {
     {BPF_MAP_TYPE_PERF_EVENT_ARRAY, "perf_event_array", false, true},
     {BPF_MAP_TYPE_PERCPU_HASH, "percpu_hash", true, true},
     {BPF_MAP_TYPE_PERCPU_ARRAY, "percpu_array", true, true},
-    {BPF_MAP_TYPE_STACK_TRACE, "stack_trace", false, false},
+    {BPF_MAP_TYPE_STACK_TRACE, "stack_trace", false, true},
     {BPF_MAP_TYPE_CGROUP_ARRAY, "cgroup_array", false, true},
     {BPF_MAP_TYPE_LRU_HASH, "lru_hash", false, false},
     {BPF_MAP_TYPE_LRU_PERCPU_HASH, "lru_percpu_hash", true, false},
@@ -48,7 +48,8 @@ constexpr ArgKind kN = ArgKind::kNone, kS = ArgKind::kScalar, kM = ArgKind::kMap
                   kK = ArgKind::kKey, kV = ArgKind::kValue, kW = ArgKind::kWriteMem,
                   kR = ArgKind::kReadMem, kSize = ArgKind::kConstSize,
                   kSize0 = ArgKind::kConstSizeZero, kCtx = ArgKind::kCtx, kAny = ArgKind::kAnyPtr,
-                  kRef = ArgKind::kReference;
+                  kFunc = ArgKind::kFunction, kString = ArgKind::kConstString,
+                  kLongOut = ArgKind::kAnyPtr, kRef = ArgKind::kReference;
 constexpr RetKind kRetScalar = RetKind::kScalar, kRetValue = RetKind::kMapValueOrNull,
                   kRetMem = RetKind::kMemOrNull, kRetVoid = RetKind::kVoid;
 
@@ -72,23 +73,41 @@ constexpr HelperSpec kHelperSpecs[] = {
     {15, "get_current_uid_gid", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {16, "get_current_comm", {kW, kSize, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {25, "perf_event_output", {kCtx, kM, kS, kR, kSize0}, kRetScalar, kAllProgramTypes},
+    {27, "get_stackid", {kCtx, kM, kS, kN, kN}, kRetScalar, kTracingPrograms},
+    {35, "get_current_task", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
+    {36, "probe_write_user", {kS, kR, kSize, kN, kN}, kRetScalar, kTracingPrograms},
     {37, "current_task_under_cgroup", {kM, kS, kN, kN, kN}, kRetScalar, kTracingPrograms},
     {45, "probe_read_str", {kW, kSize0, kS, kN, kN}, kRetScalar, kTracingPrograms},
+    {67, "get_stack", {kCtx, kW, kSize0, kS, kN}, kRetScalar, kTracingPrograms},
+    {105, "strtol", {kR, kSize, kS, kLongOut, kN}, kRetScalar, kAllProgramTypes},
+    {106, "strtoul", {kR, kSize, kS, kLongOut, kN}, kRetScalar, kAllProgramTypes},
+    {109, "send_signal", {kS, kN, kN, kN, kN}, kRetScalar, kTracingPrograms},
     {112, "probe_read_user", {kW, kSize0, kS, kN, kN}, kRetScalar, kAllProgramTypes},
     {113, "probe_read_kernel", {kW, kSize0, kS, kN, kN}, kRetScalar, kAllProgramTypes},
     {114, "probe_read_user_str", {kW, kSize0, kS, kN, kN}, kRetScalar, kAllProgramTypes},
     {115, "probe_read_kernel_str", {kW, kSize0, kS, kN, kN}, kRetScalar, kAllProgramTypes},
+    {117, "send_signal_thread", {kS, kN, kN, kN, kN}, kRetScalar, kTracingPrograms},
+    {120, "get_ns_current_pid_tgid", {kS, kS, kW, kSize, kN}, kRetScalar, kAllProgramTypes},
     {125, "ktime_get_boot_ns", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {130, "ringbuf_output", {kM, kR, kSize0, kS, kN}, kRetScalar, kAllProgramTypes},
     {131, "ringbuf_reserve", {kM, kS, kS, kN, kN}, kRetMem, kAllProgramTypes},
     {132, "ringbuf_submit", {kRef, kS, kN, kN, kN}, kRetVoid, kAllProgramTypes},
     {133, "ringbuf_discard", {kRef, kS, kN, kN, kN}, kRetVoid, kAllProgramTypes},
     {134, "ringbuf_query", {kM, kS, kN, kN, kN}, kRetScalar, kAllProgramTypes},
+    {158, "get_current_task_btf", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {160, "ktime_get_coarse_ns", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
+    {164, "for_each_map_elem", {kM, kFunc, kAny, kS, kN}, kRetScalar, kAllProgramTypes},
+    {165, "snprintf", {kW, kSize0, kString, kAny, kSize0}, kRetScalar, kAllProgramTypes},
     {173, "get_func_ip", {kCtx, kN, kN, kN, kN}, kRetScalar, kKprobe},
     {174, "get_attach_cookie", {kCtx, kN, kN, kN, kN}, kRetScalar, kCookie},
     {177, "trace_vprintk", {kR, kSize, kAny, kSize0, kN}, kRetScalar, kAllProgramTypes},
+    {181, "loop", {kS, kFunc, kAny, kS, kN}, kRetScalar, kAllProgramTypes},
+    {182, "strncmp", {kR, kSize, kString, kN, kN}, kRetScalar, kAllProgramTypes},
+    {183, "get_func_arg", {kCtx, kS, kLongOut, kN, kN}, kRetScalar, kKprobe},
+    {184, "get_func_ret", {kCtx, kLongOut, kN, kN, kN}, kRetScalar, kKprobe},
+    {185, "get_func_arg_cnt", {kCtx, kN, kN, kN, kN}, kRetScalar, kKprobe},
     {195, "map_lookup_percpu_elem", {kM, kK, kS, kN, kN}, kRetValue, kAllProgramTypes},
+    {208, "ktime_get_tai_ns", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
 };
 
 constexpr const char* kCommands[] = {
@@ -171,6 +190,7 @@ constexpr uint32_t kArrayFlags = kAccessFlags;
 constexpr uint32_t kPageBytes = 4096;
 constexpr uint64_t kLargestAllocation = 4ULL << 20;  // KMALLOC_MAX_SIZE
 constexpr uint64_t kLargestPercpuValue = 32 << 10;   // PCPU_MIN_UNIT_SIZE
+constexpr uint32_t kMostStackFrames = 127;           // sysctl_perf_event_max_stack
 constexpr uint64_t kHashElement = 48;                // sizeof(struct htab_elem)
 constexpr uint32_t kMostHashEntries = 1U << 28;  // U32_MAX / sizeof(struct bucket), a power of two
 constexpr uint32_t kNumaNodes = 1024;
@@ -253,12 +273,28 @@ Result<void> check_ring_buffer(const MapCreate& a) {
   return {};
 }
 
+// kernel/bpf/stackmap.c: stack_map_alloc
+Result<void> check_stack_trace(const MapCreate& a) {
+  const uint32_t frame =
+      (a.map_flags & BPF_F_STACK_BUILD_ID) != 0 ? sizeof(bpf_stack_build_id) : sizeof(uint64_t);
+  if (a.max_entries == 0 || a.key_size != 4 || a.value_size < 8 || a.value_size % frame != 0 ||
+      a.value_size / frame > kMostStackFrames) {
+    return make_error(EINVAL, "a stack is 1 to 127 frames, its id has 4 bytes");
+  }
+  if (a.max_entries > 1U << 31) {
+    return make_error(E2BIG, "too many entries");
+  }
+  return {};
+}
+
 // What BPF_MAP_CREATE asks of a kind; for those that are supported.
 struct MapRules {
   uint32_t map_type, flags;
   Result<void> (*check)(const MapCreate&);
 };
 constexpr MapRules kMapRules[] = {
+    {BPF_MAP_TYPE_STACK_TRACE, BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_STACK_BUILD_ID,
+     check_stack_trace},
     {BPF_MAP_TYPE_HASH, kHashFlags | BPF_F_NUMA_NODE, check_hash},
     {BPF_MAP_TYPE_ARRAY, kArrayFlags | BPF_F_NUMA_NODE | BPF_F_MMAPABLE | BPF_F_INNER_MAP,
      check_array},

@@ -61,6 +61,7 @@ std::vector<Case> cases() {
   constexpr uint32_t kPercpuArray = BPF_MAP_TYPE_PERCPU_ARRAY;
   constexpr uint32_t kRing = BPF_MAP_TYPE_RINGBUF;
   constexpr uint32_t kPerf = BPF_MAP_TYPE_PERF_EVENT_ARRAY;
+  constexpr uint32_t kStacks = BPF_MAP_TYPE_STACK_TRACE;
   std::vector<Case> all = {
       {"hash", map_attr(kHash, 4, 8, 1, 0), 0},
       {"hash without key", map_attr(kHash, 0, 8, 1, 0), EINVAL},
@@ -106,6 +107,15 @@ std::vector<Case> cases() {
       {"perf event array, value of 8", map_attr(kPerf, 4, 8, 3, 0), EINVAL},
       {"perf event array, key of 8", map_attr(kPerf, 8, 4, 3, 0), EINVAL},
       {"perf event array of nothing", map_attr(kPerf, 4, 4, 0, 0), EINVAL},
+      {"stacks", map_attr(kStacks, 4, 8, 1, 0), 0},
+      {"stacks, 127 frames", map_attr(kStacks, 4, 8 * 127, 1, 0), 0},
+      {"stacks, 128 frames", map_attr(kStacks, 4, 8 * 128, 1, 0), EINVAL},
+      {"stacks of 12 bytes", map_attr(kStacks, 4, 12, 1, 0), EINVAL},
+      {"stacks with a key of 8", map_attr(kStacks, 8, 8, 1, 0), EINVAL},
+      {"stacks without entries", map_attr(kStacks, 4, 8, 0, 0), EINVAL},
+      {"stacks by build id", map_attr(kStacks, 4, 32 * 127, 1, BPF_F_STACK_BUILD_ID), 0},
+      {"stacks by build id, 40 bytes", map_attr(kStacks, 4, 40, 1, BPF_F_STACK_BUILD_ID), EINVAL},
+      {"stacks, too many", map_attr(kStacks, 4, 8, 0x80000001, 0), E2BIG},
       {"type 0", map_attr(0, 4, 8, 1, 0), EINVAL},
       {"type 34", map_attr(34, 4, 8, 1, 0), EINVAL},
       {"short attr", map_attr(kArray, 4, 8, 1, 0), 0, 16},

@@ -1,0 +1,260 @@
+// STACK_TRACE. Linux 6.18 kernel/bpf/stackmap.c. Unlike there, max_entries is not a limit beside the
+// number of ids (its next power of two): nothing has to be taken from a free list.
+#include "maps/stack_trace.hpp"
+
+#include <linux/bpf.h>
+
+#include <cerrno>
+
+#include "maps/bytes.hpp"
+#include "maps/kinds.hpp"
+
+namespace bpftime {
+namespace {
+
+__extension__ using uint128 = unsigned __int128;
+constexpr uint32_t kTries = 128;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+constexpr uint32_t kBuildIdWords = sizeof(bpf_stack_build_id) / 8;
+static_assert(sizeof(bpf_stack_build_id) == 32 && offsetof(bpf_stack_build_id, ip) == 24);
+
+bool has_build_ids(const MapView& map) { return (map.spec.map_flags & BPF_F_STACK_BUILD_ID) != 0; }
+
+StackBucket& bucket_at(const MapView& map, uint32_t id) {
+  // SAFETY: id <= bucket_mask, so it lies inside the region, 8-byte aligned.
+  return *reinterpret_cast<StackBucket*>(map.values +
+                                         static_cast<uint64_t>(id) * map.element_stride);
+}
+std::byte* words_of(StackBucket& bucket) { return reinterpret_cast<std::byte*>(&bucket + 1); }
+uint64_t most_words(const MapView& map) { return map.spec.value_size / 8; }
+
+// Word `n` of the value that `ips` make. Without a look at the files behind them, addresses are all
+// that can be said: BPF_STACK_BUILD_ID_IP.
+uint64_t word_at(const MapView& map, const uint64_t* ips, uint32_t n) {
+  if (!has_build_ids(map)) {
+    return ips[n];
+  }
+  const uint32_t part = n % kBuildIdWords;
+  return part == 0                   ? uint64_t{BPF_STACK_BUILD_ID_IP}
+         : part == kBuildIdWords - 1 ? ips[n / kBuildIdWords]
+                                     : 0;
+}
+
+uint32_t hash_of(const uint64_t* ips, uint32_t count) {
+  uint64_t hash = count;
+  for (uint32_t i = 0; i < count; i++) {
+    const uint128 product = static_cast<uint128>(hash ^ ips[i]) * 0x9e3779b97f4a7c15;
+    hash = static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+  }
+  return static_cast<uint32_t>(hash ^ hash >> 32);
+}
+
+enum class Found : uint8_t { kUnclear, kNothing, kSame, kOther };
+
+// What stands in a bucket, as far as it stands still.
+BPFTIME_RACY Found look(const MapView& map, StackBucket& bucket, uint32_t hash, const uint64_t* ips,
+                        uint32_t words, bool is_fast) {
+  const uint32_t version = bucket.version.load(kAcquire);
+  const uint32_t there = bucket.words.load(kRelaxed);
+  bool is_same = bucket.hash.load(kRelaxed) == hash && (is_fast || there == words);
+  if (is_same && !is_fast) {
+    const std::byte* at = words_of(bucket);
+    for (uint32_t n = 0; n < words && is_same; n++, at += 8) {
+      is_same = load_as<uint64_t>(at) == word_at(map, ips, n);
+    }
+  }
+  __asm__ volatile("" ::: "memory");
+  if ((version & 1) != 0 || bucket.version.load(kRelaxed) != version) {
+    return Found::kUnclear;
+  }
+  return there == 0 ? Found::kNothing : is_same ? Found::kSame : Found::kOther;
+}
+
+class Held {
+ public:
+  Held(StackBucket& bucket, const LockContext& who) : bucket_(bucket), who_(who) {
+    const Locked locked = lock(bucket.lock, who, &saved_);
+    held_ = locked != Locked::kBusy;
+    if (held_ && (bucket.version.load(kRelaxed) & 1) != 0) {  // its writer died
+      bucket.words.store(0, kRelaxed);
+      end_change();
+    }
+  }
+  ~Held() {
+    if (held_) {
+      unlock(bucket_.lock, who_, saved_);
+    }
+  }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+  explicit operator bool() const { return held_; }
+  void begin_change() {
+    bucket_.version.store(bucket_.version.load(kRelaxed) | 1, kRelaxed);
+    std::atomic_thread_fence(kRelease);
+  }
+  void end_change() { bucket_.version.store((bucket_.version.load(kRelaxed) | 1) + 1, kRelease); }
+
+ private:
+  StackBucket& bucket_;
+  const LockContext& who_;
+  void* saved_ = nullptr;
+  bool held_ = false;
+};
+
+std::byte* lookup(const MapView& /*map*/, const void* /*key*/, uint32_t /*lane*/) {
+  return nullptr;  // the verifier lets no program ask
+}
+
+int update(const MapView& /*map*/, const LockContext& /*who*/, uint32_t /*lane*/,
+           const void* /*key*/, const void* /*value*/, uint64_t /*flags*/) {
+  return -EINVAL;
+}
+int sys_update(const MapView& /*map*/, const LockContext& /*who*/, const void* /*key*/,
+               const void* /*value*/, uint64_t /*flags*/) {
+  return -EINVAL;
+}
+
+int erase(const MapView& map, const LockContext& who, const void* key) {
+  const auto id = load_as<uint32_t>(key);
+  if (id > map.bucket_mask) {
+    return -E2BIG;
+  }
+  StackBucket& bucket = bucket_at(map, id);
+  Held held(bucket, who);
+  if (!held) {
+    return -EBUSY;
+  }
+  if (bucket.words.load(kRelaxed) == 0) {
+    return -ENOENT;
+  }
+  held.begin_change();
+  bucket.words.store(0, kRelaxed);
+  held.end_change();
+  return 0;
+}
+
+bool is_used(const MapView& map, uint32_t id) {
+  return bucket_at(map, id).words.load(kRelaxed) != 0;
+}
+
+int next_key(const MapView& map, const void* key, void* next) {
+  uint64_t id = 0;
+  if (key != nullptr) {
+    const auto from = load_as<uint32_t>(key);
+    id = from <= map.bucket_mask && is_used(map, from) ? uint64_t{from} + 1 : 0;
+  }
+  for (; id <= map.bucket_mask; id++) {
+    if (is_used(map, static_cast<uint32_t>(id))) {
+      store_as<uint32_t>(next, static_cast<uint32_t>(id));
+      return 0;
+    }
+  }
+  return -ENOENT;
+}
+
+int copy_out(const MapView& map, StackBucket& bucket, void* value) {
+  uint64_t words = bucket.words.load(kRelaxed);
+  words = words < most_words(map) ? words : most_words(map);
+  copy_bytes(value, words_of(bucket), words * 8);
+  zero_bytes(static_cast<std::byte*>(value) + words * 8, (most_words(map) - words) * 8);
+  return words == 0 ? -ENOENT : 0;
+}
+
+int sys_lookup(const MapView& map, const void* key, void* value, uint64_t flags,
+               const LockContext* who) {
+  if (flags != 0) {
+    return -EINVAL;
+  }
+  const auto id = load_as<uint32_t>(key);
+  if (id > map.bucket_mask) {
+    return -ENOENT;
+  }
+  StackBucket& bucket = bucket_at(map, id);
+  for (uint32_t tries = 0; tries < kTries; tries++) {
+    const uint32_t version = bucket.version.load(kAcquire);
+    const int result = copy_out(map, bucket, value);
+    __asm__ volatile("" ::: "memory");
+    if ((version & 1) == 0 && bucket.version.load(kRelaxed) == version) {
+      return result;
+    }
+  }
+  if (who == nullptr) {
+    return -EAGAIN;
+  }
+  const Held held(bucket, *who);
+  return held ? copy_out(map, bucket, value) : -EBUSY;
+}
+
+int visit(const MapView& map, uint64_t* cursor, void* key, uint32_t /*lane*/, std::byte** value) {
+  for (; *cursor <= map.bucket_mask; (*cursor)++) {
+    const auto id = static_cast<uint32_t>(*cursor);
+    if (is_used(map, id)) {
+      store_as<uint32_t>(key, id);
+      *value = words_of(bucket_at(map, id));
+      (*cursor)++;
+      return 0;
+    }
+  }
+  return -ENOENT;
+}
+
+}  // namespace
+
+uint32_t stack_depth(const MapView& map) {
+  return static_cast<uint32_t>(most_words(map)) / (has_build_ids(map) ? kBuildIdWords : 1);
+}
+
+int64_t stack_id(const MapView& map, const LockContext& who, const uint64_t* ips, uint32_t count,
+                 uint64_t flags) {
+  if (count > stack_depth(map)) {
+    return -EINVAL;
+  }
+  const uint32_t words = count * (has_build_ids(map) ? kBuildIdWords : 1);
+  const uint32_t hash = hash_of(ips, count);
+  const uint32_t id = hash & map.bucket_mask;
+  const bool is_fast = (flags & BPF_F_FAST_STACK_CMP) != 0;
+  const bool replaces = (flags & BPF_F_REUSE_STACKID) != 0;
+  StackBucket& bucket = bucket_at(map, id);
+  Found found = look(map, bucket, hash, ips, words, is_fast);
+  if (found == Found::kSame) [[likely]] {
+    return id;
+  }
+  if (found == Found::kOther && !replaces) {
+    return -EEXIST;
+  }
+  Held held(bucket, who);
+  if (!held) {
+    return -EBUSY;
+  }
+  found = look(map, bucket, hash, ips, words, is_fast);
+  if (found == Found::kSame) {
+    return id;
+  }
+  if (found == Found::kOther && !replaces) {
+    return -EEXIST;
+  }
+  held.begin_change();
+  std::byte* at = words_of(bucket);
+  for (uint32_t n = 0; n < words; n++, at += 8) {
+    store_as<uint64_t>(at, word_at(map, ips, n));
+  }
+  bucket.hash.store(hash, kRelaxed);
+  bucket.words.store(words, kRelaxed);
+  held.end_change();
+  return id;
+}
+
+constinit const MapOps kStackTraceOps = {BPF_MAP_TYPE_STACK_TRACE,
+                                         lookup,
+                                         update,
+                                         erase,
+                                         next_key,
+                                         sys_lookup,
+                                         sys_update,
+                                         array_sweep,
+                                         visit,
+                                         nullptr};
+
+}  // namespace bpftime
