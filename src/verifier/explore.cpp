@@ -295,7 +295,8 @@ int Engine::visited() {
       }
       return 1;
     }
-    ++old->misses;
+    // Only where a state is stored in its place: a look that stores nothing says little of it.
+    old->misses += add ? 1 : 0;
     // Entries that never help are dropped, so that lists stay short.
     const uint32_t patience = facts.is_checkpoint && old->branches != 0 ? 64 : 3;
     if (old->misses > old->hits * patience + patience) {
