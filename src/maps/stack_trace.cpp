@@ -91,8 +91,8 @@ class Held {
   Held& operator=(const Held&) = delete;
   explicit operator bool() const { return held_; }
   void begin_change() {
-    bucket_.version.store(bucket_.version.load(kRelaxed) | 1, kRelaxed);
-    std::atomic_thread_fence(kRelease);
+    // Acquire: what follows is not stored before the version is odd.
+    bucket_.version.exchange(bucket_.version.load(kRelaxed) | 1, std::memory_order_acq_rel);
   }
   void end_change() { bucket_.version.store((bucket_.version.load(kRelaxed) | 1) + 1, kRelease); }
 
