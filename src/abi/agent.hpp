@@ -124,8 +124,8 @@ struct AgentState {
   uint64_t agent_base, agent_bytes;  // image
   uint64_t arena_bytes;
   Site* table;
-  uint32_t table_sites, site_count;
-  const AlivePage* alive;  // null = not yet armed: hits pass through
+  uint32_t table_sites, site_count;  // as many as there may be; as were ever used, and site 0
+  const AlivePage* alive;            // null = not yet armed: hits pass through
   uint32_t alive_expected;
   uint32_t tgid;    // as the kernel numbers it in the target's own pid namespace
   uint32_t owner;   // OwnerId

@@ -57,6 +57,20 @@ Result<std::vector<MappedRange>> our_ranges(StoppedProcess& process, uint64_t ar
   return ranges;
 }
 
+// Takes the lists from all sites. A table that cannot be read is its target's own doing.
+void empty_sites(StoppedProcess& process, const AgentState& state) {
+  using Words = std::array<uint64_t, sizeof(Site) / sizeof(uint64_t)>;  // on_entry, on_return, ...
+  auto sites = read_array<Words>(process, address(state.table), state.site_count, kMaxSites);
+  if (!sites || sites->size() < 2) {
+    return;
+  }
+  for (size_t i = 1; i < sites->size(); i++) {  // 0 is the table's guard
+    (*sites)[i][0] = (*sites)[i][1] = 0;
+  }
+  (void)process.write(RemoteAddr{address(state.table + 1)},
+                      std::as_bytes(std::span(*sites).subspan(1)));
+}
+
 // The fields of a thread block that we need; the rest of it is not read.
 struct BlockHead {
   uint64_t at, guard;
@@ -374,9 +388,11 @@ Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
       StoppedProcess process = TRY(StoppedProcess::stop(pid, deadline_ns));
       TRY(read_state(process, *arena, state.get()));
       if (!restored) {
-        // Hits pass through from here on, also in a thread that is about to enter a trampoline.
+        // Hits pass through from here on, also in a thread that is about to enter a trampoline, or
+        // will return through us: no site has programs, and no child asks for a broker.
         TRY(process.write_value(RemoteAddr{*arena + offsetof(AgentState, alive)}, uint64_t{0}));
         TRY(restore_code(process, *arena));
+        empty_sites(process, *state);
         TRY(lower_semaphores(process, *arena, *state));
         restored = true;
       }

@@ -497,6 +497,7 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, Held* held, const LinkId
       t->sites.erase(address);
     }
   }
+  TRY(all.write_value(RemoteAddr{t->arena + offsetof(AgentState, site_count)}, t->next_site));
   t->generation++;
   TRY(all.write_value(RemoteAddr{t->arena + offsetof(AgentState, generation)}, t->generation));
   if (!t->armed) {

@@ -101,6 +101,21 @@ class Life(EndToEnd):
         self.assert_untouched(target, child)
         self.assert_nothing_left()
 
+    def test_a_return_after_the_target_was_let_go_is_not_counted(self):
+        target = self.forker()
+        tool = self.calls("-i", "/lib/x86_64-linux-gnu/libc.so.6", "read")
+        self.session.bpftime("attach", str(target.pid))
+        target.ask("call 1", "called")  # from here on it waits inside of read
+        until("it waits inside of the probed function", lambda: counts(tool)[0] == counts(tool)[1] + 1)
+        before = counts(tool)[:2]
+        self.session.bpftime("detach", str(target.pid))
+        target.ask("call 3", "called 3 sum 6")  # that read returns
+        self.assertEqual(counts(tool)[:2], before)
+        tool.finish()
+        self.session.bpftime("shutdown")
+        self.assert_untouched(target)
+        self.assert_nothing_left()
+
     def test_a_library_is_probed_when_it_comes(self):
         plugin = self.session.target_path("target_plugin.so")
         target = self.session.target("target_loader_of", plugin)
