@@ -31,21 +31,27 @@ uint64_t record_bytes(uint32_t length) {
   return round_up((length & ~(kRingBusy | kRingDiscard)) + kHeadBytes, 8);
 }
 
-// Where the oldest record lies that is not committed. Positions from memory are brought into order, so that one that
-// was scribbled over costs records and not a loop without end.
+// Of a walk over records: what is left of `left` bytes behind one of `length`. Walks count down what is left and compare
+// no positions, since a position that was scribbled over may wrap: that costs records, and no loop without end.
+uint64_t left_behind(uint64_t left, uint32_t length) {
+  const uint64_t bytes = record_bytes(length);
+  return bytes < left ? left - bytes : 0;
+}
+
+// Where the oldest record lies that is not committed.
 uint64_t advance_pending(const MapView& map, uint64_t pending, uint64_t end) {
-  const uint64_t bytes = static_cast<uint64_t>(map.bucket_mask) + 1;
-  if (end - pending > bytes) {
-    pending = end;
+  uint64_t left = end - pending;
+  if (left > static_cast<uint64_t>(map.bucket_mask) + 1) {
+    left = 0;
   }
-  while (pending < end) {
-    const uint32_t length = head_at(map, pending).length.load(std::memory_order_acquire);
+  while (left > 0) {
+    const uint32_t length = head_at(map, end - left).length.load(std::memory_order_acquire);
     if ((length & kRingBusy) != 0) {
-      return pending;
+      break;
     }
-    pending += record_bytes(length);
+    left = left_behind(left, length);
   }
-  return end;
+  return end - left;
 }
 
 // Ends the record: what lies behind the end of the data is also put where a second mapping of the same bytes would show
@@ -103,23 +109,23 @@ uint32_t sweep(const MapView& map, const LockContext& who, OwnerId dead) {
   const uint64_t bytes = static_cast<uint64_t>(map.bucket_mask) + 1;
   uint32_t count = release_of_dead(page.lock, who, dead) ? 1 : 0;
   const uint64_t end = page.position.load(std::memory_order_acquire);
-  uint64_t at = consumer(map).position.load(std::memory_order_acquire);
-  if (end - at > bytes) {
-    at = end - bytes;
+  uint64_t left = end - consumer(map).position.load(std::memory_order_acquire);
+  if (left > bytes) {
+    left = bytes;
   }
-  while (at < end) {
-    RingRecordHead& head = head_at(map, at);
+  while (left > 0) {
+    RingRecordHead& head = head_at(map, end - left);
     uint32_t length = head.length.load(std::memory_order_acquire);
     if ((length & kRingBusy) != 0 && head.place.load(std::memory_order_relaxed) == raw(dead)) {
       length &= ~kRingBusy;
-      const uint64_t offset = offset_of(map, at);
+      const uint64_t offset = offset_of(map, end - left);
       const uint64_t place = (offset >> kPageShift) + kPagesBeforeData;
       // SAFETY: 8-byte aligned.
       __atomic_store_n(reinterpret_cast<uint64_t*>(map.values + offset),
                        place << 32 | length | kRingDiscard, __ATOMIC_SEQ_CST);
       count++;
     }
-    at += record_bytes(length);
+    left = left_behind(left, length);
   }
   // It may have died between a record and the reader's waking.
   wake_all_readers(page.wake);

@@ -238,6 +238,22 @@ TEST(RingBuffer, ADeadProducersOpenRecordsAreDiscarded) {
   EXPECT_EQ(seen, "beforebehind");
 }
 
+// Positions are memory that others write: one just below where they wrap ends walks over records as any other does.
+TEST(RingBuffer, PositionsThatWrapEndEachWalk) {
+  Ring ring(4096);
+  auto& page = *reinterpret_cast<RingProducerPage*>(ring.map.map.table);
+  const uint64_t last = ~0ULL & ~7ULL;
+  page.position.store(last);
+  page.pending.store(last - 4096);
+  reinterpret_cast<RingConsumerPage*>(ring.map.map.base)->position.store(last - 4096);
+  const uint32_t length = 4000;  // the second record would begin behind the wrap
+  for (uint64_t at = 0; at < 4096; at += 8) {
+    std::memcpy(ring.map.map.values + at, &length, sizeof(length));
+  }
+  EXPECT_EQ(map_ops(ring.map.map.code).sweep(ring.map.map, ring.who, OwnerId{77}), 0U);
+  (void)ring.reserve(100);
+}
+
 // Many producers in many processes, some of which are killed at any moment: what is delivered is whole, in order for
 // each producer, and the buffer goes on.
 TEST(RingBuffer, ManyProcessesKilledAtAnyMoment) {
