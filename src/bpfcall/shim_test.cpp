@@ -65,38 +65,21 @@ TEST(Shim, MapElementsAreAnsweredInTheLoader) {
   EXPECT_EQ(broker.count(MessageKind::kMapRegion), 1U);
   EXPECT_EQ(broker.count(MessageKind::kBpf, BPF_MAP_LOOKUP_ELEM), 0U);
 }
-TEST(Shim, BadPointersAreEfaultAndNotACrash) {
+// What the client checks by itself (bpfcall/testing/shim_client.c), named as there.
+class ShimClient : public ::testing::TestWithParam<const char*> {};
+TEST_P(ShimClient, Passes) {
   FakeBroker broker;
-  passes("bad_pointers", &broker);
+  passes(GetParam(), &broker);
 }
-TEST(Shim, AttrTailsAreCheckedAsTheKernelDoes) {
-  FakeBroker broker;
-  passes("tails", &broker);
-}
-TEST(Shim, NumbersThatAreClosedOrReplacedAreForgotten) {
-  FakeBroker broker;
-  passes("numbers", &broker);
-}
-TEST(Shim, FrozenMapRefusesUpdatesWithEperm) {
-  FakeBroker broker;
-  passes("frozen", &broker);
-}
-TEST(Shim, MmapOfAnArrayIsItsValues) {
-  FakeBroker broker;
-  passes("mapped", &broker);
-}
-TEST(Shim, FilesOfSysAreServed) {
-  FakeBroker broker;
-  passes("files", &broker);
-}
+INSTANTIATE_TEST_SUITE_P(Shim, ShimClient,
+                         ::testing::Values("bad_pointers", "tails", "numbers", "frozen", "mapped",
+                                           "files", "threads"),
+                         [](const auto& test) { return std::string(test.param); });
+
 TEST(Shim, AProgramWithLibbpfIsToldThatItIsRoot) {
   FakeBroker broker;
   passes("user", &broker);
   passes("user_of_a_loader", &broker);
-}
-TEST(Shim, ManyThreadsAndASignalHandlerCallAtOnce) {
-  FakeBroker broker;
-  passes("threads", &broker);
 }
 
 TEST(Shim, ProgramIsSentWithItsMapsByIdentity) {

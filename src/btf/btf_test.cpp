@@ -8,18 +8,14 @@
 #include <random>
 
 #include "btf/fields.hpp"
-#include "btf/testing/btf_builder.hpp"
+#include "btf/testing/parsed_btf.hpp"
 
 namespace bpftime {
 namespace {
 
 using testing::BtfBuilder;
+using testing::parsed;
 
-Btf parsed(const BtfBuilder& builder) {
-  auto btf = Btf::parse(builder.bytes());
-  EXPECT_TRUE(btf.has_value()) << btf.error().why;
-  return std::move(btf).value();
-}
 std::span<const std::byte> bytes_of(const auto& list) { return std::as_bytes(std::span(list)); }
 
 TEST(Btf, SizesGoThroughTypedefsQualifiersAndArrays) {

@@ -4,18 +4,14 @@
 
 #include <random>
 
-#include "btf/testing/btf_builder.hpp"
+#include "btf/testing/parsed_btf.hpp"
 
 namespace bpftime {
 namespace {
 
 using testing::BtfBuilder;
+using testing::parsed;
 
-Btf parsed(const BtfBuilder& builder) {
-  auto btf = Btf::parse(builder.bytes());
-  EXPECT_TRUE(btf.has_value()) << btf.error().why;
-  return std::move(btf).value();
-}
 template <class T>
 std::span<const std::byte> bytes_of(const T& value) {
   return std::as_bytes(std::span(&value, 1));

@@ -42,14 +42,9 @@ extern "C" bool bpftime_say_wake(bpftime::ThreadBlock* /*thread*/, uint32_t map_
 namespace bpftime {
 namespace {
 
+using testing::address;
+using testing::call;
 using testing::TestHit;
-
-template <class... Args>
-int64_t call(TestHit& t, uint32_t id, Args... args) {
-  const uint64_t a[5] = {static_cast<uint64_t>(args)...};
-  return static_cast<int64_t>(find_helper_function(id)(a[0], a[1], a[2], a[3], a[4], &t.hit));
-}
-uint64_t address(const void* p) { return reinterpret_cast<uint64_t>(p); }
 
 // A page that can be read and one behind it that cannot.
 struct Pages {

@@ -101,42 +101,50 @@ TEST(Nested, LongjmpOutOfAHitDoesNotSilenceTheThread) {
 
 // ---- stacks ----
 static long on_alt_result;
-static bool on_alt;
 static void handler_calls_leaf(int) { on_alt_result = leaf(1); }
+
+struct AlternateStack {
+  explicit AlternateStack(size_t bytes) : memory(bytes) {
+    stack_t here{};
+    here.ss_sp = memory.data();
+    here.ss_size = memory.size();
+    sigaltstack(&here, nullptr);
+  }
+  ~AlternateStack() {
+    stack_t none{};
+    none.ss_flags = SS_DISABLE;
+    sigaltstack(&none, nullptr);
+  }
+  AlternateStack(const AlternateStack&) = delete;
+  AlternateStack& operator=(const AlternateStack&) = delete;
+  [[nodiscard]] bool holds(uint64_t address) const {
+    const auto low = reinterpret_cast<uint64_t>(memory.data());
+    return address > low && address < low + memory.size();
+  }
+  std::vector<char> memory;
+};
 
 TEST(Stacks, HitInAHandlerOnTheAlternateStackStaysThere) {
   Hooked h = hook(&leaf, Probe::kBoth);
-  std::vector<char> memory(64 << 10);
-  stack_t alternate{};
-  alternate.ss_sp = memory.data();
-  alternate.ss_size = memory.size();
-  sigaltstack(&alternate, nullptr);
+  const AlternateStack alternate(64 << 10);
   on_signal(SIGUSR2, handler_calls_leaf, SA_ONSTACK);
   forget();
   raise(SIGUSR2);
   EXPECT_EQ(on_alt_result, 2);
   EXPECT_EQ(seen.entries, 1u);
-  const auto low = reinterpret_cast<uint64_t>(memory.data());
-  on_alt = seen.entry_stack > low && seen.entry_stack < low + memory.size();
-  EXPECT_TRUE(on_alt);
-  EXPECT_TRUE(seen.return_stack > low && seen.return_stack < low + memory.size());
+  EXPECT_TRUE(alternate.holds(seen.entry_stack));
+  EXPECT_TRUE(alternate.holds(seen.return_stack));
   // and on the ordinary stack again
   forget();
   leaf(1);
   EXPECT_GT(seen.entry_stack, seen.block->hit_stack_top - kHitStackBytes);
   EXPECT_LE(seen.entry_stack, seen.block->hit_stack_top);
-  alternate.ss_flags = SS_DISABLE;
-  sigaltstack(&alternate, nullptr);
   h.restore();
 }
 
 TEST(Stacks, FurtherSignalDuringAHitOnTheAlternateStackDoesNotOverwriteIt) {
   Hooked h = hook(&leaf, Probe::kEntry);
-  std::vector<char> memory(128 << 10);
-  stack_t alternate{};
-  alternate.ss_sp = memory.data();
-  alternate.ss_size = memory.size();
-  sigaltstack(&alternate, nullptr);
+  const AlternateStack alternate(128 << 10);
   static volatile uint64_t canary_seen;
   on_signal(
       SIGUSR2,
@@ -165,8 +173,6 @@ TEST(Stacks, FurtherSignalDuringAHitOnTheAlternateStackDoesNotOverwriteIt) {
   seen.on_entry = raise_usr1;
   raise(SIGUSR2);
   EXPECT_EQ(canary_seen, 64u);
-  alternate.ss_flags = SS_DISABLE;
-  sigaltstack(&alternate, nullptr);
   h.restore();
 }
 

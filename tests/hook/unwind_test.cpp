@@ -14,6 +14,8 @@
 
 #include <atomic>
 #include <cstring>
+#include <iterator>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -153,6 +155,11 @@ TEST(Unwind, TwoHundredThousandLongjmpsMissNothing) {
   EXPECT_EQ(seen.block->missed, missed);
 }
 
+static std::vector<std::string> words_of(const std::string& text) {
+  std::istringstream in(text);
+  return {std::istream_iterator<std::string>(in), {}};
+}
+
 static std::string walked;
 BODY long walk_backtrace() {
   void* frames[64];
@@ -206,32 +213,20 @@ TEST(Unwind, BacktraceAndLlvmLibunwindSeeAllFrames) {
     ASSERT_NE(plain.find(" main "), std::string::npos) << plain;
     Hooks hooks({address(w), address(&middle), address(&top)}, Probe::kBoth);
     top();
-    // Each probed call shows our frame between caller and callee; without them the walk is the
-    // same.
-    std::string ours = walked;
-    const std::string frame = "? ";
-    size_t at;
-    int removed = 0;
-    // our stub is hidden: "?" or the name of the nearest exported symbol before it
-    std::vector<std::string> words;
-    for (size_t from = 0; (at = ours.find(' ', from)) != std::string::npos; from = at + 1) {
-      words.push_back(ours.substr(from, at - from));
-    }
-    std::string rest;
+    // Each probed call shows our frame between caller and callee ("?", or the exported symbol before it); without them
+    // the walk is the same.
+    const std::vector<std::string> want = words_of(plain);
     size_t next = 0;
-    std::vector<std::string> want;
-    for (size_t from = 0; (at = plain.find(' ', from)) != std::string::npos; from = at + 1) {
-      want.push_back(plain.substr(from, at - from));
-    }
-    for (const std::string& word : words) {
+    int added = 0;
+    for (const std::string& word : words_of(walked)) {
       if (next < want.size() && word == want[next]) {
         next++;
       } else {
-        removed++;
+        added++;
       }
     }
-    EXPECT_EQ(next, want.size()) << "plain: " << plain << "\nours:  " << ours;
-    EXPECT_EQ(removed, 5) << ours;
+    EXPECT_EQ(next, want.size()) << "plain: " << plain << "\nours:  " << walked;
+    EXPECT_EQ(added, 5) << walked;
   }
 }
 

@@ -16,8 +16,6 @@
 namespace bpftime {
 namespace {
 
-constexpr uint64_t kPatience = 5000;
-
 struct Descriptor {
   uint64_t magic, add, text, counter, bss_end;
 };

@@ -17,8 +17,6 @@
 namespace bpftime {
 namespace {
 
-constexpr uint64_t kPatience = 5000;
-
 // A child that waits for our word, then runs `body` (which execs); its output is kept. A middle
 // process is its parent, as the broker is not the parent of what it holds.
 class Waiting {
@@ -93,6 +91,16 @@ void run_fresh(const char* build = "inject_fresh") {
   execl(program(build).c_str(), "fresh", "one", "two", nullptr);
 }
 
+// Held and let run through its execs until it is in `state`.
+Result<HeldProcess> follow(Waiting* child, HeldState state = HeldState::kAtEntry) {
+  auto held = TRY(HeldProcess::seize(child->pid(), deadline_in_ms(kPatience)));
+  child->go();
+  if (TRY(held.wait(deadline_in_ms(kPatience))) != state) {
+    return make_error(EPROTO, "it came into another state");
+  }
+  return held;
+}
+
 uint64_t entry_of(pid_t pid) {
   const auto auxv = read_auxv(pid);
   for (const auto& [key, value] : *auxv) {
@@ -138,10 +146,8 @@ TEST(HeldProcess, AgentComesInAtTheEntryPoint) {
   const auto agent_file = file_bytes(TEST_AGENT);
   for (const bool is_static : {false, true}) {
     Waiting child([&] { run_fresh(is_static ? "inject_fresh_static" : "inject_fresh"); });
-    auto held = HeldProcess::seize(child.pid(), deadline_in_ms(kPatience));
-    ASSERT_TRUE(held);
-    child.go();
-    ASSERT_EQ(*held->wait(deadline_in_ms(kPatience)), HeldState::kAtEntry);
+    auto held = follow(&child);
+    ASSERT_TRUE(held) << held.error().why;
     auto process = held->take(deadline_in_ms(kPatience));
     ASSERT_TRUE(process);
     const Registers before = *process->registers(child.pid());
@@ -171,10 +177,8 @@ TEST(HeldProcess, BlockedAndIgnoredSigtrapAreInherited) {
       }
       run_fresh();
     });
-    auto held = HeldProcess::seize(child.pid(), deadline_in_ms(kPatience));
-    ASSERT_TRUE(held);
-    child.go();
-    ASSERT_EQ(*held->wait(deadline_in_ms(kPatience)), HeldState::kAtEntry);
+    auto held = follow(&child);
+    ASSERT_TRUE(held) << held.error().why;
     auto process = held->take(deadline_in_ms(kPatience));
     ASSERT_TRUE(process);
     process->release();
@@ -192,10 +196,8 @@ TEST(HeldProcess, ScriptIsFollowedIntoItsInterpreter) {
   fchmod(fd, 0755);
   close(fd);
   Waiting child([&] { execl(path, path, "x", nullptr); });
-  auto held = HeldProcess::seize(child.pid(), deadline_in_ms(kPatience));
-  ASSERT_TRUE(held);
-  child.go();
-  ASSERT_EQ(*held->wait(deadline_in_ms(kPatience)), HeldState::kAtEntry);
+  auto held = follow(&child);
+  ASSERT_TRUE(held) << held.error().why;
   {
     auto process = held->take(deadline_in_ms(kPatience));
     ASSERT_TRUE(process);
@@ -211,20 +213,16 @@ TEST(HeldProcess, FailedExecGoesOnAndASecondOneIsFollowed) {
     execl("/nonexistent/program", "x", nullptr);
     run_fresh();
   });
-  auto held = HeldProcess::seize(child.pid(), deadline_in_ms(kPatience));
-  ASSERT_TRUE(held);
-  child.go();
-  ASSERT_EQ(*held->wait(deadline_in_ms(kPatience)), HeldState::kAtEntry);
+  auto held = follow(&child);
+  ASSERT_TRUE(held) << held.error().why;
   ASSERT_TRUE(held->take(deadline_in_ms(kPatience)));
   EXPECT_EQ(child.finish(), 7);
 }
 
 TEST(HeldProcess, ProcessThatEndsInsteadIsGone) {
   Waiting child([&] { _exit(3); });
-  auto held = HeldProcess::seize(child.pid(), deadline_in_ms(kPatience));
-  ASSERT_TRUE(held);
-  child.go();
-  EXPECT_EQ(*held->wait(deadline_in_ms(kPatience)), HeldState::kGone);
+  auto held = follow(&child, HeldState::kGone);
+  ASSERT_TRUE(held) << held.error().why;
   EXPECT_EQ(child.finish(), 3);
 }
 
@@ -261,10 +259,8 @@ TEST(HeldProcess, SignalsOnTheWayAreDelivered) {
     kill(getpid(), SIGTERM);
     run_fresh();
   });
-  auto held = HeldProcess::seize(child.pid(), deadline_in_ms(kPatience));
-  ASSERT_TRUE(held);
-  child.go();
-  EXPECT_EQ(*held->wait(deadline_in_ms(kPatience)), HeldState::kGone);
+  auto held = follow(&child, HeldState::kGone);
+  ASSERT_TRUE(held) << held.error().why;
   EXPECT_EQ(child.finish(), 128 + SIGTERM);
 }
 
@@ -276,10 +272,8 @@ TEST(HeldProcess, SetUserIdProgramIsNotFollowed) {
   fchmod(fd, 04755);
   close(fd);
   Waiting child([&] { execl(copy.c_str(), "fresh", "one", "two", nullptr); });
-  auto held = HeldProcess::seize(child.pid(), deadline_in_ms(kPatience));
-  ASSERT_TRUE(held);
-  child.go();
-  EXPECT_EQ(*held->wait(deadline_in_ms(kPatience)), HeldState::kNotFollowed);
+  auto held = follow(&child, HeldState::kNotFollowed);
+  ASSERT_TRUE(held) << held.error().why;
   EXPECT_EQ(child.finish(), 7);
   unlink(copy.c_str());
 }
@@ -287,21 +281,16 @@ TEST(HeldProcess, SetUserIdProgramIsNotFollowed) {
 TEST(HeldProcess, NobodyHoldsOwnProcess) {
   EXPECT_EQ(as_nobody([] {
               Waiting child([&] { run_fresh(); });
-              auto held = HeldProcess::seize(child.pid(), deadline_in_ms(kPatience));
+              auto held = follow(&child);
               if (!held) {
                 return 1;
               }
-              child.go();
-              auto state = held->wait(deadline_in_ms(kPatience));
-              if (!state || *state != HeldState::kAtEntry) {
-                return 2;
-              }
               auto process = held->take(deadline_in_ms(kPatience));
               if (!process) {
-                return 3;
+                return 2;
               }
               process->release();
-              return child.finish() == 7 ? 0 : 4;
+              return child.finish() == 7 ? 0 : 3;
             }),
             0);
 }

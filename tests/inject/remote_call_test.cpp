@@ -22,8 +22,6 @@
 namespace bpftime {
 namespace {
 
-constexpr uint64_t kPatience = 5000;
-
 size_t count_fds(pid_t pid) {
   size_t count = 0;
   for (int fd = 0; fd < 2000; ++fd) {
@@ -139,7 +137,7 @@ TEST(RemoteThread, SigstopInTheMiddleIsKept) {
       EXPECT_EQ(*thread->syscall(SYS_getpid), static_cast<uint64_t>(target.pid()));
     }
   }
-  const uint64_t deadline = deadline_in_ms(2000);
+  const uint64_t deadline = deadline_in_ms(kPatience);
   while (read_status(target.pid())->state != 'T' && monotonic_ns() < deadline) {
     usleep(500);
   }
@@ -202,7 +200,7 @@ TEST(RemoteThread, OurDeathInTheMiddleLeavesItWhole) {
       waitpid(tracer, &status, 0);
       EXPECT_TRUE(WIFSIGNALED(status)) << WEXITSTATUS(status);
       // Every thread is in its own code again, with its own signal mask.
-      const uint64_t deadline = deadline_in_ms(2000);
+      const uint64_t deadline = deadline_in_ms(kPatience);
       for (;;) {
         auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
         ASSERT_TRUE(process) << process.error().why;
@@ -346,7 +344,7 @@ TEST(RemoteThread, FunctionThatNeverReturnsIsCalledOff) {
   auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
   ASSERT_TRUE(process);
   {
-    auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(100));
+    auto thread = RemoteThread::begin(*process, 0, deadline_in_ms(500));
     ASSERT_TRUE(thread);
     EXPECT_EQ(thread->call(RemoteAddr{pause_at}, {}).error().code, ETIMEDOUT);
   }

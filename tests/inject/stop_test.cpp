@@ -15,14 +15,12 @@
 namespace bpftime {
 namespace {
 
-constexpr uint64_t kPatience = 5000;
-
 char state_of(pid_t pid) {
   auto status = read_status(pid);
   return status ? status->state : '?';
 }
 void await_state(pid_t pid, char state) {
-  const uint64_t deadline = deadline_in_ms(5000);
+  const uint64_t deadline = deadline_in_ms(kPatience);
   while (state_of(pid) != state && monotonic_ns() < deadline) {
     usleep(500);
   }

@@ -21,6 +21,9 @@
 
 namespace bpftime {
 
+constexpr uint64_t kPatience =
+    60000;  // ms that a test waits for what comes at once on a quiet machine
+
 inline std::vector<std::byte> file_bytes(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   const std::vector<char> chars{std::istreambuf_iterator<char>(file), {}};

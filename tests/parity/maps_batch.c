@@ -7,15 +7,6 @@ static uint32_t keys[4096];
 static uint64_t* values; /* as bpf(2) gives them */
 static uint32_t lanes, stride;
 
-static uint32_t possible_cpus(void) {
-  unsigned first = 0, last = 0;
-  FILE* file = fopen("/sys/devices/system/cpu/possible", "re");
-  int n = file == NULL ? 0 : fscanf(file, "%u-%u", &first, &last);
-  if (file != NULL)
-    fclose(file);
-  return n == 2 ? last + 1 : 1;
-}
-
 static int batch(int command, int fd, void* in, void* out, uint32_t* count, uint64_t elem_flags,
                  uint64_t flags) {
   union bpf_attr attr;

@@ -1,15 +1,6 @@
 /* PERCPU_HASH and PERCPU_ARRAY through bpf(2): all CPUs' values at once, each rounded up to 8 bytes. */
 #include "parity.h"
 
-static uint32_t possible_cpus(void) {
-  unsigned first = 0, last = 0;
-  FILE* file = fopen("/sys/devices/system/cpu/possible", "re");
-  int n = file == NULL ? 0 : fscanf(file, "%u-%u", &first, &last);
-  if (file != NULL)
-    fclose(file);
-  return n == 2 ? last + 1 : 1;
-}
-
 static void check_kind(int type, uint32_t value_size) {
   const int is_array = type == BPF_MAP_TYPE_PERCPU_ARRAY;
   const uint32_t cpus = possible_cpus(), stride = (value_size + 7) / 8 * 8;

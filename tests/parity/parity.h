@@ -60,6 +60,15 @@ static inline int next_key(int fd, const void* key, void* next) {
   return element(BPF_MAP_GET_NEXT_KEY, fd, key, next, 0);
 }
 
+static inline uint32_t possible_cpus(void) {
+  unsigned first = 0, last = 0;
+  FILE* file = fopen("/sys/devices/system/cpu/possible", "re");
+  int n = file == NULL ? 0 : fscanf(file, "%u-%u", &first, &last);
+  if (file != NULL)
+    fclose(file);
+  return n == 2 ? last + 1 : 1;
+}
+
 static inline int done(const char* name) {
   printf("ok %s\n", name);
   return 0;

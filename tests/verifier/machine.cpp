@@ -5,24 +5,13 @@
 #include <algorithm>
 #include <cstring>
 
+#include "isa/opcode.hpp"
 #include "isa/program.hpp"
 #include "tests/verifier/stage.hpp"
 
 namespace bpftime::testing {
 namespace {
 
-uint32_t size_of(uint8_t code) {
-  switch (BPF_SIZE(code)) {
-    case BPF_B:
-      return 1;
-    case BPF_H:
-      return 2;
-    case BPF_W:
-      return 4;
-    default:
-      return 8;
-  }
-}
 uint64_t sign_extend(uint64_t value, uint32_t bits) {
   return static_cast<uint64_t>(static_cast<int64_t>(value << (64 - bits)) >> (64 - bits));
 }
@@ -287,7 +276,7 @@ Machine::Step Machine::step() {
       break;
     }
     case BPF_LDX: {
-      const uint32_t bytes = size_of(insn.code);
+      const uint32_t bytes = access_bytes(insn.code);
       const uint64_t address = r(insn.src_reg) + static_cast<uint64_t>(int64_t{insn.off});
       const uint8_t* from = memory(address, bytes, false);
       if (from == nullptr) {
@@ -312,7 +301,7 @@ Machine::Step Machine::step() {
         }
         break;
       }
-      const uint32_t bytes = size_of(insn.code);
+      const uint32_t bytes = access_bytes(insn.code);
       uint8_t* to = memory(r(insn.dst_reg) + static_cast<uint64_t>(int64_t{insn.off}), bytes, true);
       if (to == nullptr) {
         return fault("writes outside of everything");
@@ -327,7 +316,7 @@ Machine::Step Machine::step() {
 }
 
 Machine::Step Machine::atomic(const bpf_insn& insn) {
-  const uint32_t bytes = size_of(insn.code);
+  const uint32_t bytes = access_bytes(insn.code);
   const uint64_t address = r(insn.dst_reg) + static_cast<uint64_t>(int64_t{insn.off});
   uint8_t* at = memory(address, bytes, true);
   if (at == nullptr || address % bytes != 0) {

@@ -2,6 +2,7 @@
 #pragma once
 #include <unistd.h>
 
+#include "helpers/helpers.hpp"
 #include "helpers/probe_hit.hpp"
 
 namespace bpftime::testing {
@@ -23,5 +24,13 @@ struct TestHit {
   TestHit(const TestHit&) = delete;
   TestHit& operator=(const TestHit&) = delete;
 };
+
+// As a program calls it, by its number.
+template <class... Args>
+int64_t call(TestHit& t, uint32_t id, Args... args) {
+  const uint64_t a[5] = {static_cast<uint64_t>(args)...};
+  return static_cast<int64_t>(find_helper_function(id)(a[0], a[1], a[2], a[3], a[4], &t.hit));
+}
+inline uint64_t address(const void* p) { return reinterpret_cast<uint64_t>(p); }
 
 }  // namespace bpftime::testing
