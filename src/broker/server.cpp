@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -15,6 +16,7 @@
 namespace bpftime {
 namespace {
 
+constexpr int kFirstUseMs = 3000;  // at least so long whoever started us may take to come
 constexpr size_t kMaxAnnounced = 4096;
 constexpr int kMaxAncestors = 64;
 constexpr size_t kMaxUnanswered = 16;
@@ -116,6 +118,7 @@ Result<void> Server::adopt(UniqueFd channel) {
   const uint64_t key = connection.caller.key;
   TRY(loop_->add(fd, EPOLLIN | EPOLLRDHUP, [this, fd, key](uint32_t) { readable(fd, key); }));
   connections_[fd] = std::move(connection);
+  look_for_idleness();
   return {};
 }
 
@@ -278,6 +281,7 @@ uint64_t Server::options_of(pid_t pid) const {
 void Server::look_for_idleness() {
   const bool unused = connections_.empty() && announced_.empty() && session_->is_unused();
   if (!unused) {
+    was_used_ = true;
     if (idle_timer_ != 0) {
       loop_->cancel(idle_timer_);
       idle_timer_ = 0;
@@ -285,7 +289,8 @@ void Server::look_for_idleness() {
     return;
   }
   if (idle_timer_ == 0) {
-    idle_timer_ = loop_->after(config_.idle_ms, [this] {
+    const int wait_ms = was_used_ ? config_.idle_ms : std::max(config_.idle_ms, kFirstUseMs);
+    idle_timer_ = loop_->after(wait_ms, [this] {
       idle_timer_ = 0;
       // Somebody may be knocking, and a target's end may not have been told.
       if (listener_ >= 0) {

@@ -19,7 +19,7 @@ class Server {
  public:
   struct Config {
     uid_t uid = 0;       // whom the broker serves; root may connect too
-    int idle_ms = 3000;  // after this long without any use the loop is stopped
+    int idle_ms = 3000;  // after this long without any use, once it was used, the loop is stopped
     uint32_t cpu_count = 1;
     uint32_t uprobe_type = 8;
     size_t max_connections = 1024;
@@ -67,6 +67,7 @@ class Server {
   std::map<int, Connection> connections_;
   std::map<pid_t, Announced> announced_;
   uint64_t next_key_ = 1;
+  bool was_used_ = false;
   uint32_t next_owner_ = 1;  // of loaders; targets count from kFirstTargetOwner
   uint64_t idle_timer_ = 0, pause_timer_ = 0;
 };

@@ -223,11 +223,24 @@ TEST(Server, ADeadLoadersObjectsGo) {
   ::close(made[1]);
 }
 
-// As long as a broker stays that nobody uses.
+// As long as a broker stays that nobody uses any more.
 void let_idle_time_pass(int idle_ms) {
   Directory directory;
   ForkedBroker unused(directory.path, idle_ms);
+  ASSERT_TRUE(unused.started());
+  {
+    const Loader only(directory.path);
+  }
   EXPECT_EQ(unused.wait(), 0);
+}
+
+TEST(Server, WaitsForWhoStartedItLongerThanWhenIdle) {
+  Directory directory;
+  ForkedBroker fresh(directory.path, 1);
+  ASSERT_TRUE(fresh.started());
+  let_idle_time_pass(50);
+  Loader first(directory.path);
+  EXPECT_EQ(first.ask(requests::map_create(BPF_MAP_TYPE_ARRAY, 4, 8, 1)).value, 0);
 }
 
 TEST(Server, LeavesWhenNothingUsesIt) {
