@@ -37,6 +37,17 @@ bool same_registers(const Registers& a, const Registers& b) {
   return memcmp(&a, &b, sizeof a) == 0;
 }
 
+bool comes_to_a_stop(pid_t pid) {
+  const uint64_t deadline = deadline_in_ms(kPatience);
+  while (read_status(pid)->state != 'T') {
+    if (monotonic_ns() > deadline) {
+      return false;
+    }
+    usleep(500);
+  }
+  return true;
+}
+
 TEST(RemoteThread, SystemCallsLeaveEveryRegisterAndTheMask) {
   TargetProcess target("inject_target", "spin", 2);
   auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
@@ -119,8 +130,7 @@ TEST(RemoteThread, SigstoppedTargetWorksForUsAndStaysStopped) {
     ASSERT_TRUE(thread);
     EXPECT_EQ(*thread->syscall(SYS_getpid), static_cast<uint64_t>(target.pid()));
   }
-  usleep(2000);
-  EXPECT_EQ(read_status(target.pid())->state, 'T');
+  EXPECT_TRUE(comes_to_a_stop(target.pid()));
   kill(target.pid(), SIGCONT);
   EXPECT_EQ(target.finish(), 0) << target.output();
 }
@@ -137,11 +147,7 @@ TEST(RemoteThread, SigstopInTheMiddleIsKept) {
       EXPECT_EQ(*thread->syscall(SYS_getpid), static_cast<uint64_t>(target.pid()));
     }
   }
-  const uint64_t deadline = deadline_in_ms(kPatience);
-  while (read_status(target.pid())->state != 'T' && monotonic_ns() < deadline) {
-    usleep(500);
-  }
-  EXPECT_EQ(read_status(target.pid())->state, 'T');
+  EXPECT_TRUE(comes_to_a_stop(target.pid()));
   kill(target.pid(), SIGCONT);
   EXPECT_EQ(target.finish(), 0) << target.output();
 }

@@ -23,7 +23,7 @@ static uint32_t id_of(int map) {
 }
 // The last close takes effect soon, not at once, on the kernel (RCU) as elsewhere.
 static bool gone_soon(uint32_t id) {
-  for (int i = 0; i < 2000; i++) {
+  for (int i = 0; i < 60000; i++) {
     if (!map_exists(id)) {
       return true;
     }
