@@ -33,6 +33,11 @@ def until(what, condition, deadline=DEADLINE):
         select.select([], [], [], 0.005)
 
 
+def waits_for_events(pid):
+    number = pathlib.Path(f"/proc/{pid}/syscall").read_text().split()[0]
+    return number in ("232", "281")  # epoll_wait, epoll_pwait
+
+
 def reachable_by_nobody(path):
     for part in [path, *path.parents]:
         if not part.stat().st_mode & 0o001:
@@ -78,6 +83,19 @@ class Process:
         text, self.buffer = self.buffer.split(b"\n", 1)
         self.lines.append(text.decode(errors="replace"))
         return self.lines[-1]
+
+    def read_until(self, event, deadline):
+        """Takes in output, which the process could else be waiting to get rid of, until `event` is readable; whether it was."""
+        end = time.monotonic() + deadline
+        streams = [event, self.process.stdout]
+        while ready := select.select(streams, [], [], max(0, end - time.monotonic()))[0]:
+            if event in ready:
+                return True
+            data = self.process.stdout.read(65536)
+            self.buffer += data
+            if not data:
+                streams = [event]
+        return False
 
     def expect(self, pattern, deadline=DEADLINE):
         """Reads lines until one matches; returns the match."""

@@ -3,12 +3,12 @@ compared. Without root only ours runs. At the end: a table of tools, targets and
 import json
 import os
 import re
-import select
 import signal
 import unittest
 
 import harness
 from harness import EndToEnd, until
+from servers import Nginx, Redis
 
 RESOLVER = """
 import socket, sys
@@ -40,7 +40,7 @@ class Run:
         self.process.kill(number)
         # bpftrace 0.17 forgets a Ctrl-C that comes while it does not wait for events; whoever types it types it again.
         ended = os.pidfd_open(self.process.pid)
-        while not select.select([ended], [], [], 2)[0] and self.waits_with_handler(number):
+        while not self.process.read_until(ended, 2) and self.waits_with_handler(number):
             self.process.kill(number)
         os.close(ended)
         _, rest = self.process.finish()
@@ -147,8 +147,7 @@ class Tools(EndToEnd):
     def has_attached(self, tool, probes):
         if tool.on_us:
             return sum(link["placed"] for link in json.loads(self.session.bpftime("link", "list", "--json")[0])) >= probes
-        number = harness.pathlib.Path(f"/proc/{tool.process.pid}/syscall").read_text().split()[0]
-        return number in ("232", "281")  # epoll_wait, epoll_pwait
+        return harness.waits_for_events(tool.process.pid)
 
     def test_bpftrace_one_liners(self):
         target = self.session.target("target_forker")
@@ -185,7 +184,63 @@ class Tools(EndToEnd):
         self.finished(pid)
         terminal.say("exit")
 
+    def test_bpftrace_ustack(self):
+        target = self.session.target("target_forker")
+        self.session.bpftime("attach", str(target.pid))
+        place = self.session.target_path("target_forker") + ":traced"
+        self.bpftrace("ustack", f"uprobe:{place} {{ @[ustack] = count(); }}", "target_forker",
+                      lambda: target.ask("call 100", "called 100"))
+        self.finished(target)
+
     # ---- ours
+
+    def test_sslsniff(self):
+        nginx = Nginx(self.session)
+        [worker] = nginx.children()
+
+        def run(on_us):
+            tool = Run(self.session, on_us, [self.session.bin("sslsniff"), "-p", worker])
+            tool.until_prints("^TIME")
+            until("it waits", lambda: tool.waits_with_handler(signal.SIGINT))
+            for _ in range(3):
+                with nginx.connect(tls=True) as connection:
+                    for n in range(20):
+                        nginx.get(connection, f"/hello?{n}")
+                    nginx.get(connection, "/large")
+            nginx.healthy()
+            until("the worker waits, out of SSL_write", lambda: harness.waits_for_events(worker))
+            lines = [line.split(" ", 2) for line in tool.stop() if re.match(r"\d\d:", line)]
+            self.assertEqual({int(pid) for _, pid, _ in lines}, {worker})
+            return sorted(re.sub(r"Date: [^\\]*", "Date: ", line) for _, _, line in lines)
+
+        self.compare("sslsniff", "nginx with TLS", "lines", run)
+        self.finished(*nginx.pids)
+        nginx.healthy()
+        self.assertEqual(nginx.stop(), 0)
+
+    def test_redis_latency(self):
+        redis = Redis(self.session)
+
+        def run(on_us):
+            tool = Run(self.session, on_us, [self.session.bin("redis-latency"), "-p", redis.pid])
+            tool.until_prints("^Timing")
+            self.assertEqual(redis.command("flushall"), "OK")
+            redis.benchmark("-c", "4", "-n", "500", "-t", "ping,set,get,lpush")
+            self.assertEqual(redis.command("eval", "redis.call('set', 'x', 1); return redis.call('get', 'x')", "0"), "1")
+            counts, sums = {}, {}
+            for line in tool.stop():
+                if found := re.match(r"(\w+): (\d+) calls", line):
+                    command = found.group(1)
+                    counts[command], sums[command] = int(found.group(2)), 0
+                elif found := re.match(r" +\d+ ns\.\. +(\d+)", line):
+                    sums[command] += int(found.group(1))
+            self.assertEqual(sums, counts)
+            return counts
+
+        self.compare("redis-latency", "redis-server", "calls by command", run)
+        self.finished(redis.pid)
+        self.assertEqual(redis.command("ping"), "PONG")
+        self.assertEqual(redis.stop(), 0)
 
     def retvals(self, target, arguments, before=()):
         def run(on_us):
