@@ -889,6 +889,9 @@ bool Engine::check_helper(const bpf_insn& insn) {
     if (!check_no_references("tail_call")) {
       return false;
     }
+    if (cur().top().kind == FrameKind::kAsync) {
+      return refuse(EINVAL, "tail_call is not allowed in an asynchronous callback");
+    }
   }
   // An array element at a known index in range is always there.
   bool surely_there = false;
@@ -969,7 +972,20 @@ bool Engine::check_helper(const bpf_insn& insn) {
     }
   }
   ++cur().insn;
-  return true;
+  return id != 12 || cur().frames.size() == 1 || leave_by_tail_call();
+}
+
+// A tail call in a function: either it fails and the function goes on, or its caller gets what
+// another program returned, and packets may have changed.
+bool Engine::leave_by_tail_call() {
+  if (!push_branch(cur().insn)) {
+    return false;
+  }
+  drop_packet_pointers();
+  reg(0) = Reg::unknown();
+  now().is_tail_call = true;
+  bool ended = false;
+  return check_exit(&ended);
 }
 
 bool Engine::check_global_call(uint32_t index) {

@@ -216,18 +216,10 @@ bool Engine::covers(State* older, State* newer, Exactness exact) {
 
 void Engine::forget_dead(State* state) {
   for (size_t f = 0; f < state->frames.size(); ++f) {
-    Frame& frame = state->frames[f];
     const uint16_t live = live_registers(*state, f);
     for (size_t r = 0; r < 10; ++r) {
       if ((live >> r & 1) == 0) {
-        frame.regs[r] = Reg();
-      }
-    }
-    const uint32_t at =
-        f + 1 == state->frames.size() ? state->insn : state->frames[f + 1].call_insn;
-    for (size_t s = 0; s < frame.slots.size(); ++s) {
-      if ((facts_[at].stack_live >> s & 1) == 0) {
-        frame.slots[s] = StackSlot();
+        state->frames[f].regs[r] = Reg();
       }
     }
   }

@@ -8,6 +8,7 @@
 #pragma once
 #include <cstdarg>
 #include <memory>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -138,7 +139,12 @@ class Engine {
   void widen_against(State* state, const State& older);
   State* older_at(const State& state, uint32_t insn);
   void note_loop(State* target, State* current);
+  struct BackEdge {
+    State* target;
+    std::unique_ptr<State> source;
+  };
   void loop_done(State* entry);
+  uint64_t count_marks(std::span<const BackEdge> edges);
   [[nodiscard]] State* loop_in_progress(const State& state) const;
   bool count_memory(const State& state, int sign);
   void touch_stack(uint8_t frame, int slot, bool is_write);
@@ -150,7 +156,7 @@ class Engine {
   bool reg_covers(const Reg& older, const Reg& newer, Exactness exact, IdMap* ids);
   bool stack_covers(const State& older, const State& newer, size_t frame, Exactness exact,
                     uint64_t live, IdMap* ids);
-  void forget_dead(State* state);  // for the trace: what pruning does not look at
+  void forget_dead(State* state);  // for the trace: registers that pruning does not look at
   [[nodiscard]] uint16_t live_registers(const State& state, size_t frame) const;
 
   // ---- precise.cpp ----
@@ -173,7 +179,7 @@ class Engine {
   void mark_null(State* state, uint32_t id, bool is_null);
   void match_packet(State* state, const Reg& pointer, bool is_meta, int beyond);
   bool packet_compare(const bpf_insn& insn, State* taken, State* fallthrough);
-  uint64_t find_linked(const State& state, uint32_t id_a, uint32_t id_b);
+  uint64_t find_linked(const State& state, int a, int b);
   void sync_linked(State* state, const Reg& known, uint64_t linked);
 
   // ---- stack.cpp ----
@@ -202,6 +208,8 @@ class Engine {
   bool check_packet(const Reg& base, int regno, int64_t off, int64_t size);
   bool check_map_value(const Reg& base, int regno, int64_t off, int64_t size, bool is_helper);
   bool check_btf_access(const Reg& base, int regno, int64_t off, int size, bool is_write, Reg* out);
+  bool check_member_read(const Btf& btf, uint32_t type, int64_t at, int size, int regno,
+                         uint32_t* pointee);
   bool check_alignment(const Reg& base, int regno, int64_t off, int size);
   bool read_constant(const Reg& base, int64_t off, int size, bool is_signed, Reg* out);
   // Memory handed to a helper.
@@ -216,6 +224,7 @@ class Engine {
   bool check_helper(const bpf_insn& insn);
   bool check_argument(int regno, const ParamSpec& spec, const Prototype& proto, int index,
                       CallArgs* args);
+  bool leave_by_tail_call();
   bool check_map_use(uint32_t helper, const VerifierMap& map, const char* name);
   bool check_local_call(const bpf_insn& insn);
   bool check_global_call(uint32_t function);
@@ -241,6 +250,7 @@ class Engine {
   bool check_kfunc(const bpf_insn& insn);
   bool check_number_iterator(std::string_view what);
   [[nodiscard]] bool is_iterator_next(const bpf_insn& insn) const;
+  [[nodiscard]] const StackSlot* iterator_in(const Reg& pointer) const;
 
   // ---- shared ----
   State& cur() { return *current_; }
@@ -273,10 +283,6 @@ class Engine {
   std::vector<Pending> pending_;
   std::vector<std::vector<State*>> stored_;
   std::vector<std::unique_ptr<State>> all_states_;
-  struct BackEdge {
-    State* target;
-    std::unique_ptr<State> source;
-  };
   std::vector<BackEdge> back_edges_;
   std::vector<uint32_t> stack_dirty_;
   std::vector<std::vector<uint32_t>> predecessors_;

@@ -149,48 +149,52 @@ void Engine::note_loop(State* target, State* current) {
   }
 }
 
-// Marks that came late reach every path that was cut off at a loop's head.
+// Marks that came late reach every path that was cut off at a loop's head. Once a loop is done, its
+// states are compared by their marks (visited()), so its own cuts are settled now, whatever other
+// loops are still under way.
 void Engine::loop_done(State* entry) {
-  if (back_edges_.empty()) {
-    return;
-  }
   State* outer = loop_in_progress(*entry);
-  if (outer != nullptr && outer != entry) {
+  if (back_edges_.empty() || (outer != nullptr && outer != entry)) {
     return;
   }
-  for (const BackEdge& edge : back_edges_) {
-    if (edge.target->branches != 0) {
-      return;
-    }
+  const auto first =
+      std::partition(back_edges_.begin(), back_edges_.end(), [this](const BackEdge& edge) {
+        return edge.target->branches != 0 || loop_in_progress(*edge.target) != nullptr;
+      });
+  const std::span<BackEdge> settled(first, back_edges_.end());
+  if (settled.empty()) {
+    return;
   }
   // A round marks at least one more scalar or is the last; a few rounds are the rule.
-  const auto marks = [this] {
-    uint64_t n = 0;
-    for (const BackEdge& edge : back_edges_) {
-      for (State* s = edge.source->parent; s != nullptr; s = s->parent) {
-        each_reg(s, [&n](Reg& r) { n += r.precise ? 1 : 0; });
-        if (s == edge.target) {
-          break;
-        }
-      }
-    }
-    return n;
-  };
-  for (uint64_t before = 0, round = 0; round < 64; ++round) {
-    for (BackEdge& edge : back_edges_) {
+  bool is_settled = false;
+  for (uint64_t before = 0, round = 0; round < 64 && !is_settled; ++round) {
+    for (BackEdge& edge : settled) {
       propagate_precision(*edge.target, edge.source.get());
     }
-    const uint64_t after = marks();
-    if (after == before) {
-      back_edges_.clear();
-      return;
-    }
+    const uint64_t after = count_marks(settled);
+    is_settled = after == before;
     before = after;
   }
-  for (BackEdge& edge : back_edges_) {
-    mark_all_precise(edge.source->parent);
+  if (!is_settled) {
+    for (BackEdge& edge : settled) {
+      mark_all_precise(edge.source->parent);
+    }
   }
-  back_edges_.clear();
+  back_edges_.erase(first, back_edges_.end());
+}
+
+// How many numbers are marked on the ways of these cut paths.
+uint64_t Engine::count_marks(std::span<const BackEdge> edges) {
+  uint64_t marks = 0;
+  for (const BackEdge& edge : edges) {
+    for (State* s = edge.source->parent; s != nullptr; s = s->parent) {
+      each_reg(s, [&marks](Reg& r) { marks += r.precise ? 1 : 0; });
+      if (s == edge.target) {
+        break;
+      }
+    }
+  }
+  return marks;
 }
 
 void Engine::store_state() {
@@ -243,16 +247,11 @@ int Engine::visited() {
         continue;
       }
       if (facts.is_iterator_next) {
-        may_repeat = true;
-        if (covers(old, &cur(), Exactness::kRangeWithin)) {
-          // Sure to converge only while the iterator itself goes on.
-          for (const Frame& frame : cur().frames) {
-            for (const StackSlot& slot : frame.slots) {
-              hit |= slot.bytes[0] == ByteKind::kIterator && slot.is_first &&
-                     slot.iterator == IteratorState::kActive && slot.iterator_depth > 0;
-            }
-          }
-        }
+        // Sure to end only while the iterator that is asked goes on.
+        const StackSlot* slot = iterator_in(reg(1));
+        may_repeat = slot != nullptr && slot->iterator == IteratorState::kActive;
+        hit =
+            may_repeat && slot->iterator_depth > 0 && covers(old, &cur(), Exactness::kRangeWithin);
       } else if (code_.insns[at].code == kOpMayGoto) {
         may_repeat = old->may_goto_depth != cur().may_goto_depth;
         hit = may_repeat && covers(old, &cur(), Exactness::kRangeWithin);
@@ -371,6 +370,9 @@ void Engine::widen_against(State* state, const State& older) {
 // A read or a full write of a slot of frame `frame`, by the instruction under way. In the frame of a
 // caller it counts for the call.
 void Engine::touch_stack(uint8_t frame, int slot, bool is_write) {
+  if (options_.trace != nullptr) {
+    options_.trace->touched(cur(), frame, slot, is_write);
+  }
   const bool is_own = frame == cur().depth();
   const uint32_t at = is_own ? cur().insn : cur().frames[frame + 1U].call_insn;
   InsnFacts& facts = facts_[at];

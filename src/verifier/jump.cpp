@@ -35,8 +35,12 @@ bool is_known_not_null(const Reg& r) {
 
 }  // namespace
 
-// Everything that has one of the two ids, at most five.
-uint64_t Engine::find_linked(const State& state, uint32_t id_a, uint32_t id_b) {
+// Everything that has one of the ids of two registers of the top frame (`b` < 0: of one), at most five:
+// first these two, since what the others become depends on them.
+uint64_t Engine::find_linked(const State& state, int a, int b) {
+  const auto& top = state.top().regs;
+  const uint32_t id_a = top[static_cast<size_t>(a)].id;
+  const uint32_t id_b = b < 0 ? 0 : top[static_cast<size_t>(b)].id;
   uint64_t linked = 0;
   int count = 0;
   const auto take = [&](const Reg& r, uint8_t frame, bool is_slot, size_t index) {
@@ -44,10 +48,20 @@ uint64_t Engine::find_linked(const State& state, uint32_t id_a, uint32_t id_b) {
       linked |= pack_linked(count++, frame, is_slot, index);
     }
   };
+  const auto is_operand = [&](size_t r) {
+    return static_cast<int>(r) == a || static_cast<int>(r) == b;
+  };
+  for (size_t r = 0; r < 10; ++r) {
+    if (is_operand(r)) {
+      take(top[r], state.depth(), false, r);
+    }
+  }
   for (size_t f = state.frames.size(); f-- > 0;) {
     const Frame& frame = state.frames[f];
     for (size_t r = 0; r < 10; ++r) {
-      take(frame.regs[r], static_cast<uint8_t>(f), false, r);
+      if (f != state.depth() || !is_operand(r)) {
+        take(frame.regs[r], static_cast<uint8_t>(f), false, r);
+      }
     }
     for (size_t s = 0; s < frame.slots.size(); ++s) {
       if (frame.slots[s].is_spill()) {
@@ -94,7 +108,7 @@ void Engine::mark_null(State* state, uint32_t id, bool is_null) {
       return;
     }
     if (is_null) {
-      released = r.ref != 0 ? r.ref : released;
+      released = r.ref == id ? r.ref : released;  // a dynptr's slice does not own what it names
       const bool was_precise = r.precise;
       r = Reg::scalar(Scalar::constant(0));
       r.precise = was_precise;
@@ -271,7 +285,7 @@ bool Engine::check_jump(const bpf_insn& insn, bool* ended) {
       taken_dst = other_dst = dst;
       taken_src = other_src = src;
     }
-    const uint64_t linked = find_linked(cur(), dst.id, has_reg ? src.id : 0);
+    const uint64_t linked = find_linked(cur(), insn.dst_reg, has_reg ? insn.src_reg : -1);
     now().linked = linked;
     State* taken = nullptr;
     if (!push_branch(target, &taken)) {

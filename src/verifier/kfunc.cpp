@@ -47,6 +47,21 @@ bool Engine::is_iterator_next(const bpf_insn& insn) const {
   return func && func->kind == BtfKind::kFunc && func->name == "bpf_iter_num_next";
 }
 
+// The iterator that `pointer` points to. Null: none.
+const StackSlot* Engine::iterator_in(const Reg& pointer) const {
+  if (pointer.kind != RegKind::kStack || !pointer.num.is_constant()) {
+    return nullptr;
+  }
+  const int64_t at = pointer.off + static_cast<int64_t>(pointer.num.bits.value);
+  const auto& slots = current_->frames[pointer.frame].slots;
+  const int64_t slot = (-at - 1) / 8;
+  if (at >= 0 || slot >= static_cast<int64_t>(slots.size()) ||
+      slots[static_cast<size_t>(slot)].bytes[0] != ByteKind::kIterator) {
+    return nullptr;
+  }
+  return &slots[static_cast<size_t>(slot)];
+}
+
 // bpf_iter_num_new, _next, _destroy: the iterator is a slot of the stack.
 bool Engine::check_number_iterator(std::string_view what) {
   const Reg r = reg(1);

@@ -17,6 +17,72 @@ void narrow(Reg* r, int size, bool is_signed) {
   }
 }
 
+// Where a read of `size` bytes at `at` in a structure leads to.
+struct MemberStep {
+  enum What : uint8_t { kNumber, kPointer, kInside, kBeyond } what;
+  uint32_t type = 0;  // kPointer: what it points to; kInside: the structure
+  int64_t at = 0;     // kInside
+  std::string_view name;
+};
+
+MemberStep inside_member(const Btf& btf, const BtfMember& member, int64_t at, int size,
+                         bool is_last) {
+  const int64_t begin = member.bit_offset / 8;
+  auto type = btf.resolve(member.type);
+  auto bytes = btf.size_of(member.type);
+  if (!type || !bytes) {
+    return {MemberStep::kBeyond, 0, 0, member.name};
+  }
+  const bool is_open = type->kind == BtfKind::kArray && type->array_length == 0 && is_last;
+  if (!is_open && at + size > begin + int64_t{*bytes}) {
+    return {MemberStep::kBeyond, 0, 0, member.name};
+  }
+  int64_t offset = at - begin;
+  for (int depth = 0; depth < 8 && type && type->kind == BtfKind::kArray; ++depth) {
+    auto element = btf.size_of(type->target);
+    if (!element || *element == 0) {
+      return {MemberStep::kNumber, 0, 0, {}};
+    }
+    offset %= *element;
+    if (offset + size > int64_t{*element}) {
+      return {MemberStep::kBeyond, 0, 0, member.name};
+    }
+    type = btf.resolve(type->target);
+  }
+  if (!type) {
+    return {MemberStep::kBeyond, 0, 0, member.name};
+  }
+  if (type->kind == BtfKind::kStruct || type->kind == BtfKind::kUnion) {
+    return {MemberStep::kInside, type->id, offset, {}};
+  }
+  if (type->kind != BtfKind::kPtr) {
+    return {MemberStep::kNumber, 0, 0, {}};
+  }
+  const bool is_whole = offset == 0 && size == 8;
+  return {is_whole ? MemberStep::kPointer : MemberStep::kBeyond, type->target, 0, member.name};
+}
+
+MemberStep find_member(const Btf& btf, const std::vector<BtfMember>& members, const BtfType& in,
+                       int64_t at, int size) {
+  for (const BtfMember& member : members) {
+    const int64_t begin = member.bit_offset / 8;
+    if (member.bitfield_bits != 0) {
+      const int64_t end = (int64_t{member.bit_offset} + member.bitfield_bits + 7) / 8;
+      if (at <= begin && end <= at + size && at + size <= int64_t{in.size_bytes}) {
+        return {MemberStep::kNumber, 0, 0, {}};
+      }
+      continue;
+    }
+    auto bytes = btf.size_of(member.type);
+    const bool is_last = &member == &members.back();
+    const bool is_open = is_last && bytes && *bytes == 0;
+    if (bytes && at >= begin && (at < begin + int64_t{*bytes} || is_open)) {
+      return inside_member(btf, member, at, size, is_last);
+    }
+  }
+  return {MemberStep::kBeyond, 0, 0, {}};
+}
+
 }  // namespace
 
 const std::vector<BtfField>& Engine::fields_of(uint32_t index) {
@@ -603,6 +669,40 @@ Reg Engine::reg_of_btf_pointer(uint32_t type, bool is_kernel, uint16_t flags) {
                       static_cast<uint16_t>(flags | (is_kernel ? kKernelBtf : 0)));
 }
 
+// A read of a structure lies within one member that is no structure (bit fields: within those that
+// share the bytes), as in the kernel.
+bool Engine::check_member_read(const Btf& btf, uint32_t type, int64_t at, int size, int regno,
+                               uint32_t* pointee) {
+  const int64_t off = at;
+  const auto beyond = [&](const char* of, std::string_view name) {
+    return refuse(EACCES, "R%d: access beyond the end of %s %.*s, off=%lld size=%d", regno, of,
+                  static_cast<int>(name.size()), name.data(), static_cast<long long>(off), size);
+  };
+  for (int depth = 0; depth < 32; ++depth) {
+    auto here = btf.resolve(type);
+    if (!here || (here->kind != BtfKind::kStruct && here->kind != BtfKind::kUnion)) {
+      return refuse(EACCES, "R%d: a type makes no sense", regno);
+    }
+    const auto members = btf.members(*here);
+    const MemberStep step = find_member(btf, members, *here, at, size);
+    switch (step.what) {
+      case MemberStep::kNumber:
+        return true;
+      case MemberStep::kPointer:
+        *pointee = step.type;
+        return true;
+      case MemberStep::kInside:
+        type = step.type;
+        at = step.at;
+        break;
+      case MemberStep::kBeyond:
+        return beyond(step.name.empty() ? "struct" : "member",
+                      step.name.empty() ? here->name : step.name);
+    }
+  }
+  return refuse(EACCES, "R%d: structures too deep", regno);
+}
+
 bool Engine::check_btf_access(const Reg& base, int regno, int64_t off, int size, bool is_write,
                               Reg* out) {
   const bool is_kernel = (base.flags & kKernelBtf) != 0;
@@ -614,95 +714,25 @@ bool Engine::check_btf_access(const Reg& base, int regno, int64_t off, int size,
   if (!base.num.is_constant()) {
     return refuse(EACCES, "R%d is a pointer to a structure at a variable offset", regno);
   }
-  int64_t at = off + base.off + static_cast<int64_t>(base.num.bits.value);
-  auto bytes = btf->size_of(base.object);
+  const int64_t at = off + base.off + static_cast<int64_t>(base.num.bits.value);
   if (at < 0) {
     return refuse(EACCES, "R%d is a pointer to a structure, invalid negative access: off=%lld",
                   regno, static_cast<long long>(at));
   }
   if (is_write) {
+    auto bytes = btf->size_of(base.object);
     if ((base.flags & kAllocated) == 0 || !bytes || at + size > int64_t{*bytes}) {
       return refuse(EACCES, "only read is supported of R%d", regno);
     }
     return true;
   }
-  *out = Reg::unknown();
-  uint32_t type = base.object;
-  // Down to the member that the access lies in.
-  for (int depth = 0; depth < 32; ++depth) {
-    auto here = btf->resolve(type);
-    if (!here) {
-      return refuse(EACCES, "R%d: a type makes no sense", regno);
-    }
-    if (here->kind == BtfKind::kPtr) {
-      if (size == 8 && at == 0) {
-        Reg pointer = reg_of_btf_pointer(here->target, is_kernel, kUntrusted);
-        if (pointer.kind == RegKind::kBtf) {
-          *out = pointer;
-        }
-      }
-      verdict_.reg = -1;
-      return true;
-    }
-    if (here->kind == BtfKind::kArray) {
-      auto element = btf->size_of(here->target);
-      if (!element || *element == 0 ||
-          (here->array_length != 0 && at + size > int64_t{*element} * here->array_length)) {
-        break;
-      }
-      at %= *element;
-      type = here->target;
-      continue;
-    }
-    if (here->kind != BtfKind::kStruct && here->kind != BtfKind::kUnion) {
-      if (at + size > int64_t{here->size_bytes}) {
-        break;
-      }
-      verdict_.reg = -1;
-      return true;
-    }
-    const auto members = btf->members(*here);
-    bool found = false;
-    for (const BtfMember& member : members) {
-      const int64_t begin = member.bit_offset / 8;
-      auto member_bytes = btf->size_of(member.type);
-      int64_t end = begin + (member_bytes ? int64_t{*member_bytes} : 0);
-      if (member.bitfield_bits != 0) {
-        end = (int64_t{member.bit_offset} + member.bitfield_bits + 7) / 8;
-        if (at < end && at + size > begin) {
-          verdict_.reg = -1;
-          return at + size <= int64_t{here->size_bytes} ||
-                 refuse(EACCES, "access beyond struct at off %lld size %d",
-                        static_cast<long long>(at), size);
-        }
-        continue;
-      }
-      auto resolved = btf->resolve(member.type);
-      const bool is_flexible = resolved && resolved->kind == BtfKind::kArray &&
-                               resolved->array_length == 0 && at >= begin &&
-                               &member == &members.back();
-      if (is_flexible) {
-        verdict_.reg = -1;
-        return true;
-      }
-      if (at >= begin && at + size <= end) {
-        at -= begin;
-        type = member.type;
-        found = true;
-        break;
-      }
-    }
-    if (!found) {
-      if (here->kind == BtfKind::kUnion || at + size > int64_t{here->size_bytes}) {
-        break;
-      }
-      // Across members or in a hole: bytes all the same.
-      verdict_.reg = -1;
-      return true;
-    }
+  uint32_t pointee = 0;
+  if (!check_member_read(*btf, base.object, at, size, regno, &pointee)) {
+    return false;
   }
-  return refuse(EACCES, "R%d: access beyond or across a structure, off=%lld size=%d", regno,
-                static_cast<long long>(off + base.off), size);
+  *out = pointee == 0 ? Reg::unknown() : reg_of_btf_pointer(pointee, is_kernel, kUntrusted);
+  verdict_.reg = -1;
+  return true;
 }
 
 // Arguments of BTF-typed tracing programs: words, some of which are pointers to structures.

@@ -223,7 +223,8 @@ bool Engine::find_functions() {
       }
     } else if (insn.code == kOpCall && insn.src_reg == kCallHelper) {
       if (const Prototype* proto = find_prototype(static_cast<uint32_t>(insn.imm))) {
-        function.changes_packet |= (proto->effects & kChangesPacket) != 0;
+        // Another program may change it too.
+        function.changes_packet |= (proto->effects & kChangesPacket) != 0 || proto->id == 12;
         facts_[i].calls_callback = (proto->effects & kCallsBack) != 0;
       }
     } else if (is_iterator_next(insn)) {

@@ -15,10 +15,37 @@ std::string hex(uint64_t value) {
 
 }  // namespace
 
-Embedding::Embedding(const VerifierTrace& trace) : trace_(trace), children_(trace.nodes.size()) {
+Embedding::Embedding(const VerifierTrace& trace)
+    : trace_(trace), children_(trace.nodes.size()), live_slots_(trace.nodes.size()) {
   for (uint32_t i = 0; i < trace.nodes.size(); ++i) {
     if (trace.nodes[i].parent != i && trace.nodes[i].parent < i) {
       children_[trace.nodes[i].parent].push_back(i);
+    }
+  }
+  find_live_slots();
+}
+
+void Embedding::find_live_slots() {
+  bool has_changed = true;
+  while (has_changed) {
+    has_changed = false;
+    for (size_t i = trace_.nodes.size(); i-- > 0;) {
+      const VerifierTrace::Node& node = trace_.nodes[i];
+      std::array<uint64_t, 8> live{};
+      const auto add = [&](uint32_t next) {
+        for (size_t f = 0; f < node.frames.size(); ++f) {
+          live[f] |= live_slots_[next][f];
+        }
+      };
+      std::for_each(children_[i].begin(), children_[i].end(), add);
+      if (node.pruned_into != VerifierTrace::kNone) {
+        add(node.pruned_into);
+      }
+      for (size_t f = 0; f < live.size(); ++f) {
+        live[f] = node.reads[f] | (live[f] & ~node.writes[f]);
+      }
+      has_changed = has_changed || live != live_slots_[i];
+      live_slots_[i] = live;
     }
   }
 }
@@ -82,6 +109,7 @@ bool Embedding::fits(const VerifierTrace::Node& node, Care care, const Machine& 
     return true;  // what is dead there may hold anything, and which that is is not noted
   }
   ++compared_;
+  const auto& live_slots = live_slots_[static_cast<size_t>(&node - trace_.nodes.data())];
   const auto& frames = machine.frames();
   if (node.frames.size() != frames.size()) {
     misfit_ = "another number of frames";
@@ -119,6 +147,9 @@ bool Embedding::fits(const VerifierTrace::Node& node, Care care, const Machine& 
     const Region& stack = machine.regions()[frames[f].stack];
     for (size_t s = 0; s < abstract.slots.size() && s < 64; ++s) {
       const StackSlot& slot = abstract.slots[s];
+      if (care == Care::kPruned && (live_slots[f] >> s & 1) == 0) {
+        continue;
+      }
       const uint8_t* bytes = stack.bytes.data() + 512 - 8 * (s + 1);
       uint64_t value = 0;
       std::memcpy(&value, bytes, 8);

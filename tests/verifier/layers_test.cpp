@@ -20,6 +20,17 @@ TEST(VerifierLayers, WhatIsAcceptedRunsInsideOfWhatTheVerifierSaw) {
   RecordProperty("compared", std::to_string(counts.compared));
 }
 
+// Seeds on which something did not fit once: a loop's marks that came late while another loop was under
+// way, and slots that nothing reads any more.
+TEST(VerifierLayers, WhatDidNotFitOnceFits) {
+  auto layers = Layers::make(false);
+  ASSERT_TRUE(layers.has_value());
+  LayerCounts counts;
+  for (const uint64_t seed : {38408ULL, 3320483ULL, 3571813ULL, 4318118ULL, 1795195504573ULL}) {
+    EXPECT_EQ((*layers)->embed(seed, &counts), "") << (*layers)->show(seed);
+  }
+}
+
 TEST(VerifierLayers, TheKernelAcceptsWhatWeAccept) {
   if (!KernelOracle::is_available()) {
     GTEST_SKIP() << "may not load programs here";
