@@ -12,50 +12,18 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <set>
 #include <string>
+#include <utility>
 
 #include "broker/arena.hpp"
+#include "broker/arena_reader.hpp"
+#include "broker/inside.hpp"
 #include "inject/bring_agent.hpp"
 #include "inject/remote_call.hpp"
 #include "inject/remote_memory.hpp"
 
 namespace bpftime {
 namespace {
-
-template <class T>
-std::span<std::byte> bytes_of(std::vector<T>* v) {
-  return std::as_writable_bytes(std::span(*v));
-}
-
-Result<void> read_state(StoppedProcess& process, uint64_t arena, AgentState* state) {
-  TRY(process.read(RemoteAddr{arena}, {reinterpret_cast<std::byte*>(state), sizeof(AgentState)}));
-  if (state->magic != kAgentMagic || state->version != kAgentVersion ||
-      state->arena_bytes != kArenaBytes) {
-    return make_error(EPROTO, "the arena is of another version");
-  }
-  return {};
-}
-
-uint64_t address(const void* p) { return reinterpret_cast<uint64_t>(p); }
-
-template <class T>
-Result<std::vector<T>> read_array(StoppedProcess& process, uint64_t at, uint64_t count,
-                                  uint64_t most) {
-  std::vector<T> items(std::min(count, most));
-  if (!items.empty()) {
-    TRY(process.read(RemoteAddr{at}, bytes_of(&items)));
-  }
-  return items;
-}
-
-Result<std::vector<MappedRange>> our_ranges(StoppedProcess& process, uint64_t arena,
-                                            const AgentState& state) {
-  auto ranges = TRY(read_array<MappedRange>(process, arena + kMappingsOffset,
-                                            state.mapping_count.load(), kMaxMappings));
-  ranges.push_back({state.agent_base, state.agent_bytes});
-  return ranges;
-}
 
 // Takes the lists from all sites. A table that cannot be read is its target's own doing.
 void empty_sites(StoppedProcess& process, const AgentState& state) {
@@ -69,65 +37,6 @@ void empty_sites(StoppedProcess& process, const AgentState& state) {
   }
   (void)process.write(RemoteAddr{address(state.table + 1)},
                       std::as_bytes(std::span(*sites).subspan(1)));
-}
-
-// The fields of a thread block that we need; the rest of it is not read.
-struct BlockHead {
-  uint64_t at, guard;
-  uint32_t tid, block_bytes;
-};
-Result<std::vector<BlockHead>> thread_blocks(StoppedProcess& process, const AgentState& state) {
-  std::vector<BlockHead> blocks;
-  uint64_t at = address(state.blocks.load());
-  while (at != 0 && blocks.size() < 65536) {
-    alignas(ThreadBlock) std::byte raw_block[sizeof(ThreadBlock)];
-    TRY(process.read(RemoteAddr{at}, raw_block));
-    const auto* block = reinterpret_cast<const ThreadBlock*>(raw_block);
-    blocks.push_back({at, block->guard, block->tid, block->block_bytes});
-    at = address(block->next_block);
-  }
-  return blocks;
-}
-
-using Ranges = std::vector<std::pair<uint64_t, uint64_t>>;  // [begin, end), sorted
-
-bool contains(const Ranges& ranges, uint64_t at) {
-  const auto after =
-      std::upper_bound(ranges.begin(), ranges.end(), std::pair<uint64_t, uint64_t>(at, ~0ULL));
-  return after != ranges.begin() && at < std::prev(after)->second;
-}
-
-// True when the thread is in a signal handler that interrupted something of ours: its way back leads there though its
-// ip does not show it. A signal frame is known by its return address, code that does rt_sigreturn; the interrupted ip
-// stands 176 bytes behind it (Linux 6.18 arch/x86/include/asm/sigframe.h: rt_sigframe, sigcontext_64).
-Result<bool> interrupted_inside(StoppedProcess& process, const Ranges& ranges, uint64_t rsp) {
-  constexpr uint64_t kStackBytes = 256 << 10;
-  constexpr uint64_t kIpInFrame = 176;
-  constexpr uint8_t kSigreturn[] = {0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05};  // ... $15, %eax; syscall
-  uint64_t at = rsp & ~7ULL;
-  const uint64_t end = at + kStackBytes;
-  std::vector<uint64_t> words(512);
-  while (at < end) {
-    const uint64_t page_end = std::min<uint64_t>((at & ~4095ULL) + 4096, end);
-    words.resize((page_end - at) / 8);
-    if (!process.read(RemoteAddr{at}, bytes_of(&words))) {
-      break;  // above the stack
-    }
-    for (size_t i = 0; i < words.size(); i++) {
-      if (!contains(ranges, words[i]) || at + i * 8 < rsp + kIpInFrame) {
-        continue;
-      }
-      const auto returns_to = process.read_value<uint64_t>(RemoteAddr{at + i * 8 - kIpInFrame});
-      std::array<std::byte, 16> code{};
-      if (returns_to && process.read(RemoteAddr{*returns_to}, code) &&
-          std::search(code.begin(), code.end(), std::as_bytes(std::span(kSigreturn)).begin(),
-                      std::as_bytes(std::span(kSigreturn)).end()) != code.end()) {
-        return true;
-      }
-    }
-    at = page_end;
-  }
-  return false;
 }
 
 }  // namespace
@@ -199,56 +108,6 @@ Result<void> lower_semaphores(StoppedProcess& process, uint64_t arena, const Age
 }
 
 }  // namespace
-
-Result<const char*> who_is_inside(StoppedProcess& process, uint64_t arena, bool hits_only) {
-  auto state = std::make_unique<AgentState>();
-  TRY(read_state(process, arena, state.get()));
-  const auto ranges = TRY(our_ranges(process, arena, *state));
-  std::set<uint32_t> live;
-  Ranges by_begin;
-  for (const auto& r : ranges) {
-    by_begin.emplace_back(r.begin, r.begin + r.bytes);
-  }
-  std::sort(by_begin.begin(), by_begin.end());
-  for (const pid_t tid : process.threads()) {
-    live.insert(static_cast<uint32_t>(tid));
-    const Registers regs = TRY(process.registers(tid));
-    if (contains(by_begin, regs.rip)) {
-      return "a thread runs in the agent";
-    }
-    if (TRY(interrupted_inside(process, by_begin, regs.rsp))) {
-      return "a thread is in a signal handler that interrupted the agent";
-    }
-  }
-  // In another pid namespace tids are numbered otherwise: every block then counts as live.
-  const auto status = read_status(process.pid());
-  const bool same_numbers = status && status->inner_tgid == process.pid();
-  for (const BlockHead& block : TRY(thread_blocks(process, *state))) {
-    if (same_numbers && !live.contains(block.tid)) {
-      continue;
-    }
-    if (block.guard != 0) {
-      return "a thread is inside a hit";
-    }
-    if (hits_only) {
-      continue;
-    }
-    const auto entries_at =
-        TRY(process.read_value<uint64_t>(RemoteAddr{block.at + offsetof(ThreadBlock, entries)}));
-    const auto entries =
-        TRY(read_array<ReturnEntry>(process, entries_at, kReturnEntries, kReturnEntries));
-    for (const ReturnEntry& e : entries) {
-      if (e.slot == 0) {
-        continue;
-      }
-      const auto word = process.read_value<uint64_t>(RemoteAddr{e.slot});
-      if (word && *word >= state->agent_base && *word < state->agent_base + state->agent_bytes) {
-        return "a thread is inside a probed function and will return through the agent";
-      }
-    }
-  }
-  return nullptr;
-}
 
 namespace {
 
@@ -345,7 +204,7 @@ Result<void> unmap_rest(StoppedProcess& process, uint64_t arena, uint64_t deadli
     }
   }
   // Neighbours go at once: the blocks of a thousand threads mostly lie side by side.
-  Ranges all;
+  std::vector<std::pair<uint64_t, uint64_t>> all;  // [begin, end)
   for (const BlockHead& b : blocks) {
     all.emplace_back(b.at, b.at + b.block_bytes);
   }
@@ -371,59 +230,81 @@ Result<void> unmap_rest(StoppedProcess& process, uint64_t arena, uint64_t deadli
   return thread.finish();
 }
 
+// Hits pass through from here on, also in a thread that is about to enter a trampoline, or will return through us: no
+// site has programs, and no child asks for a broker.
+Result<void> switch_off(StoppedProcess& process, uint64_t arena, const AgentState& state) {
+  TRY(process.write_value(RemoteAddr{arena + offsetof(AgentState, alive)}, uint64_t{0}));
+  TRY(restore_code(process, arena));
+  empty_sites(process, state);
+  return lower_semaphores(process, arena, state);
+}
+
+// The loader is called by one waiting thread while the others run: one of them may hold its lock. None can come in any
+// more, so nothing is stopped again until one waits. Null when the image is gone.
+Result<const char*> unload(pid_t pid, uint64_t arena, const AgentState& state,
+                           uint64_t deadline_ns) {
+  while (state.agent_bytes != 0) {
+    const auto unloaded = unload_agent(pid, image_of(state), deadline_ns);
+    if (unloaded) {
+      // On record at once: it must not be unloaded twice.
+      TRY(write_memory(pid, RemoteAddr{arena + offsetof(AgentState, agent_bytes)}, uint64_t{0}));
+      break;
+    }
+    if (unloaded.error().code == ESRCH) {
+      return unloaded.error();
+    }
+    if (monotonic_ns() > deadline_ns) {
+      return "no thread waits where the loader may be called";
+    }
+  }
+  return nullptr;
+}
+
+// One look. Null when nobody is inside and nothing in the process leads to the agent any more.
+Result<const char*> let_go_if_outside(pid_t pid, uint64_t arena, AgentState* state, bool* is_off,
+                                      uint64_t deadline_ns) {
+  StoppedProcess process = TRY(StoppedProcess::stop(pid, deadline_ns));
+  TRY(read_state(process, arena, state));
+  if (!*is_off) {
+    TRY(switch_off(process, arena, *state));
+    *is_off = true;
+  }
+  const char* const why = TRY(who_is_inside(process, arena, false));
+  if (why == nullptr) {
+    TRY(let_go_of_agent(process, arena, *state, deadline_ns));
+  }
+  return why;
+}
+
 }  // namespace
 
-Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns) {
+Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns, int least_looks) {
   const auto arena = find_arena(pid);
   if (!arena) {
     return make_error(ENOENT, "this process has no agent");
   }
-  auto state = std::make_unique<AgentState>();
-  bool restored = false;
   // A thread that is inside needs a CPU to get out, which each look takes from all of them: where many threads share few
-  // CPUs, one of them runs only when the interval is long enough for all.
-  for (int pause_ms = 1;; pause_ms *= 2) {
-    const char* why = nullptr;
-    {
-      StoppedProcess process = TRY(StoppedProcess::stop(pid, deadline_ns));
-      TRY(read_state(process, *arena, state.get()));
-      if (!restored) {
-        // Hits pass through from here on, also in a thread that is about to enter a trampoline, or
-        // will return through us: no site has programs, and no child asks for a broker.
-        TRY(process.write_value(RemoteAddr{*arena + offsetof(AgentState, alive)}, uint64_t{0}));
-        TRY(restore_code(process, *arena));
-        empty_sites(process, *state);
-        TRY(lower_semaphores(process, *arena, *state));
-        restored = true;
-      }
-      why = TRY(who_is_inside(process, *arena, false));
-      if (why == nullptr) {
-        TRY(let_go_of_agent(process, *arena, *state, deadline_ns));
-      }
+  // CPUs, one of them runs only when the interval is long enough for all. And so do we: some looks there must be.
+  constexpr int kLongestPauseMs = 256;
+  auto state = std::make_unique<AgentState>();
+  bool is_off = false;
+  for (int looks = 1, pause_ms = 1;; looks++, pause_ms = std::min(2 * pause_ms, kLongestPauseMs)) {
+    const char* const inside =
+        TRY(let_go_if_outside(pid, *arena, state.get(), &is_off, deadline_ns));
+    if (inside == nullptr) {
+      break;
     }
-    // The loader is called by one waiting thread while the others run: one of them may hold its lock.
-    // None can come in any more, so nothing is stopped again until one waits.
-    while (why == nullptr && state->agent_bytes != 0) {
-      const auto unloaded = unload_agent(pid, image_of(*state), deadline_ns);
-      if (unloaded) {
-        state->agent_bytes = 0;
-      } else if (unloaded.error().code == ESRCH) {
-        return unloaded.error();
-      } else if (monotonic_ns() > deadline_ns) {
-        return TakenOut{"no thread waits where the loader may be called"};
-      }
-    }
-    if (why == nullptr) {
-      StoppedProcess process = TRY(borrow_any(pid, deadline_ns));
-      TRY(process.write_value(RemoteAddr{*arena + offsetof(AgentState, agent_bytes)}, uint64_t{0}));
-      TRY(unmap_rest(process, *arena, deadline_ns));
-      return TakenOut{nullptr};
-    }
-    if (monotonic_ns() + static_cast<uint64_t>(pause_ms) * 1000000 > deadline_ns) {
-      return TakenOut{why};
+    if (monotonic_ns() > deadline_ns && looks >= least_looks) {
+      return TakenOut{inside};
     }
     ::poll(nullptr, 0, pause_ms);
   }
+  if (const char* const why = TRY(unload(pid, *arena, *state, deadline_ns))) {
+    return TakenOut{why};
+  }
+  StoppedProcess process = TRY(borrow_any(pid, deadline_ns));
+  TRY(unmap_rest(process, *arena, deadline_ns));
+  return TakenOut{nullptr};
 }
 
 Result<ArenaOwner> owner_of_arena(pid_t pid, uint64_t arena) {

@@ -25,10 +25,6 @@ std::optional<uint64_t> find_arena(pid_t pid);
 // Writes back every overwritten byte that is still as we left it. Returns how many places.
 Result<uint32_t> restore_code(StoppedProcess& process, uint64_t arena);
 
-// Null when no thread runs in, or will return into, anything of ours; else what one is doing there. All threads must be
-// stopped. `hits_only`: open return probes do not count (for re-using trampolines and lists, not for unmapping).
-Result<const char*> who_is_inside(StoppedProcess& process, uint64_t arena, bool hits_only);
-
 // Mappings of ours that are not on record, since the broker that made them was killed just then: of what `arena` says
 // was about to be mapped, that which lies there exactly so.
 std::vector<MappedRange> mappings_not_on_record(pid_t pid, uint64_t arena);
@@ -40,8 +36,9 @@ struct TakenOut {
   // Null: nothing is left mapped. Else the bytes are back, but the agent stays mapped, asleep, because of this.
   const char* why_mapped;
 };
-// Restores, then unmaps if it can within the deadline.
-Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns);
+// Restores, then unmaps if it can within the deadline. It gives up when it has looked so often that threads of a busy
+// machine had their turn between two looks, too.
+Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns, int least_looks = 9);
 
 // Whose agent it is, by the alive page that is mapped there (abi/agent.hpp).
 struct ArenaOwner {

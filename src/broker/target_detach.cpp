@@ -66,7 +66,7 @@ void Targets::Impl::wake_up_later() {
       if (!now || *now != who || targets.contains(who.pid)) {
         return true;
       }
-      const auto out = take_out(who.pid, deadline_in_ms(50));
+      const auto out = take_out(who.pid, deadline_in_ms(50), 1);
       if (out && out->why_mapped == nullptr) {
         host->log("process " + std::to_string(who.pid) + ": the agent is unmapped now");
       }

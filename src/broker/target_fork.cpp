@@ -61,6 +61,7 @@ void Targets::Impl::child_forked(TargetProcess* parent, const AgentMessage& mess
   t->programs = parent->programs;
   t->maps = parent->maps;
   t->retired = parent->retired;
+  t->looks = parent->looks;
   t->mappings = parent->mappings;
   t->journal_count = parent->journal_count;
   t->code_range_count = parent->code_range_count;
@@ -68,6 +69,7 @@ void Targets::Impl::child_forked(TargetProcess* parent, const AgentMessage& mess
   t->journal = parent->journal;
   t->armed = parent->armed;
   t->owns_signals = parent->owns_signals;
+  t->listens = parent->listens;
   t->has_fsgsbase = parent->has_fsgsbase;
   t->libc_restorer = parent->libc_restorer;
   // Its table is empty: every list is made anew, with counts of its own.

@@ -1,9 +1,7 @@
-// What one thread of a target does for us while the others run: trampoline rooms, programs' code, map regions, signal
-// actions.
+// What one thread of a target does for us while the others run: trampoline rooms, programs' code, map regions.
 #include "broker/targets_impl.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -186,41 +184,6 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
                             t->code_range_count));
     t->programs[id] = p;
   }
-  return {};
-}
-
-// Faults in programs and in checked reads come to the agent; everything else goes on to the target's own actions.
-// Other threads run meanwhile: the action that ours replaced is what counts, should it be another than the one seen.
-Result<void> Targets::Impl::own_signals(TargetProcess* t, RemoteThread& thread) {
-  StoppedProcess& process = thread.process();
-  constexpr uint64_t kRestorer = 0x04000000;  // SA_RESTORER, asm/signal.h
-  KernelSigaction ours{};
-  ours.handler = raw(t->image.base) + agent.fault_handler;
-  ours.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | kRestorer;
-  ours.restorer = raw(t->image.base) + agent.signal_restorer;
-  constexpr std::array<int, 2> kSignals = {SIGSEGV, SIGBUS};
-  const auto note = [&](int signal, const KernelSigaction& old) {
-    const uint64_t words[4] = {old.handler, old.flags, old.restorer, old.mask};
-    return process.write(
-        RemoteAddr{t->arena + offsetof(AgentState, old_actions) + signal * sizeof(words)},
-        std::as_bytes(std::span(words)));
-  };
-  const auto seen = TRY(remote_sigactions(thread, kSignals, nullptr));
-  uint32_t owned = 0;
-  for (size_t i = 0; i < kSignals.size(); i++) {
-    if (seen[i].handler != ours.handler) {
-      TRY(note(kSignals[i], seen[i]));
-    }
-    owned |= 1U << kSignals[i];
-  }
-  TRY(process.write_value(RemoteAddr{t->arena + offsetof(AgentState, signals_owned)}, owned));
-  const auto old = TRY(remote_sigactions(thread, kSignals, &ours));
-  for (size_t i = 0; i < kSignals.size(); i++) {
-    if (old[i].handler != ours.handler && std::memcmp(&old[i], &seen[i], sizeof(old[i])) != 0) {
-      TRY(note(kSignals[i], old[i]));
-    }
-  }
-  t->owns_signals = true;
   return {};
 }
 

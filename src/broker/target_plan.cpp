@@ -123,7 +123,11 @@ Result<Plan> Targets::Impl::plan_site(TargetProcess* t, std::vector<Mapping>* ma
     plan = plan_patch(input);
   }
   if (!plan) {
-    t->retired.push_back({Retired::kSlot, slot, kSlotBytes});
+    for (TrampolineRoom& room : t->rooms) {  // nothing has been written there yet
+      if (slot >= room.base && slot < room.base + kRoomBytes) {
+        room.free.push_back(slot);
+      }
+    }
   }
   return plan;
 }

@@ -62,9 +62,12 @@ struct TrampolineRoom {
   std::vector<uint64_t> free;
   bool is_mapped = false;
 };
-struct Retired {  // freed when no thread is inside a hit
+// No longer in use: free when no thread can hold it any more (target_retired.cpp).
+struct Retired {
   enum { kHeap, kSlot } kind;
   uint64_t at, bytes;
+  uint32_t site_index;  // whose record is free with it; 0: none
+  uint64_t since;       // the look that comes next
 };
 // What one place should be.
 struct WantedPlace {
@@ -99,11 +102,15 @@ struct TargetProcess {
   std::map<uint32_t, MapHere> maps;
   std::map<uint32_t, uint64_t> counts;  // link -> HitCounts
   std::vector<Retired> retired;
+  uint64_t looks = 0;                      // for threads inside
+  std::map<pid_t, uint64_t> seen_outside;  // thread -> the last look that found it outside
+  size_t look_again_at = 0;                // so many retired
   std::vector<MappedRange> mappings;
   uint64_t journal_count = 0, code_range_count = 0, generation = 0;
   std::map<std::pair<uint64_t, std::array<uint8_t, 16>>, uint64_t>
       journal;  // (address, after) -> index
   bool armed = false, owns_signals = false;
+  bool listens = false;  // the agent's own probes are wanted: a link is here, or was a moment ago
   uint32_t channels_lost = 0;
   uint64_t libc_restorer = 0;  // 0: not found yet
   uint64_t stopped_ns = 0;     // longest so far

@@ -58,14 +58,13 @@ std::map<uint64_t, WantedPlace> Targets::Impl::wanted_of(TargetProcess* t,
                                                          const std::vector<Mapping>& maps) {
   std::map<uint64_t, WantedPlace> wanted;
   t->why_not.clear();
-  bool any = false;
   for (const WantedLink& link : host->wanted_links()) {
     if (link.applies_to(t->pid)) {
-      any = true;
+      t->listens = true;
       want(t, link, maps, &wanted);
     }
   }
-  if (any) {
+  if (t->listens) {
     add_internal(t, maps, &wanted);
   }
   return wanted;

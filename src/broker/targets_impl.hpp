@@ -3,6 +3,7 @@
 #pragma once
 #include <sys/types.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -33,6 +34,11 @@ struct StopWatch {
 };
 
 inline uint64_t page_up(uint64_t n) { return (n + 4095) & ~4095ULL; }
+
+struct Change;
+
+// Its links are not placed because of `error`.
+void note_why_not(TargetProcess* t, const std::vector<WantedLink>& links, const Error& error);
 
 // A hole, which `maps` then shows as taken.
 Result<uint64_t> reserve(std::vector<Mapping>* maps, uint64_t near, uint64_t bytes,
@@ -67,7 +73,6 @@ class Targets::Impl {
 
   static uint64_t deadline() { return deadline_in_ms(kTargetDeadlineMs); }
   // After an error: threads that did not stop in time are let go as soon as they do.
-  // After an error: threads that did not stop in time are let go as soon as they do.
   void watch_late();
   bool watches_late = false;
 
@@ -85,7 +90,6 @@ class Targets::Impl {
   Result<void> adopt(std::unique_ptr<TargetProcess> t, Held* held);
   // `only`: the one link that has changed; null: anything may have.
   Result<void> sync(TargetProcess* t, Held* held = nullptr, const LinkId* only = nullptr);
-  Result<void> sync_once(TargetProcess* t, Held* held, const LinkId* only);
   Result<void> detach(pid_t pid);
   void forget(pid_t pid, const char* how);
   void channel_ready(pid_t pid, uint32_t events);
@@ -113,6 +117,30 @@ class Targets::Impl {
   Result<void> bring_mappings(TargetProcess* t, std::vector<Mapping>* maps,
                               const std::set<uint32_t>& programs,
                               const std::vector<uint64_t>& new_rooms, RemoteThread& thread);
+  // The steps of sync() (target_sync.cpp) ...
+  static constexpr int kPlanAnew = ERESTART;
+  Result<void> sync_once(TargetProcess* t, Held* held, const LinkId* only);
+  void forget_unmapped(TargetProcess* t, const std::vector<Mapping>& seen);
+  void find_gone(TargetProcess* t, bool all, Change* change);
+  Result<void> plan_fresh(TargetProcess* t, Change* change);
+  Result<bool> plan_place(TargetProcess* t, uint64_t address, WantedPlace* w, Change* change);
+  Result<uint32_t> take_site_index(TargetProcess* t);
+  void find_changed(TargetProcess* t, Change* change);
+  Result<void> bring_missing(TargetProcess* t, Held* held, Change* change);
+  // ... and with all threads stopped (target_change.cpp).
+  Result<void> apply(TargetProcess* t, StoppedProcess& all, Change* change);
+  Result<void> write_unseen(TargetProcess* t, StoppedProcess& all, Change* change);
+  void restore(TargetProcess* t, StoppedProcess& all, const SiteHere& site);
+  Result<void> empty_record(TargetProcess* t, StoppedProcess& all, const SiteHere& site);
+  Result<void> take_away(TargetProcess* t, StoppedProcess& all, uint64_t address);
+  Result<void> publish_lists(TargetProcess* t, StoppedProcess& all, const Change& change);
+  Result<void> patch(TargetProcess* t, StoppedProcess& all, uint64_t address,
+                     const WantedPlace& wanted);
+  static void retire_list(TargetProcess* t, const ListHere& list);
+  static void retire_trampoline(TargetProcess* t, const SiteHere& site, uint32_t index);
+  static void retire_site(TargetProcess* t, const SiteHere& site);
+  void reclaim(TargetProcess* t, StoppedProcess& all);
+
   Result<ListHere> make_list(TargetProcess* t, const std::vector<WantedLink>& links,
                              InternalProbe internal, bool at_return, StoppedProcess& process);
   Result<void> note_intents(TargetProcess* t, std::span<const MappedRange> ranges,
@@ -121,7 +149,10 @@ class Targets::Impl {
                              StoppedProcess& process);
   Result<uint64_t> journal_entry(TargetProcess* t, const Patch& patch, StoppedProcess& process);
   Result<void> discover_threads(TargetProcess* t, StoppedProcess& process);
-  void give_signals_back_when_idle(TargetProcess* t, StoppedProcess& all);
+  void settle_signals(TargetProcess* t, StoppedProcess& all);
+  void later(TargetProcess* t, int ms, void (Impl::*what)(TargetProcess*));
+  void stop_listening(TargetProcess* t);
+  void try_again_to_give_back(TargetProcess* t);
   Result<void> own_signals(TargetProcess* t, RemoteThread& thread);
   Result<void> unregister(TargetProcess* t);
   Result<void> listen_to(TargetProcess* t);

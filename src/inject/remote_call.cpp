@@ -894,7 +894,9 @@ Result<size_t> RemoteThread::post(std::span<const RemoteCalls::Call> calls,
     return forget(make_error(ESRCH, "the process has ended")).error();
   }
   bool is_woken = false, is_announced = false;
+  Patience patience(tid_, Awaited::kEndOfCall, deadline_ns_);
   for (unsigned round = 0;; ++round) {
+    const uint64_t looked_at = monotonic_ns();
     Mailbox now;
     const iovec here = {&now, sizeof now};
     const iovec there = {reinterpret_cast<void*>(at), sizeof now};
@@ -924,9 +926,7 @@ Result<size_t> RemoteThread::post(std::span<const RemoteCalls::Call> calls,
         has_mailbox_ = false;
         return forget(make_error(ESRCH, "the process has ended")).error();
       }
-      if (const uint64_t time = monotonic_ns();
-          time > deadline_ns_ &&
-          (time > deadline_ns_ + kTurnNs || sleeps(tid_, Awaited::kEndOfCall))) {
+      if (patience.is_over(looked_at)) {
         has_mailbox_ = false;
         ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr);
         if (!wait_for_stop(tid_, deadline_in_ms(200))) {

@@ -188,10 +188,27 @@ class BlockedChildSignal {
 };
 }  // namespace
 
-bool sleeps(pid_t tid, Awaited what) {
-  const auto thread = read_status(tid);
-  return !thread || thread->is_zombie() || thread->state == 'D' ||
-         (thread->state == 'S' && what == Awaited::kEndOfCall);
+bool Patience::is_over(uint64_t looked_at_ns) {
+  constexpr uint64_t kTurnNs = 15'000'000'000;
+  constexpr uint64_t kAsleepNs = 100'000'000;
+  constexpr unsigned kLooksAsleep = 10;
+  if (looked_at_ns <= deadline_ns_) {
+    return false;
+  }
+  if (deadline_ns_ == 0 || looked_at_ns > deadline_ns_ + kTurnNs) {
+    return true;
+  }
+  const auto thread = read_status(tid_);
+  const bool is_asleep = !thread || thread->is_zombie() || thread->state == 'D' ||
+                         (thread->state == 'S' && what_ == Awaited::kEndOfCall);
+  if (!is_asleep) {
+    looks_asleep_ = 0;
+    return false;
+  }
+  if (looks_asleep_++ == 0) {
+    asleep_since_ns_ = looked_at_ns;
+  }
+  return looks_asleep_ > kLooksAsleep && looked_at_ns - asleep_since_ns_ > kAsleepNs;
 }
 
 Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns, unsigned spins, Awaited what) {
@@ -199,6 +216,7 @@ Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns, unsigned spins, Await
   // thread that yields again and again on a busy machine waits for everybody else's time slice each time.
   constexpr long kLookAgainNs = 2000000;  // the signal may have gone to another thread of ours
   std::optional<BlockedChildSignal> signal;
+  Patience patience(tid, what, deadline_ns);
   for (unsigned round = 0;; ++round) {
     // Looked at before the thread is: we too may wait for our turn in between.
     const uint64_t time = round == 0 || round >= spins ? monotonic_ns() : 0;
@@ -210,14 +228,8 @@ Result<int> wait_for_stop(pid_t tid, uint64_t deadline_ns, unsigned spins, Await
     if (got < 0 && errno != EINTR) {
       return make_error(ESRCH, "the thread has ended");
     }
-    if (time > deadline_ns) {
-      // One that sleeps in the kernel may never come; any other will.
-      if (deadline_ns == 0 || sleeps(tid, what)) {
-        return make_error(ETIMEDOUT, "a thread does not stop in time (uninterruptible sleep)");
-      }
-      if (time > deadline_ns + kTurnNs) {
-        return make_error(ETIMEDOUT, "a thread gets no CPU in time");
-      }
+    if (time != 0 && patience.is_over(time)) {
+      return make_error(ETIMEDOUT, "a thread does not stop in time (uninterruptible sleep)");
     }
     if (round < spins) {
       __builtin_ia32_pause();
@@ -558,11 +570,17 @@ Result<void> StoppedProcess::restore_patches(std::span<const Patch> patches) {
   return write_all(*this, patches, false);
 }
 
-Result<void> read_memory(pid_t pid, RemoteAddr from, std::span<std::byte> to) {
+namespace {
+ssize_t vm_read(pid_t pid, RemoteAddr from, std::span<std::byte> to) {
   const iovec local = {to.data(), to.size()};
   // SAFETY: an address in another process, only handed to the kernel.
   const iovec remote = {reinterpret_cast<void*>(raw(from)), to.size()};
-  const ssize_t got = process_vm_readv(pid, &local, 1, &remote, 1, 0);
+  return process_vm_readv(pid, &local, 1, &remote, 1, 0);
+}
+}  // namespace
+
+Result<void> read_memory(pid_t pid, RemoteAddr from, std::span<std::byte> to) {
+  const ssize_t got = vm_read(pid, from, to);
   if (got < 0) {
     return make_error(errno, "cannot read the process's memory");
   }
@@ -570,6 +588,20 @@ Result<void> read_memory(pid_t pid, RemoteAddr from, std::span<std::byte> to) {
     return make_error(EFAULT, "address not readable in the process");
   }
   return {};
+}
+
+Result<void> write_memory(pid_t pid, RemoteAddr to, uint64_t value) {
+  const iovec local = {&value, sizeof value};
+  // SAFETY: as above.
+  const iovec remote = {reinterpret_cast<void*>(raw(to)), sizeof value};
+  if (process_vm_writev(pid, &local, 1, &remote, 1, 0) != sizeof value) {
+    return make_error(errno, "cannot write the process's memory");
+  }
+  return {};
+}
+
+size_t read_memory_part(pid_t pid, RemoteAddr from, std::span<std::byte> to) {
+  return static_cast<size_t>(std::max<ssize_t>(vm_read(pid, from, to), 0));
 }
 
 Result<void> StoppedProcess::read(RemoteAddr from, std::span<std::byte> to) const {

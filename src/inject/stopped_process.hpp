@@ -93,6 +93,9 @@ Error why_not_permitted(pid_t pid);
 
 // The memory of a process that is not stopped (data only; same rules as ptrace access).
 Result<void> read_memory(pid_t pid, RemoteAddr from, std::span<std::byte> to);
+Result<void> write_memory(pid_t pid, RemoteAddr to, uint64_t value);
+// As much as can be read from there on; 0 when nothing can.
+size_t read_memory_part(pid_t pid, RemoteAddr from, std::span<std::byte> to);
 
 // After ETIMEDOUT a thread in an uninterruptible sleep is still ours and would stop when it wakes:
 // this lets those go that have. Returns how many are left; call it again (a timer) until 0. Also

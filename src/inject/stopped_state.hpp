@@ -39,10 +39,22 @@ inline constexpr long kBaseOptions = PTRACE_O_TRACEEXIT;
 // What a thread is waited for: to stop because it was interrupted, or because it has done what it was sent to do, in
 // which it may wait for a lock.
 enum class Awaited { kInterrupt, kEndOfCall };
-// True when it may sleep for ever. Another one needs nothing but a CPU, and comes; where many want one, kTurnNs after
-// the deadline at the latest.
-bool sleeps(pid_t tid, Awaited what);
-inline constexpr uint64_t kTurnNs = 5'000'000'000;
+// When to give up on a thread: after the deadline, when it is asleep each time that we look, for a while (it may sleep
+// for ever). Another one needs nothing but a CPU, and comes; where many want one, kTurnNs after the deadline at the
+// latest. (The deadline may be over before we have looked at all: we too need a CPU.)
+class Patience {
+ public:
+  Patience(pid_t tid, Awaited what, uint64_t deadline_ns)
+      : tid_(tid), what_(what), deadline_ns_(deadline_ns) {}
+  // To be asked after each look that has found nothing, `looked_at_ns` taken before it.
+  bool is_over(uint64_t looked_at_ns);
+
+ private:
+  pid_t tid_;
+  Awaited what_;
+  uint64_t deadline_ns_, asleep_since_ns_ = 0;
+  unsigned looks_asleep_ = 0;
+};
 
 // A wait status of `tid`: looked for during some microseconds, then slept for. No signal handler is touched; a pending
 // SIGCHLD may be consumed. ESRCH: not our tracee any more. ETIMEDOUT.
