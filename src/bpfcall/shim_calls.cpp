@@ -71,6 +71,7 @@ LockContext locks_of_thread(void* /*self*/) {
     t_locks.context.owner = OwnerId{owner};
     t_locks.context.tid = static_cast<uint32_t>(raw_syscall(SYS_gettid));
     t_locks.context.robust = find_robust_head(t_locks.own_head);
+    t_locks.context.is_patient = true;
   }
   return t_locks.context;
 }

@@ -65,16 +65,26 @@ TEST(Shim, MapElementsAreAnsweredInTheLoader) {
   EXPECT_EQ(broker.count(MessageKind::kMapRegion), 1U);
   EXPECT_EQ(broker.count(MessageKind::kBpf, BPF_MAP_LOOKUP_ELEM), 0U);
 }
-// What the client checks by itself (bpfcall/testing/shim_client.c), named as there.
-class ShimClient : public ::testing::TestWithParam<const char*> {};
+// What the client checks by itself (bpfcall/testing/shim_client.c).
+struct ClientCase {
+  const char* name;
+  const char* client;
+};
+class ShimClient : public ::testing::TestWithParam<ClientCase> {};
 TEST_P(ShimClient, Passes) {
   FakeBroker broker;
-  passes(GetParam(), &broker);
+  passes(GetParam().client, &broker);
 }
-INSTANTIATE_TEST_SUITE_P(Shim, ShimClient,
-                         ::testing::Values("bad_pointers", "tails", "numbers", "frozen", "mapped",
-                                           "files", "threads"),
-                         [](const auto& test) { return std::string(test.param); });
+INSTANTIATE_TEST_SUITE_P(
+    Shim, ShimClient,
+    ::testing::Values(ClientCase{"BadPointersAreEfaultAndNotACrash", "bad_pointers"},
+                      ClientCase{"AttrTailsAreCheckedAsTheKernelDoes", "tails"},
+                      ClientCase{"NumbersThatAreClosedOrReplacedAreForgotten", "numbers"},
+                      ClientCase{"FrozenMapRefusesUpdatesWithEperm", "frozen"},
+                      ClientCase{"MmapOfAnArrayIsItsValues", "mapped"},
+                      ClientCase{"FilesOfSysAreServed", "files"},
+                      ClientCase{"ManyThreadsAndASignalHandlerCallAtOnce", "threads"}),
+    [](const auto& test) { return std::string(test.param.name); });
 
 TEST(Shim, AProgramWithLibbpfIsToldThatItIsRoot) {
   FakeBroker broker;

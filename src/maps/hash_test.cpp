@@ -14,6 +14,7 @@ namespace bpftime {
 namespace {
 
 using testing::hash_spec;
+using testing::patient_thread;
 using testing::TestMap;
 using testing::this_thread;
 
@@ -284,14 +285,14 @@ TEST(HashMap, SysLookupNeverSeesHalfAValue) {
   ASSERT_EQ(map_update(t.map, this_thread(), &key, value.data(), 0), 0);
   std::atomic<bool> stop = false;
   std::thread writer([&] {
-    const LockContext who = this_thread();
+    const LockContext who = patient_thread();
     std::vector<uint8_t> mine(kValue);
     for (uint8_t i = 0; !stop.load(); i++) {
       std::fill(mine.begin(), mine.end(), i);
       ASSERT_EQ(map_update(t.map, who, &key, mine.data(), 0), 0);
     }
   });
-  const LockContext who = this_thread();
+  const LockContext who = patient_thread();
   for (int i = 0; i < 100'000; i++) {
     ASSERT_EQ(map_sys_lookup(t.map, &key, value.data(), 0, &who), 0);
     ASSERT_EQ(std::count(value.begin(), value.end(), value[0]), kValue);
@@ -310,7 +311,7 @@ TEST(HashMap, LookupsFindPresentKeysWhileOthersComeAndGo) {
   std::vector<std::thread> writers;
   for (uint64_t w = 0; w < 3; w++) {
     writers.emplace_back([&, w] {
-      const LockContext who = this_thread();
+      const LockContext who = patient_thread();
       for (uint64_t i = 0; !stop.load(); i++) {
         const uint64_t key = 1000 + (i * 3 + w) % 33;
         const uint64_t same = i % 32;
@@ -345,7 +346,7 @@ TEST(HashMap, ConcurrentInsertsStopAtExactlyMaxEntries) {
     std::vector<std::thread> threads;
     for (uint64_t w = 0; w < 4; w++) {
       threads.emplace_back([&, w] {
-        const LockContext who = this_thread();
+        const LockContext who = patient_thread();
         for (uint64_t i = 0; i < 200; i++) {
           const uint64_t key = w * 1000 + i;
           const int result = map_update(t.map, who, &key, &key, BPF_NOEXIST);

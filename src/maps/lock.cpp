@@ -13,7 +13,8 @@ namespace {
 
 constexpr uint32_t kSpins = 200;
 constexpr uint32_t kYields = 60;
-constexpr uint32_t kSleeps = 60;  // of kSleepNs and the timer slack: about 15 ms
+constexpr uint32_t kSleeps = 60;             // of kSleepNs and the timer slack: about 15 ms
+constexpr uint32_t kPatientSleeps = 20'000;  // about 5 s
 constexpr long kSleepNs = 200'000;
 
 // The kernel's `entry + futex_offset` is the word.
@@ -50,7 +51,8 @@ bool is_abandoned(uint32_t word, uint32_t owner, const LockContext& who, uint32_
 }
 
 [[gnu::noinline]] Locked lock_slowly(RobustLock& lock, const LockContext& who) {
-  for (uint32_t round = 0; round < kSpins + kYields + kSleeps; round++) {
+  const uint32_t rounds = kSpins + kYields + (who.is_patient ? kPatientSleeps : kSleeps);
+  for (uint32_t round = 0; round < rounds; round++) {
     uint32_t word = lock.word.load(std::memory_order_relaxed);
     if (word == 0) {
       if (lock.word.compare_exchange_strong(word, who.tid, std::memory_order_acquire)) {

@@ -25,6 +25,9 @@ struct LockContext {
   // True when no operation of this thread can be going on below this one (hits do not nest): a lock
   // that names this thread was then left by a longjmp, and is taken over. Else it gives EBUSY.
   bool never_nested = false;
+  // A live holder is waited for some seconds, not 20 ms: calls that a loader makes, which the kernel would not answer
+  // with EBUSY because a writer is preempted. Never a hit.
+  bool is_patient = false;
   // Asked about the owner of a lock that the kernel marked: tids repeat across pid namespaces, so a
   // mark may mean someone else. Null: marked = dead.
   bool (*owner_alive)(OwnerId owner, void* arg) = nullptr;
@@ -33,7 +36,7 @@ struct LockContext {
 
 enum class Locked : uint32_t { kBusy, kTaken, kTakenFromDead };
 
-// kBusy after a bounded wait (about 20 ms) or when this thread holds it already. After
+// kBusy after a bounded wait (about 20 ms, or LockContext::is_patient) or when this thread holds it already. After
 // kTakenFromDead repair first. `saved` keeps what list_op_pending held before; give it back to
 // unlock().
 Locked lock(RobustLock& lock, const LockContext& who, void** saved);

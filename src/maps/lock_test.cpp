@@ -7,13 +7,16 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <ctime>
 #include <new>
+#include <thread>
 
 #include "maps/testing/test_map.hpp"
 
 namespace bpftime {
 namespace {
 
+using testing::patient_thread;
 using testing::this_thread;
 
 struct Shared {
@@ -99,6 +102,23 @@ TEST(RobustLock, ALiveOwnerGivesBusyAfterABoundedWait) {
                          static_cast<double>(end.tv_nsec - begin.tv_nsec) * 1e-9;
   EXPECT_LT(seconds, 30.0);  // 20 ms on a quiet machine
   EXPECT_EQ(who.robust->list_op_pending, before);
+}
+
+TEST(RobustLock, APatientOneWaitsForAHolderThatIsSlow) {
+  Shared s;
+  s.lock->word = 1;
+  s.lock->owner = 99;
+  std::thread holder([&] {
+    const timespec slow = {0, 200'000'000};  // ten times what others wait
+    ::nanosleep(&slow, nullptr);
+    s.lock->owner = 0;
+    s.lock->word.store(0, std::memory_order_release);
+  });
+  void* saved = nullptr;
+  const LockContext who = patient_thread(8);
+  EXPECT_EQ(lock(*s.lock, who, &saved), Locked::kTaken);
+  unlock(*s.lock, who, saved);
+  holder.join();
 }
 
 TEST(RobustLock, TheSameThreadIsBusyAtOnceUnlessItCannotBeNested) {

@@ -22,6 +22,13 @@ inline LockContext this_thread(uint32_t owner = 1) {
   return who;
 }
 
+// For tests whose threads contend: a busy machine keeps a holder from its CPU for longer than a hit waits.
+inline LockContext patient_thread(uint32_t owner = 1) {
+  LockContext who = this_thread(owner);
+  who.is_patient = true;
+  return who;
+}
+
 class TestMap {
  public:
   explicit TestMap(const MapSpec& spec, uint64_t seed = 0x5eed) {
