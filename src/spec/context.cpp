@@ -20,7 +20,8 @@ constexpr ContextField kPerfEvent[] = {{0, 168, 8, kR | kOnlyWhole, kNum},
 constexpr ContextField kXdp[] = {{0, 4, 4, kR | kOnlyWhole, FieldKind::kPacket},
                                  {4, 8, 4, kR | kOnlyWhole, FieldKind::kPacketEnd},
                                  {8, 12, 4, kR | kOnlyWhole, FieldKind::kPacketMeta},
-                                 {12, 20, 4, kR | kOnlyWhole, kNum}};
+                                 {12, 20, 4, kR | kOnlyWhole, kNum},
+                                 {20, 24, 4, kR | kOnlyWhole | kOnlyInDevmap, kNum}};
 // struct __sk_buff: len 0, pkt_type 4, mark 8, queue_mapping 12, protocol 16, vlan_* 20,
 // priority 32, ingress_ifindex 36, ifindex 40, tc_index 44, cb 48..68, hash 68, tc_classid 72,
 // data 76, data_end 80, napi_id 84, family.. local_port 88..140, data_meta 140, flow_keys 144,

@@ -15,8 +15,9 @@ enum class FieldKind : uint8_t {
 enum FieldFlag : uint8_t {
   kRead = 1,
   kWrite = 2,
-  kNarrow = 4,     // smaller aligned accesses than `bytes` are allowed
-  kOnlyWhole = 8,  // of the granule: loads have exactly this size
+  kNarrow = 4,         // smaller aligned accesses than `bytes` are allowed
+  kOnlyWhole = 8,      // of the granule: loads have exactly this size
+  kOnlyInDevmap = 16,  // XDP programs with expected_attach_type BPF_XDP_DEVMAP
 };
 struct ContextField {
   uint16_t begin, end;  // bytes

@@ -95,6 +95,13 @@ bool Engine::check_pointer_alu(const bpf_insn& insn, Reg* dst, Reg pointer, cons
   if (!check_offset_sane(result, regno)) {
     return false;
   }
+  if (leaks_forbidden() && result.kind == RegKind::kStack &&
+      (!result.num.is_constant() || result.off >= 0 || result.off < -kMostStack)) {
+    return refuse(EACCES,
+                  "R%d stack pointer leaves its frame or moves by an unknown number, "
+                  "prohibited in strict mode",
+                  regno);
+  }
   *dst = result;
   verdict_.reg = -1;
   return true;

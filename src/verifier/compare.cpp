@@ -142,10 +142,11 @@ bool Engine::stack_covers(const State& older, const State& newer, size_t frame, 
       }
       continue;
     }
-    if (leaks_forbidden() && n.is_spill() && !n.reg.is_scalar() &&
+    // A pointer where the older had plain bytes may not be read in parts.
+    if (n.is_spill() && !n.reg.is_scalar() &&
         std::any_of(o.bytes.begin(), o.bytes.end(),
                     [](ByteKind b) { return b != ByteKind::kInvalid; })) {
-      return false;  // a pointer where the older had plain bytes
+      return false;
     }
     for (size_t b = 0; b < 8; ++b) {
       const ByteKind was = o.bytes[b];

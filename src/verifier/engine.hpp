@@ -192,6 +192,7 @@ class Engine {
   StackSlot& slot_at(uint8_t frame, int slot);
   bool drop_special_slot(Frame* frame, int slot);
   void scrub(StackSlot* slot);
+  bool check_spill_stays(const StackSlot& slot);
   void note_stack_depth(uint8_t frame, int64_t off);
   Step& now();
 

@@ -268,7 +268,7 @@ bool Engine::check_jump(const bpf_insn& insn, bool* ended) {
     return true;
   };
   const bool is_same_reg = has_reg && insn.dst_reg == insn.src_reg;
-  if (is_same_reg && op != BPF_JSET) {
+  if (is_same_reg && op != BPF_JSET && !(dst.is_pointer() && leaks_forbidden())) {
     return go(op == BPF_JEQ || op == BPF_JGE || op == BPF_JLE || op == BPF_JSGE || op == BPF_JSLE);
   }
   if (dst.is_scalar() && src.is_scalar()) {
@@ -362,20 +362,14 @@ bool Engine::check_jump(const bpf_insn& insn, bool* ended) {
       return (!has_reg || mark_precise(insn.src_reg)) && go(op == BPF_JNE);
     }
   }
-  if (leaks_forbidden()) {
-    const bool is_packet = (dst.kind == RegKind::kPacket || dst.kind == RegKind::kPacketEnd ||
-                            dst.kind == RegKind::kPacketMeta) &&
-                           src.is_pointer();
-    if (!is_packet) {
-      verdict_.reg = insn.dst_reg;
-      return refuse(EACCES, "R%d pointer comparison prohibited", insn.dst_reg);
-    }
-  }
   State* taken = nullptr;
   if (!push_branch(target, &taken)) {
     return false;
   }
-  packet_compare(insn, taken, &cur());
+  if (!packet_compare(insn, taken, &cur()) && leaks_forbidden()) {
+    verdict_.reg = insn.dst_reg;
+    return refuse(EACCES, "R%d pointer comparison prohibited", insn.dst_reg);
+  }
   // Equal to a pointer that is not null: not null.
   if (!is_half && is_equality && dst.is_pointer() && src.is_pointer()) {
     State* equal = op == BPF_JEQ ? taken : &cur();

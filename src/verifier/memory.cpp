@@ -231,6 +231,9 @@ bool Engine::check_context(const Reg& base, int regno, int64_t off, int size, bo
     if ((field.flags & kOnlyWhole) != 0 && size != field.granule) {
       continue;
     }
+    if ((field.flags & kOnlyInDevmap) != 0 && program_.expected_attach_type != BPF_XDP_DEVMAP) {
+      continue;
+    }
     // Smaller accesses stay inside one granule.
     if ((at - field.begin) / field.granule != (at + size - 1 - field.begin) / field.granule) {
       continue;

@@ -30,6 +30,13 @@ void Engine::scrub(StackSlot* slot) {
   slot->reg = Reg{};
 }
 
+// In strict mode a spilled pointer is overwritten as a whole or not at all: what would remain of it
+// could be read as a number.
+bool Engine::check_spill_stays(const StackSlot& slot) {
+  return !leaks_forbidden() || !slot.is_spill() || slot.reg.is_scalar() ||
+         refuse(EACCES, "attempt to corrupt spilled pointer on stack");
+}
+
 // A write over a dynptr or an iterator: it is gone, which is an error if something hangs on it.
 bool Engine::drop_special_slot(Frame* frame, int slot) {
   StackSlot& at = frame->slots[static_cast<size_t>(slot)];
@@ -80,6 +87,8 @@ bool Engine::stack_write(uint8_t frame_index, const Reg&, int64_t off, int size,
   }
   if (size == 8) {
     touch_stack(frame_index, slot, true);
+  } else if (!check_spill_stays(at)) {
+    return false;
   }
   const bool is_whole_register = first == 0 && value.kind != RegKind::kNone;
   if (is_whole_register && (value.is_scalar() || size == 8)) {
@@ -156,6 +165,9 @@ bool Engine::stack_write_variable(const Reg& pointer, int64_t off, int size, con
       return false;
     }
     StackSlot& s = slot_at(pointer.frame, slot);
+    if (!check_spill_stays(s)) {
+      return false;
+    }
     if (s.is_spill()) {
       scrub(&s);
     }
@@ -312,6 +324,9 @@ bool Engine::stack_range(int regno, const Reg& pointer, int64_t size, bool is_wr
         return refuse(EACCES, "R%d points to a spilled pointer that would leak", regno);
       }
       continue;
+    }
+    if (!check_spill_stays(s)) {
+      return false;
     }
     if (s.is_spill()) {
       scrub(&s);

@@ -51,14 +51,16 @@ TEST(VerifierCases, EachHasTheVerdictAndReasonThatItsFileSays) {
     ASSERT_TRUE(input.has_value()) << where << ": " << input.error().why;
     const auto subject = input->program(test.program());
     ASSERT_TRUE(subject.has_value()) << where << ": " << subject.error().why;
-    const Verdict verdict = verify(*subject, {});
+    VerifyOptions options;
+    options.no_pointer_leaks = test.no_pointer_leaks;
+    const Verdict verdict = verify(*subject, options);
     EXPECT_EQ(verdict.accepted(), test.accept) << where << ": " << verdict.message;
     if (!verdict.accepted()) {
       EXPECT_NE(verdict.message.find(test.reason), std::string::npos)
           << where << ": \"" << verdict.message << "\" has no \"" << test.reason << '"';
     }
     // Pruning saves time and changes no verdict.
-    VerifyOptions plain;
+    VerifyOptions plain = options;
     plain.prune = false;
     plain.insn_limit = 20'000;
     const Verdict unpruned = verify(*subject, plain);
@@ -76,9 +78,9 @@ TEST(VerifierCases, TheRunningKernelSaysTheSameOrAPolicyDoes) {
     auto kernel = KernelOracle::make(test.object);
     ASSERT_TRUE(kernel.has_value())
         << where << ": " << kernel.error().why << " " << kernel.error().code;
-    const bool accepts = kernel->load(test.program(), 0).error == 0;
+    const bool accepts = kernel->load(test.program(), 0, test.no_pointer_leaks).error == 0;
     EXPECT_EQ(accepts, test.kernel_accepts)
-        << where << ": " << kernel->load(test.program()).message;
+        << where << ": " << kernel->load(test.program(), 1, test.no_pointer_leaks).message;
   }
 }
 

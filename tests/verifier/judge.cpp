@@ -1,5 +1,5 @@
 // Both verdicts, ours and the running kernel's, one line of JSON a program.
-// Usage: verifier_judge [--log LEVEL] [--only TITLE] [--no-kernel] FILE...
+// Usage: verifier_judge [--log LEVEL] [--only TITLE] [--no-kernel] [--no-pointer-leaks] FILE...
 // x.cases are case files, everything else BPF objects.
 #include <algorithm>
 #include <chrono>
@@ -20,7 +20,7 @@ namespace {
 struct Settings {
   uint32_t log_level = 0;
   std::string only;
-  bool ask_kernel = true;
+  bool ask_kernel = true, no_pointer_leaks = false;
 };
 
 std::string quoted(const std::string& text) {
@@ -55,7 +55,7 @@ void print(const char* name, bool is_accepted, int error, const std::string& mes
 
 void judge(const std::string& file, const std::string& name, const BpfObject& object,
            VerifierInput& input, KernelOracle* kernel, const ObjectProgram& program,
-           const std::string& expected, const Settings& settings) {
+           const std::string& expected, bool no_pointer_leaks, const Settings& settings) {
   if (!settings.only.empty() && settings.only != name) {
     return;
   }
@@ -71,6 +71,7 @@ void judge(const std::string& file, const std::string& name, const BpfObject& ob
   }
   VerifyOptions options;
   options.log_level = settings.log_level;
+  options.no_pointer_leaks = no_pointer_leaks;
   const auto subject = input.program(program);
   if (!subject) {
     std::printf(", \"problem\": %s}\n", quoted(subject.error().why).c_str());
@@ -84,9 +85,10 @@ void judge(const std::string& file, const std::string& name, const BpfObject& ob
         static_cast<uint64_t>(took.count()));
   KernelVerdict theirs;
   if (kernel != nullptr) {
-    theirs = kernel->load(program, settings.log_level != 0 ? settings.log_level : 1);
+    theirs =
+        kernel->load(program, settings.log_level != 0 ? settings.log_level : 1, no_pointer_leaks);
     if (theirs.error == 0) {
-      const KernelVerdict timed = kernel->load(program, 4);
+      const KernelVerdict timed = kernel->load(program, 4, no_pointer_leaks);
       theirs.time_us = timed.time_us;
       theirs.message = "";
     }
@@ -162,7 +164,8 @@ BpfObject read_record(const std::string& data) {
 int judge_file(const char* path, const Btf* kernel_btf, const Settings& settings) {
   const std::string data = read_file(path);
   int faults = 0;
-  const auto each = [&](const BpfObject& object, const auto& name_of, const std::string& expected) {
+  const auto each = [&](const BpfObject& object, const auto& name_of, const std::string& expected,
+                        bool no_pointer_leaks) {
     auto input = VerifierInput::make(object, kernel_btf);
     if (!input) {
       std::fprintf(stderr, "%s: %s\n", path, input.error().why);
@@ -177,7 +180,7 @@ int judge_file(const char* path, const Btf* kernel_btf, const Settings& settings
     }
     for (const ObjectProgram& program : object.programs) {
       judge(path, name_of(program), object, *input, kernel ? &kernel.value() : nullptr, program,
-            expected, settings);
+            expected, no_pointer_leaks, settings);
     }
   };
   if (std::string_view(path).ends_with(".cases")) {
@@ -191,13 +194,13 @@ int judge_file(const char* path, const Btf* kernel_btf, const Settings& settings
       }
       each(
           test->object, [&](const ObjectProgram&) { return test->title; },
-          test->accept ? "accept" : "reject");
+          test->accept ? "accept" : "reject", test->no_pointer_leaks || settings.no_pointer_leaks);
     }
     return faults;
   }
   const auto own_name = [](const ObjectProgram& program) { return program.name; };
   if (std::string_view(path).ends_with(".record")) {
-    each(read_record(data), own_name, "");
+    each(read_record(data), own_name, "", settings.no_pointer_leaks);
     return faults;
   }
   std::string log;
@@ -206,7 +209,7 @@ int judge_file(const char* path, const Btf* kernel_btf, const Settings& settings
     std::fprintf(stderr, "%s: %s\n%s", path, object.error().why, log.c_str());
     return 1;
   }
-  each(*object, own_name, "");
+  each(*object, own_name, "", settings.no_pointer_leaks);
   return faults;
 }
 
@@ -219,6 +222,8 @@ int run(int argc, char** argv) {
       settings.log_level = static_cast<uint32_t>(std::atoi(argv[++i]));
     } else if (word == "--only" && i + 1 < argc) {
       settings.only = argv[++i];
+    } else if (word == "--no-pointer-leaks") {
+      settings.no_pointer_leaks = true;
     } else if (word == "--no-kernel") {
       settings.ask_kernel = false;
     } else {

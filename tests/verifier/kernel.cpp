@@ -1,5 +1,6 @@
 #include "tests/verifier/kernel.hpp"
 
+#include <linux/capability.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <optional>
 
 #include "base/raw_syscall.hpp"
 #include "spec/newer.hpp"
@@ -31,6 +33,27 @@ void copy_name(char (&to)[BPF_OBJ_NAME_LEN], const std::string& from) {
   }
 }
 Error error_of(long result, const char* why) { return make_error(static_cast<int>(-result), why); }
+// This thread without CAP_PERFMON and CAP_SYS_ADMIN for a while.
+class WithoutPerfmon {
+ public:
+  WithoutPerfmon() {
+    raw_syscall(SYS_capget, reinterpret_cast<uint64_t>(&head_), reinterpret_cast<uint64_t>(had_));
+    __user_cap_data_struct less[2] = {had_[0], had_[1]};
+    less[0].effective &= ~(1U << CAP_SYS_ADMIN);
+    less[1].effective &= ~(1U << (CAP_PERFMON - 32));
+    raw_syscall(SYS_capset, reinterpret_cast<uint64_t>(&head_), reinterpret_cast<uint64_t>(less));
+  }
+  ~WithoutPerfmon() {
+    raw_syscall(SYS_capset, reinterpret_cast<uint64_t>(&head_), reinterpret_cast<uint64_t>(had_));
+  }
+  WithoutPerfmon(const WithoutPerfmon&) = delete;
+  WithoutPerfmon& operator=(const WithoutPerfmon&) = delete;
+
+ private:
+  __user_cap_header_struct head_ = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct had_[2] = {};
+};
+
 uint64_t number_after(const std::string& text, std::string_view mark) {
   const size_t at = text.rfind(mark);
   return at == std::string::npos ? 0 : std::strtoull(text.c_str() + at + mark.size(), nullptr, 10);
@@ -183,12 +206,18 @@ long KernelOracle::load_with(const ObjectProgram& program, uint32_t log_level,
   return bpf(BPF_PROG_LOAD, &attr);
 }
 
-KernelVerdict KernelOracle::load(const ObjectProgram& program, uint32_t log_level) {
+KernelVerdict KernelOracle::load(const ObjectProgram& program, uint32_t log_level,
+                                 bool no_pointer_leaks) {
   KernelVerdict verdict;
   const size_t room = log_level == 0 ? 0 : log_level == 4 ? 4096 : 16 << 20;
   const std::unique_ptr<char[]> log(new char[room + 1]);  // not cleared: most logs are short
   log[0] = 0;
+  std::optional<WithoutPerfmon> unprivileged;
+  if (no_pointer_leaks) {
+    unprivileged.emplace();
+  }
   const long result = load_with(program, log_level, {log.get(), room});
+  unprivileged.reset();
   if (result >= 0) {
     ::close(static_cast<int>(result));
   }

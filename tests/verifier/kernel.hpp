@@ -27,7 +27,9 @@ class KernelOracle {
   // `object` must outlive it. Errors: what the kernel said to a map or to the BTF.
   static Result<KernelOracle> make(const BpfObject& object);
   // `log_level` as in bpf(2); 0 is fast and tells only the errno.
-  KernelVerdict load(const ObjectProgram& program, uint32_t log_level = 1);
+  // `no_pointer_leaks`: as a loader that may load programs, but not CAP_PERFMON, which may see pointers.
+  KernelVerdict load(const ObjectProgram& program, uint32_t log_level = 1,
+                     bool no_pointer_leaks = false);
   // The program stays loaded: for BPF_PROG_TEST_RUN. Errors: the errno of the load.
   Result<UniqueFd> keep(const ObjectProgram& program);
   [[nodiscard]] int map_fd(size_t index) const { return maps_[index].get(); }

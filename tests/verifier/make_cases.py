@@ -553,8 +553,58 @@ def rest():
             yield case(f"{helper}'s result as a size, {what}", [PROLOGUE, setup, check, "lddw %r1, map 3; mov %r2, %r10; add %r2, -64; mov %r3, %r0; mov %r4, 0; call ringbuf_output", "out:", "mov %r0, 0; exit"])
 
 
+# ---- strict mode: no pointer may become a number that anybody sees ----
+
+def strict():
+    """The kernel's verdict is that on a loader without CAP_PERFMON, whose socket filters may hold no pointer as a number."""
+    pointers = {"the frame's end": "mov %r6, %r10", "the context": "mov %r6, %r9", "a map": "lddw %r6, map 1", "a map value": VALUE,
+                "a map value or null": LOOKUP + "; mov %r6, %r0", "a pointer from the stack": "stxdw [%r10-8], %r9; ldxdw %r6, [%r10-8]"}
+    to_value = LOOKUP.replace("map_lookup_elem", "map_lookup_elem; jeq %r0, 0, out")
+    uses = {"returned": "mov %r0, %r6; exit", "stored in a map value": f"{to_value}; stxdw [%r0+0], %r6", "half stored in a map value": f"{to_value}; stxw [%r0+0], %r6",
+            "stored in a map's constants' place": f"lddw %r1, mapvalue 2+0; stxdw [%r1+8], %r6", "stored in the context": "stxw [%r9+48], %r6",
+            "added to a map value": f"{to_value}; lock add [%r0+0], %r6", "exchanged into a map value": f"{to_value}; lock xchg [%r0+0], %r6",
+            "exchanged into the stack": "lock xchg [%r10-16], %r6", "compared and exchanged into the stack": "mov %r0, 0; lock cmpxchg [%r10-16], %r6", "compared in an exchange": "mov %r1, 0; mov %r0, %r6; lock cmpxchg [%r10-16], %r1",
+            "negated": "neg %r6", "swapped": "be64 %r6", "cut to 32 bits": "mov32 %r1, %r6", "copied": "mov %r1, %r6", "masked": "and %r6, 7", "multiplied": "mul %r6, 2", "with a constant added": "add %r6, 8",
+            "with a constant added in 32 bits": "add32 %r6, 8", "subtracted from itself": "sub %r6, %r6", "subtracted from another": "mov %r1, %r10; sub %r1, %r6", "added to another": "mov %r1, %r10; add %r1, %r6",
+            "compared with a constant": "jeq %r6, 5, out", "compared with null": "jeq %r6, 0, out", "compared above 0": "jgt %r6, 0, out", "compared with another": "jgt %r6, %r10, out", "compared with itself": "jeq %r6, %r6, out", "compared in 32 bits": "jeq32 %r6, 0, out",
+            "compared with a number": "call get_prandom_u32; jeq %r6, %r0, out", "given as flags": "lddw %r1, map 1; mov %r2, %r10; add %r2, -8; mov %r3, %r10; add %r3, -32; mov %r4, %r6; call map_update_elem",
+            "given as a size": "lddw %r1, map 3; mov %r2, %r10; add %r2, -16; mov %r3, %r6; mov %r4, 0; call ringbuf_output",
+            "spilled": "stxdw [%r10-16], %r6; ldxdw %r1, [%r10-16]", "spilled, half read": "stxdw [%r10-16], %r6; ldxw %r1, [%r10-16]", "spilled, a byte read": "stxdw [%r10-16], %r6; ldxb %r1, [%r10-13]",
+            "spilled in half": "stxw [%r10-16], %r6", "spilled, overwritten in part": "stxdw [%r10-16], %r6; stb [%r10-16], 0", "spilled, overwritten as a whole": "stxdw [%r10-16], %r6; stdw [%r10-16], 0; ldxw %r1, [%r10-16]",
+            "spilled, an atomic on it": "stxdw [%r10-16], %r6; mov %r1, 1; lock add [%r10-16], %r1", "spilled, handed to a helper that reads": "stxdw [%r10-16], %r6; lddw %r1, map 3; mov %r2, %r10; add %r2, -16; mov %r3, 8; mov %r4, 0; call ringbuf_output",
+            "spilled, below what a helper reads": "stxdw [%r10-24], %r6; lddw %r1, map 3; mov %r2, %r10; add %r2, -16; mov %r3, 8; mov %r4, 0; call ringbuf_output",
+            "spilled, a key": "stxdw [%r10-16], %r6; lddw %r1, map 1; mov %r2, %r10; add %r2, -16; call map_lookup_elem", "spilled, overwritten by a helper": "stxdw [%r10-16], %r6; mov %r1, %r9; mov %r2, 0; mov %r3, %r10; add %r3, -16; mov %r4, 8; call skb_load_bytes; ldxdw %r1, [%r10-16]; mov %r0, %r1",
+            "given to a function and back": "mov %r1, %r6; call local f; mov %r6, %r0", "given to a function, returned as a number": "mov %r1, %r6; call local f; exit"}
+    for (which, make_it), (what, use) in itertools.product(pointers.items(), uses.items()):
+        code = [PROLOGUE, make_it, use, "mov %r0, 0", "out:", "mov %r0, 0; exit"] + (["f:", "mov %r0, %r1; exit"] if "local f" in use else [])
+        yield case(f"strict: {which}, {what}", code, "socket", ("strict",))
+    unwritten = {"read": "ldxdw %r0, [%r10-128]", "a byte read": "ldxb %r0, [%r10-128]", "half written, read": "stw [%r10-128], 0; ldxdw %r0, [%r10-128]", "written, read": "stdw [%r10-128], 0; ldxdw %r0, [%r10-128]",
+                 "handed to a helper that reads": "lddw %r1, map 3; mov %r2, %r10; add %r2, -128; mov %r3, 8; mov %r4, 0; call ringbuf_output", "a key": "lddw %r1, map 1; mov %r2, %r10; add %r2, -128; call map_lookup_elem",
+                 "handed to a helper that writes, read": "mov %r1, %r9; mov %r2, 0; mov %r3, %r10; add %r3, -128; mov %r4, 8; call skb_load_bytes; ldxdw %r0, [%r10-128]",
+                 "written by a helper but for its last byte, read": "mov %r1, %r9; mov %r2, 0; mov %r3, %r10; add %r3, -128; mov %r4, 7; call skb_load_bytes; ldxdw %r0, [%r10-128]",
+                 "an atomic on it": "mov %r1, 1; lock add [%r10-128], %r1", "written on one of two ways, read": "call get_prandom_u32; jeq %r0, 0, a; stdw [%r10-128], 0; a:; ldxdw %r0, [%r10-128]",
+                 "written on one of two ways, the other first, read": "call get_prandom_u32; jne %r0, 0, a; stdw [%r10-128], 0; a:; ldxdw %r0, [%r10-128]",
+                 "read in a function": "mov %r1, %r10; add %r1, -128; call local f", "written in a function, read": "mov %r1, %r10; add %r1, -128; call local g; ldxdw %r0, [%r10-128]"}
+    for what, use in unwritten.items():
+        code = [PROLOGUE, use, "mov %r0, 0", "out:", "mov %r0, 0; exit"]
+        code += ["f:", "ldxdw %r0, [%r1+0]; mov %r0, 0; exit"] if "local f" in use else ["g:", "stdw [%r1+0], 0; mov %r0, 0; exit"] if "local g" in use else []
+        yield case(f"strict: stack never written, {what}", code, "socket", ("strict",))
+    variable = "call get_prandom_u32; and %r0, 7; mov %r6, %r10; add %r6, -64; add %r6, %r0"
+    for what, use in {"read": "ldxb %r1, [%r6+0]", "written": "stb [%r6+0], 1", "a pointer written": "and %r0, 0; stxdw [%r6+0], %r9", "handed to a helper that reads": "lddw %r1, map 3; mov %r2, %r6; mov %r3, 8; mov %r4, 0; call ringbuf_output",
+                      "handed to a helper that writes": "mov %r1, %r9; mov %r2, 0; mov %r3, %r6; mov %r4, 8; call skb_load_bytes"}.items():
+        yield case(f"strict: stack at an unknown offset, {what}", [PROLOGUE, variable, use, "mov %r0, 0; exit"], "socket", ("strict",))
+    for what, use in {"used after it was submitted": "mov %r0, %r6; exit", "returned from the stack after it was submitted": "ldxdw %r0, [%r10-8]; exit", "compared after it was submitted": "jeq %r6, 5, out", "not used after it was submitted": ""}.items():
+        yield case(f"strict: a record, {what}", [PROLOGUE, RECORD, "stxdw [%r10-8], %r6", SUBMIT, use, "out:", "mov %r0, 0; exit"], "socket", ("strict",))
+    for what, use in {"stored in a record": "stxdw [%r6+0], %r10", "a number stored in a record": "stdw [%r6+0], 5"}.items():
+        yield case(f"strict: {what}", [PROLOGUE, RECORD, use, SUBMIT, "out:", "mov %r0, 0; exit"], "socket", ("strict",))
+    packet = "mov %r9, %r1; ldxw %r6, [%r1+0]; ldxw %r7, [%r1+4]; mov %r2, %r6; add %r2, 8"
+    for what, use in {"compared with its end": "jgt %r2, %r7, out; ldxb %r1, [%r6+0]", "compared with another place in it": "jgt %r2, %r6, out", "compared with a number": "jgt %r2, 5, out", "its end minus its begin": "sub %r7, %r6",
+                      "returned": "mov %r0, %r6; exit", "written into itself": "jgt %r2, %r7, out; stxdw [%r6+0], %r6", "a number written into it": "jgt %r2, %r7, out; stdw [%r6+0], 1", "compared with the frame": "jgt %r2, %r10, out"}.items():
+        yield case(f"strict: a packet, {what}", [packet, use, "out:", "mov %r0, 2; exit"], "xdp", ("strict",))
+
+
 FILES = {"helper_arguments": helper_arguments, "access": access, "contexts": contexts, "pointer_arithmetic": pointer_arithmetic,
-         "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest}
+         "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest, "strict": strict}
 
 
 def text_of(title, head, asm, expect):

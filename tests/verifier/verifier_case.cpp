@@ -200,6 +200,10 @@ class Reader {
       }
       return program().attach_btf_id != 0 ? Result<void>() : fail("no such kernel type: " + word);
     }
+    if (word == "strict") {
+      case_.no_pointer_leaks = true;
+      return {};
+    }
     if (word == "flags") {
       while (words >> word) {
         program().prog_flags |= word == "strict_alignment" ? BPF_F_STRICT_ALIGNMENT

@@ -13,6 +13,7 @@ namespace bpftime::testing {
 struct VerifierCase {
   std::string title;
   BpfObject object;  // one program
+  bool no_pointer_leaks = false;
   bool accept = false;
   std::string reason;  // part of our message, when rejected; may be empty
   // The kernel's verdict where it is not ours, and the row of docs/verifier.md that says why.
