@@ -7,6 +7,8 @@
 
 namespace bpftime {
 
+inline constexpr int kKernelEnotsupp = 524;  // ENOTSUPP: Linux 6.18 include/linux/errno.h, not uapi
+
 // `code` is an errno (positive). `why` is a literal: safe in a signal handler and in the agent.
 // `is_bug` marks our own mistake found inside a target, where CHECK must not abort.
 struct Error {

@@ -16,7 +16,6 @@ namespace bpftime {
 namespace {
 
 constexpr uint32_t kPageBytes = 4096;
-constexpr int kKernelEnotsupp = 524;  // ENOTSUPP, not in uapi
 constexpr uint32_t kMostRecordBytes =
     252;  // Linux 6.18 kernel/bpf/verifier.c: MAX_FUNCINFO_REC_SIZE
 constexpr uint16_t kFdArrayCountAt = 148;  // union bpf_attr: fd_array_cnt, Linux 6.14

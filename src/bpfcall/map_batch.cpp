@@ -9,8 +9,6 @@
 namespace bpftime {
 namespace {
 
-constexpr int kKernelEnotsupp = 524;  // ENOTSUPP, not in uapi
-
 class Batch {
  public:
   Batch(const LocalMap& map, const CallerMemory& memory, const MapBatchCall& call,

@@ -22,7 +22,6 @@ namespace bpftime::shim {
 namespace {
 
 constexpr uint64_t kPageBytes = 4096;
-constexpr long kEnotsupp = 524;  // the kernel's own, Linux 6.18 include/linux/errno.h: ENOTSUPP
 
 bool identify_for(void* /*self*/, int fd, ObjectRef* ref) { return identify(fd, ref); }
 Result<Reply> ask_for(void* /*self*/, Request* request) { return ask(request); }
@@ -119,7 +118,7 @@ long mmap_map(const MapUse& use, uint64_t address, uint64_t length, uint64_t pro
   }
   const bool is_ring = spec.map_type == BPF_MAP_TYPE_RINGBUF;
   if (spec.map_type != BPF_MAP_TYPE_ARRAY && !is_ring) {
-    return -kEnotsupp;
+    return -kKernelEnotsupp;
   }
   const bool is_shared =
       (flags & MAP_TYPE) == MAP_SHARED || (flags & MAP_TYPE) == MAP_SHARED_VALIDATE;

@@ -18,8 +18,6 @@ struct Session::BpfCall {
   bpf_attr attr;
 };
 
-inline constexpr int kKernelEnotsupp = 524;  // ENOTSUPP, not in uapi
-
 // How payloads name the pointer they stand for: its offset in the attr.
 template <class T>
 uint32_t tag_of(const bpf_attr& attr, const T& field) {

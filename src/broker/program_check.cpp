@@ -11,7 +11,6 @@ namespace {
 
 constexpr uint8_t kLddw = BPF_LD | BPF_IMM | BPF_DW;
 constexpr uint32_t kMaxValueOffset = 1U << 29;  // kernel: BPF_MAX_VAR_OFF
-constexpr int kKernelEnotsupp = 524;            // ENOTSUPP, not in uapi
 
 bool is_map_load(const bpf_insn& insn) {
   return insn.code == kLddw &&

@@ -11,12 +11,6 @@
 namespace bpftime {
 namespace {
 
-constexpr int kKernelEnotsupp = 524;  // ENOTSUPP, not in uapi
-
-std::byte* lookup(const MapView& /*map*/, const void* /*key*/, uint32_t /*lane*/) {
-  return nullptr;
-}
-
 int update(const MapView& /*map*/, const LockContext& /*who*/, uint32_t /*lane*/,
            const void* /*key*/, const void* /*value*/, uint64_t /*flags*/) {
   return -EINVAL;
@@ -24,11 +18,6 @@ int update(const MapView& /*map*/, const LockContext& /*who*/, uint32_t /*lane*/
 
 int erase(const MapView& map, const LockContext& /*who*/, const void* key) {
   return load_as<uint32_t>(key) >= map.element_count ? -E2BIG : -ENOENT;
-}
-
-int sys_lookup(const MapView& /*map*/, const void* /*key*/, void* /*value*/, uint64_t /*flags*/,
-               const LockContext* /*who*/) {
-  return -kKernelEnotsupp;
 }
 
 int sys_update(const MapView& map, const LockContext& /*who*/, const void* key,
@@ -42,11 +31,11 @@ int sys_update(const MapView& map, const LockContext& /*who*/, const void* key,
 }  // namespace
 
 constinit const MapOps kCgroupArrayOps = {BPF_MAP_TYPE_CGROUP_ARRAY,
-                                          lookup,
+                                          no_lookup,
                                           update,
                                           erase,
                                           array_next_key,
-                                          sys_lookup,
+                                          no_sys_lookup,
                                           sys_update,
                                           array_sweep};
 

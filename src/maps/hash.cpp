@@ -43,30 +43,14 @@ void replace(const MapView& map, HashBucket& bucket, const Place& place, const K
 template <class Key>
 int update(const MapView& map, const LockContext& who, uint32_t /*lane*/, const void* key_bytes,
            const void* value, uint64_t flags) {
-  if (flags > BPF_EXIST) {
-    return -EINVAL;  // BPF_F_LOCK too: no spin lock in the value
-  }
-  const Key key(key_bytes);
-  const uint64_t hash = key.hash(map);
-  HashBucket& bucket = bucket_at(map, hash & map.bucket_mask);
-  const Held held(map, bucket, who);
-  if (!held) {
-    return -EBUSY;
-  }
-  const Place place = find_place<Key>(map, bucket, tag_of(hash), key);
-  if (place.link != nullptr) {
-    if (flags == BPF_NOEXIST) {
-      return -EEXIST;
-    }
-    replace<Key>(map, bucket, place, key, value);
-    return 0;
-  }
-  if (flags == BPF_EXIST) {
-    return -ENOENT;
-  }
-  return insert<Key>(map, bucket, tag_of(hash), place.chain_length, key, [&](HashElement& element) {
-    copy_bytes(value_of(map, element), value, map.spec.value_size);
-  });
+  return update_with<Key>(
+      map, who, key_bytes, flags,
+      [&](HashBucket& bucket, const Place& place, const Key& key) {
+        replace<Key>(map, bucket, place, key, value);
+      },
+      [&](HashElement& element) {
+        copy_bytes(value_of(map, element), value, map.spec.value_size);
+      });
 }
 
 template <class Key>

@@ -328,6 +328,35 @@ int insert(const MapView& map, HashBucket& bucket, uint64_t tag, uint32_t chain_
   return 0;
 }
 
+// `change(bucket, place, key)` for a present key, `init(element)` for a new one. BPF_F_LOCK is refused with unknown flags: no
+// value holds a spin lock.
+template <class Key, class Change, class Init>
+int update_with(const MapView& map, const LockContext& who, const void* key_bytes, uint64_t flags,
+                Change change, Init init) {
+  if (flags > BPF_EXIST) {
+    return -EINVAL;
+  }
+  const Key key(key_bytes);
+  const uint64_t hash = key.hash(map);
+  HashBucket& bucket = bucket_at(map, hash & map.bucket_mask);
+  const Held held(map, bucket, who);
+  if (!held) {
+    return -EBUSY;
+  }
+  const Place place = find_place<Key>(map, bucket, tag_of(hash), key);
+  if (place.link != nullptr) {
+    if (flags == BPF_NOEXIST) {
+      return -EEXIST;
+    }
+    change(bucket, place, key);
+    return 0;
+  }
+  if (flags == BPF_EXIST) {
+    return -ENOENT;
+  }
+  return insert<Key>(map, bucket, tag_of(hash), place.chain_length, key, init);
+}
+
 // `before(element)` may read the element that goes.
 template <class Key, class Before>
 int erase(const MapView& map, const LockContext& who, const void* key_bytes, Before before) {

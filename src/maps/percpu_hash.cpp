@@ -41,32 +41,12 @@ std::byte* lookup(const MapView& map, const void* key, uint32_t lane) {
   return found == nullptr ? nullptr : lane_of(map, *found, lane);
 }
 
-// `change(element)` for a present key, `init(element)` for a new one.
-template <class Key, class Change, class Init>
-int update_with(const MapView& map, const LockContext& who, const void* key_bytes, uint64_t flags,
-                Change change, Init init) {
-  if (flags > BPF_EXIST) {
-    return -EINVAL;
-  }
-  const Key key(key_bytes);
-  const uint64_t hash = key.hash(map);
-  HashBucket& bucket = bucket_at(map, hash & map.bucket_mask);
-  const Held held(map, bucket, who);
-  if (!held) {
-    return -EBUSY;
-  }
-  const Place place = find_place<Key>(map, bucket, tag_of(hash), key);
-  if (place.link != nullptr) {
-    if (flags == BPF_NOEXIST) {
-      return -EEXIST;
-    }
+// For update_with(): changes a present element where it stands.
+template <class Change>
+auto in_place(const MapView& map, Change change) {
+  return [&map, change](HashBucket& /*bucket*/, const Place& place, const auto& /*key*/) {
     change(element_at(map, place.name));
-    return 0;
-  }
-  if (flags == BPF_EXIST) {
-    return -ENOENT;
-  }
-  return insert<Key>(map, bucket, tag_of(hash), place.chain_length, key, init);
+  };
 }
 
 template <class Key>
@@ -78,7 +58,7 @@ int update(const MapView& map, const LockContext& who, uint32_t lane, const void
   const auto change = [&](HashElement& element) {
     copy_bytes(lane_of(map, element, lane), value, map.spec.value_size);
   };
-  return update_with<Key>(map, who, key, flags, change, [&](HashElement& element) {
+  return update_with<Key>(map, who, key, flags, in_place(map, change), [&](HashElement& element) {
     zero_bytes(value_of(map, element), uint64_t{map.value_stride} * map.spec.cpu_count);
     change(element);
   });
@@ -107,7 +87,7 @@ template <class Key>
 int sys_update(const MapView& map, const LockContext& who, const void* key, const void* value,
                uint64_t flags) {
   const auto all = [&](HashElement& element) { copy_in(map, element, value); };
-  return update_with<Key>(map, who, key, flags, all, all);
+  return update_with<Key>(map, who, key, flags, in_place(map, all), all);
 }
 
 template <class Key>

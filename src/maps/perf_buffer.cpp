@@ -10,7 +10,6 @@
 namespace bpftime {
 namespace {
 
-constexpr int kEnotsupp = 524;  // the kernel's own
 constexpr uint64_t kPage = 4096;
 
 struct RawSample {
@@ -121,39 +120,6 @@ int append(PerfBuffer& buffer, std::byte* page, uint64_t bytes, const void* data
   return 0;
 }
 
-// ---- bpf(2): the values are descriptors, which the broker keeps
-
-std::byte* lookup(const MapView& /*map*/, const void* /*key*/, uint32_t /*lane*/) {
-  return nullptr;
-}
-int update(const MapView& /*map*/, const LockContext& /*who*/, uint32_t /*lane*/,
-           const void* /*key*/, const void* /*value*/, uint64_t /*flags*/) {
-  return -kEnotsupp;
-}
-int erase(const MapView& /*map*/, const LockContext& /*who*/, const void* /*key*/) {
-  return -kEnotsupp;
-}
-// Kernel: array_map_get_next_key.
-int next_key(const MapView& map, const void* key, void* next) {
-  const uint32_t index = key == nullptr ? ~0U : load_as<uint32_t>(key);
-  if (index >= map.element_count) {
-    store_as<uint32_t>(next, 0);
-    return 0;
-  }
-  if (index == map.element_count - 1) {
-    return -ENOENT;
-  }
-  store_as<uint32_t>(next, index + 1);
-  return 0;
-}
-int sys_lookup(const MapView& /*map*/, const void* /*key*/, void* /*value*/, uint64_t /*flags*/,
-               const LockContext* /*who*/) {
-  return -kEnotsupp;
-}
-int sys_update(const MapView& /*map*/, const LockContext& /*who*/, const void* /*key*/,
-               const void* /*value*/, uint64_t /*flags*/) {
-  return -kEnotsupp;
-}
 // A lock leaves nothing to repair: what was not published does not exist.
 uint32_t sweep(const MapView& map, const LockContext& who, OwnerId dead) {
   uint32_t count = 0;
@@ -263,8 +229,13 @@ void perf_set_slot(const MapView& map, uint32_t key, int64_t buffer) {
   slot(map, key).store(static_cast<uint32_t>(buffer + 1), std::memory_order_seq_cst);
 }
 
-constinit const MapOps kPerfEventArrayOps = {
-    BPF_MAP_TYPE_PERF_EVENT_ARRAY, lookup, update, erase, next_key, sys_lookup, sys_update, sweep,
-};
+constinit const MapOps kPerfEventArrayOps = {BPF_MAP_TYPE_PERF_EVENT_ARRAY,
+                                             no_lookup,
+                                             no_update,
+                                             no_erase,
+                                             array_next_key,
+                                             no_sys_lookup,
+                                             no_sys_update,
+                                             sweep};
 
 }  // namespace bpftime

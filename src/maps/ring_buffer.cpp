@@ -8,7 +8,6 @@
 namespace bpftime {
 namespace {
 
-constexpr int kEnotsupp = 524;  // the kernel's own
 constexpr uint64_t kHeadBytes = sizeof(RingRecordHead);
 constexpr uint64_t kPageShift = 12;
 // Of the first data page in struct bpf_ringbuf, where the kernel counts RingRecordHead::place from.
@@ -79,28 +78,6 @@ Wake end_record(const MapView& map, uint64_t offset, uint64_t size, uint64_t fla
     return wake_readers(producer(map).wake);
   }
   return Wake::kNothing;
-}
-
-// ---- bpf(2): a ring buffer has no elements
-
-std::byte* lookup(const MapView& /*map*/, const void* /*key*/, uint32_t /*lane*/) {
-  return nullptr;
-}
-int update(const MapView& /*map*/, const LockContext& /*who*/, uint32_t /*lane*/,
-           const void* /*key*/, const void* /*value*/, uint64_t /*flags*/) {
-  return -kEnotsupp;
-}
-int erase(const MapView& /*map*/, const LockContext& /*who*/, const void* /*key*/) {
-  return -kEnotsupp;
-}
-int next_key(const MapView& /*map*/, const void* /*key*/, void* /*next*/) { return -kEnotsupp; }
-int sys_lookup(const MapView& /*map*/, const void* /*key*/, void* /*value*/, uint64_t /*flags*/,
-               const LockContext* /*who*/) {
-  return -kEnotsupp;
-}
-int sys_update(const MapView& /*map*/, const LockContext& /*who*/, const void* /*key*/,
-               const void* /*value*/, uint64_t /*flags*/) {
-  return -kEnotsupp;
 }
 
 // Discards what `dead` was filling. Records are looked at from the reader's position on.
@@ -204,7 +181,7 @@ bool ring_is_readable(const MapView& map) {
 }
 
 constinit const MapOps kRingBufferOps = {
-    BPF_MAP_TYPE_RINGBUF, lookup, update, erase, next_key, sys_lookup, sys_update, sweep,
-};
+    BPF_MAP_TYPE_RINGBUF, no_lookup,     no_update,     no_erase,
+    no_next_key,          no_sys_lookup, no_sys_update, sweep};
 
 }  // namespace bpftime

@@ -103,10 +103,6 @@ class Held {
   bool held_ = false;
 };
 
-std::byte* lookup(const MapView& /*map*/, const void* /*key*/, uint32_t /*lane*/) {
-  return nullptr;  // the verifier lets no program ask
-}
-
 int update(const MapView& /*map*/, const LockContext& /*who*/, uint32_t /*lane*/,
            const void* /*key*/, const void* /*value*/, uint64_t /*flags*/) {
   return -EINVAL;
@@ -247,7 +243,7 @@ int64_t stack_id(const MapView& map, const LockContext& who, const uint64_t* ips
 }
 
 constinit const MapOps kStackTraceOps = {BPF_MAP_TYPE_STACK_TRACE,
-                                         lookup,
+                                         no_lookup,  // the verifier lets no program ask
                                          update,
                                          erase,
                                          next_key,

@@ -26,7 +26,6 @@ inline namespace verifier_inside {  // other rooms have a State and a Frame of t
 inline constexpr int kMostStack = 512;
 inline constexpr int64_t kMostOffset = 1LL << 29;  // kernel: BPF_MAX_VAR_OFF
 inline constexpr uint32_t kMostMemory = 1U << 29;  // kernel: BPF_MAX_VAR_SIZ
-inline constexpr int kKernelNotSupported = 524;    // ENOTSUPP, not in uapi
 
 // What is known of an instruction before any path is walked.
 struct InsnFacts {

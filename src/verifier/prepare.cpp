@@ -168,7 +168,7 @@ bool Engine::find_maps() {
           return refuse(EINVAL, "direct value offset of %u is not allowed", offset);
         }
         if (!is_arena && map.max_entries != 1) {
-          return refuse(kKernelNotSupported,
+          return refuse(kKernelEnotsupp,
                         "invalid access to map value pointer, max_entries is not 1");
         }
         if (!is_arena && offset >= map.value_size) {
