@@ -16,7 +16,7 @@
 namespace bpftime {
 
 inline constexpr uint32_t kAgentMagic = 0x74667062;  // "bpft"
-inline constexpr uint32_t kAgentVersion = 1;
+inline constexpr uint32_t kAgentVersion = 2;
 inline constexpr char kArenaName[] = "bpftime-arena";
 inline constexpr char kAgentName[] = "bpftime-agent";
 inline constexpr char kCodeName[] = "bpftime-code";
@@ -58,7 +58,8 @@ inline constexpr uint32_t kAttachedInternal =
 inline constexpr uint32_t kAttachedCounted =
     2;  // count each run in counts->run: a locked add, 5 ns
 
-inline constexpr uint32_t kAttachedAlone = 4;  // its list has kListPlain or kListSimple
+inline constexpr uint32_t kAttachedAlone = 4;    // its list has kListPlain or kListSimple
+inline constexpr uint32_t kAttachedSession = 8;  // of a session link: AgentDescriptor::run_session
 
 struct Attached {
   uint64_t (*program)(void* ctx, struct Hit* hit);
@@ -184,6 +185,8 @@ struct AgentDescriptor {
   void (*entry_thunk_hashed)();
   void (*return_thunk_hashed)();
   void (*return_point_hashed)();
+  // Stands for the program of a session link, whose address lies before its slots.
+  uint64_t (*run_session)(void* regs, struct Hit* hit);
   void (*inside_thunk_hashed)();
 };
 struct HelperEntry {

@@ -13,6 +13,8 @@
 //             room. BTF_LOAD: btf, btf_log_buf as room. OBJ_GET_INFO_BY_FD: info as input (the caller's bytes) and
 //             the room is its size. PROG_TEST_RUN: data_in, ctx_in; data_out, ctx_out as room.
 //             RAW_TRACEPOINT_OPEN: name.
+//             LINK_CREATE of uprobe_multi links: the file comes as the first fd, O_PATH, as for kPerfOpen; payloads: offsets,
+//             ref_ctr_offsets, cookies where there are any.
 //   reply     value and fd as bpf(2) returns; output by command: PROG_LOAD and BTF_LOAD the log text with its NUL (also
 //             beside an error; at most the room); OBJ_GET_INFO_BY_FD an InfoOutput and what it announces;
 //             *_GET_NEXT_ID a uint32_t; PROG_TEST_RUN a TestRunOutput and what it announces; TASK_FD_QUERY a

@@ -27,6 +27,20 @@ static_assert(sizeof(ReturnEntry) == 64);
 
 inline constexpr uint32_t kReturnEntries =
     256;  // a thread; deeper = counted as missed, as the kernel at 64
+
+// What a uprobe.session link keeps of one call, from its entry to its return. Valid while `sequence` is the return
+// entry's: a cell need not be given back.
+struct SessionCell {
+  uint64_t sequence;  // ReturnEntry::sequence of the call
+  uint64_t hits;      // ThreadBlock::hits of the hit that took it
+  uint64_t cookie;    // the program's own, 0 at first
+  uint32_t link, flags;
+};
+static_assert(sizeof(SessionCell) == 32);
+inline constexpr uint32_t kSessionSkipsReturn = 1;  // the program said so at the entry
+inline constexpr uint32_t kSessionReturned = 2;     // and is not to be found again
+inline constexpr uint32_t kSessionsOfCall = 4;      // at one place; more are counted as missed
+
 inline constexpr uint64_t kHitStackBytes = 64 << 10;  // and a guard page below
 inline constexpr uint32_t kPlainStacks = 16;          // direct mapped
 inline constexpr uint32_t kPageCacheSize = 64;        // direct mapped, by page number
@@ -77,9 +91,11 @@ struct alignas(64) ThreadBlock {
   uint64_t random_state;   // of get_prandom_u32; 0 = not seeded
   uint64_t trampoline;     // of the running hit, where a return probe follows its entry probe
   uint64_t own_robust[3];  // struct robust_list_head of ours, for threads without one (musl, Go)
+  ReturnEntry* returning;  // of the hit that runs at a return, where it is not plain or simple
   alignas(64) uint64_t hit_space[16];  // ProbeHit (helpers/probe_hit.hpp)
   uint32_t open_record_count, reserved;
   OpenRecord open_records[kOpenRecords];
+  SessionCell* sessions;  // kSessionsOfCall for each of entries
 };
 static_assert(offsetof(ThreadBlock, regs) == 64 && offsetof(ThreadBlock, guard) == 232 &&
               offsetof(ThreadBlock, missed) == 256);

@@ -11,6 +11,7 @@
 #include "hook/thread_state.hpp"
 #include "hook/thunks.hpp"
 #include "runtime/run.hpp"
+#include "runtime/session.hpp"
 
 using bpftime::AgentState;
 using bpftime::Site;
@@ -37,6 +38,10 @@ BPFTIME_HIDDEN void bpftime_say_printk(bpftime::ProbeHit* hit, const char* text,
 
 BPFTIME_HIDDEN bool bpftime_say_wake(ThreadBlock* thread, uint32_t map_id) {
   return bpftime::say_wake(bpftime_agent_state, thread->tid, map_id);
+}
+
+BPFTIME_HIDDEN bpftime::ReturnEntry* bpftime_free_return_entry(ThreadBlock* thread, uint64_t sp) {
+  return bpftime_take_entry_slow(nullptr, nullptr, thread, sp);
 }
 
 BPFTIME_HIDDEN void bpftime_say_disarmed(ThreadBlock*, AgentState* state, uint32_t link,
@@ -74,8 +79,11 @@ uint64_t on_sigaction(void* regs, bpftime::Hit* hit) {
 }
 
 uint64_t run_timed(void* regs, bpftime::Hit* hit) {
-  bpftime::HitCounts* const counts = static_cast<bpftime::ProbeHit*>(hit)->attached->counts;
-  const auto program = reinterpret_cast<bpftime::ProgramFn>(hit->slots[-1]);
+  const bpftime::Attached* const attached = static_cast<bpftime::ProbeHit*>(hit)->attached;
+  bpftime::HitCounts* const counts = attached->counts;
+  const bool is_session = (attached->flags & bpftime::kAttachedSession) != 0;
+  const auto program =
+      is_session ? bpftime::run_session : reinterpret_cast<bpftime::ProgramFn>(hit->slots[-1]);
   const uint64_t begin = bpftime::helper::ktime_get_ns(0, 0, 0, 0, 0, hit);
   const uint64_t result = program(regs, hit);
   counts->ns.fetch_add(bpftime::helper::ktime_get_ns(0, 0, 0, 0, 0, hit) - begin,
@@ -105,5 +113,6 @@ extern "C" __attribute__((
     .entry_thunk_hashed = bpftime_entry_thunk_hashed,
     .return_thunk_hashed = bpftime_return_thunk_hashed,
     .return_point_hashed = bpftime_return_point_hashed,
+    .run_session = bpftime::run_session,
     .inside_thunk_hashed = bpftime_inside_thunk_hashed,
 };

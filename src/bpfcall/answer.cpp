@@ -8,6 +8,9 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <utility>
+
+#include "spec/newer.hpp"
 
 // What each command points to is a table (kShapes): fields that hold fds, and pointers with the field that tells
 // their length. The broker gets attr, fds by identity, and bytes; it never sees a pointer that means anything.
@@ -276,6 +279,37 @@ Result<void> add_fd_array(const Caller& caller, const std::byte* attr, Request* 
   return {};
 }
 
+// A uprobe_multi link: its file, opened as the caller sees it, and its arrays. What the broker refuses anyway is not
+// copied.
+Result<void> add_uprobes(const Caller& caller, const std::byte* attr, Request* request) {
+  UprobeMultiCreate create;
+  std::memcpy(&create, attr, sizeof(create));
+  if (!is_uprobe_multi(create.attach_type) || create.flags != 0 || create.path == 0 ||
+      create.offsets == 0 || create.count == 0 || create.count > kMostUprobePlaces) {
+    return {};
+  }
+  const CallerMemory& memory = caller.memory;
+  auto path = TRY(read_string(memory, create.path, PATH_MAX));
+  path.push_back(std::byte{0});
+  request->fds.push_back(
+      TRY(caller.open_path(caller.self, reinterpret_cast<const char*>(path.data()))));
+  const std::pair<size_t, uint64_t> arrays[] = {
+      {offsetof(UprobeMultiCreate, offsets), create.offsets},
+      {offsetof(UprobeMultiCreate, ref_ctr_offsets), create.ref_ctr_offsets},
+      {offsetof(UprobeMultiCreate, cookies), create.cookies}};
+  for (const auto& [at, address] : arrays) {
+    if (address != 0) {
+      RequestPayload payload;
+      payload.tag = static_cast<uint32_t>(at);
+      payload.bytes.resize(uint64_t{create.count} * sizeof(uint64_t));
+      payload.size_bytes = payload.bytes.size();
+      TRY(memory.read(memory.self, address, payload.bytes));
+      request->payloads.push_back(std::move(payload));
+    }
+  }
+  return {};
+}
+
 Result<void> write_u32(const CallerMemory& memory, uint64_t to, uint32_t value) {
   return memory.write(memory.self, to, std::as_bytes(std::span(&value, 1)));
 }
@@ -338,8 +372,9 @@ class OutputReader {
   std::span<const std::byte> rest_;
 };
 
+// `is_cut`: what pointers in the info name is written, the info is not.
 Result<void> write_info(const CallerMemory& memory, uint64_t attr_address, const std::byte* attr,
-                        std::span<const std::byte> output) {
+                        std::span<const std::byte> output, bool is_cut) {
   OutputReader reader(output);
   const InfoOutput head = TRY(reader.take_one<InfoOutput>());
   const std::span<const std::byte> info = TRY(reader.take(head.info_bytes));
@@ -347,6 +382,9 @@ Result<void> write_info(const CallerMemory& memory, uint64_t attr_address, const
     const InfoPiece piece = TRY(reader.take_one<InfoPiece>());
     const std::span<const std::byte> bytes = TRY(reader.take(piece.size_bytes));
     TRY(memory.write(memory.self, piece.address, bytes));
+  }
+  if (is_cut) {
+    return {};
   }
   const uint64_t room = field<uint32_t>(attr, AT(info.info_len));
   TRY(write_output(memory, field<uint64_t>(attr, AT(info.info)), room, info));
@@ -387,8 +425,10 @@ Result<void> write_back(const CallerMemory& memory, uint32_t command, uint64_t a
       return write_output(memory, field<uint64_t>(attr, AT(btf_log_buf)),
                           field<uint32_t>(attr, AT(btf_log_size)), reply.output);
     case BPF_OBJ_GET_INFO_BY_FD:
-      return reply.value < 0 ? Result<void>{}
-                             : write_info(memory, attr_address, attr, reply.output);
+      if (reply.value < 0 && (reply.value != -ENOSPC || reply.output.empty())) {
+        return {};
+      }
+      return write_info(memory, attr_address, attr, reply.output, reply.value < 0);
     case BPF_TASK_FD_QUERY:
       return reply.value < 0 && reply.value != -ENOSPC
                  ? Result<void>{}
@@ -462,6 +502,9 @@ Result<Answer> try_bpf(const Caller& caller, uint32_t command, uint64_t attr_add
                     &request));
     TRY(add_records(caller.memory, attr, AT(line_info), AT(line_info_cnt), AT(line_info_rec_size),
                     &request));
+  }
+  if (command == BPF_LINK_CREATE) {
+    TRY(add_uprobes(caller, attr, &request));
   }
   Reply reply = TRY(caller.ask(caller.self, &request));
   TRY(write_back(caller.memory, command, attr_address, attr, reply));

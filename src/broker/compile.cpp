@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,9 +13,11 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 
 #include "isa/context_use.hpp"
 #include "jit_x64/compile.hpp"
+#include "spec/kernel_types.hpp"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define BPFTIME_SANITIZED 1
@@ -47,17 +50,62 @@ Result<CompiledProgram> compile_now(const DecodedProgram& program) {
   return compiled;
 }
 
-ProgramAnswer answer_now(const ProgramTask& task, uint32_t seconds,
+std::optional<Btf> read_kernel_btf() {
+  UniqueFd file(::open("/sys/kernel/btf/vmlinux", O_RDONLY | O_CLOEXEC));
+  struct stat st{};
+  if (!file || ::fstat(file.get(), &st) != 0 || st.st_size <= 0) {
+    return std::nullopt;
+  }
+  std::vector<std::byte> bytes(static_cast<size_t>(st.st_size));
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::read(file.get(), bytes.data() + done, bytes.size() - done);
+    if (n <= 0) {
+      return std::nullopt;
+    }
+    done += static_cast<size_t>(n);
+  }
+  auto types = Btf::parse(std::move(bytes));
+  return types ? std::optional<Btf>(std::move(types).value()) : std::nullopt;
+}
+
+// The kernel's types, or ours (spec/kernel_types.hpp) where there are none, or where the loader saw none: ours have small
+// numbers, which are no functions in the kernel's.
+std::optional<Btf> kernel_btf_for(const DecodedProgram& program) {
+  auto kernel = read_kernel_btf();
+  auto own = Btf::parse({kernel_types().begin(), kernel_types().end()});
+  const auto all_known = [&](const Btf& types) {
+    return std::all_of(program.insns.begin(), program.insns.end(), [&](const bpf_insn& insn) {
+      if (insn.code != (BPF_JMP | BPF_CALL) || insn.src_reg != BPF_PSEUDO_KFUNC_CALL) {
+        return true;
+      }
+      const auto type = types.type(static_cast<uint32_t>(insn.imm));
+      return type && type->kind == BtfKind::kFunc;
+    });
+  };
+  if (own && (!kernel || (!all_known(*kernel) && all_known(*own)))) {
+    return std::move(own).value();
+  }
+  return kernel;
+}
+
+ProgramAnswer answer_now(const ProgramTask& given, uint32_t seconds,
                          const std::function<void()>& between) {
   ProgramAnswer answer;
+  std::optional<Btf> kernel;
+  if (calls_kernel_functions(given.program)) {
+    kernel = kernel_btf_for(given.program);
+  }
+  ProgramTask task = given;
+  task.kernel_btf = kernel ? &*kernel : nullptr;
   answer.judgement = judge(task, seconds);
   if (answer.judgement.error != 0 && !task.let_through) {
     return answer;
   }
   between();
   DecodedProgram program = task.program;
-  auto settled =
-      settle_calls(answer.judgement.dead, task.prog_type, &program, &answer.judgement.log);
+  auto settled = settle_calls(answer.judgement.dead, task.prog_type, task.kernel_btf, &program,
+                              &answer.judgement.log);
   if (!settled) {
     answer.compile_error = settled.error().code;
     return answer;

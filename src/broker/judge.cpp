@@ -31,6 +31,7 @@ Judgement judge(const ProgramTask& task, uint32_t seconds) {
   program.prog_flags = task.prog_flags;
   program.maps = task.maps;
   program.btf = task.btf;
+  program.kernel_btf = task.kernel_btf;
   std::vector<BtfFuncInfo> functions;
   std::vector<BtfLineInfo> lines;
   if (task.btf != nullptr) {
@@ -72,7 +73,32 @@ Judgement judge(const ProgramTask& task, uint32_t seconds) {
   return judgement;
 }
 
-Result<void> settle_calls(const std::vector<bool>& dead, uint32_t prog_type,
+namespace {
+
+// Null: it names nothing that we have.
+const HelperSpec* kfunc_of(const bpf_insn& insn, const Btf* kernel_btf) {
+  if (kernel_btf == nullptr || insn.off != 0) {
+    return nullptr;
+  }
+  const auto type = kernel_btf->type(static_cast<uint32_t>(insn.imm));
+  return type && type->kind == BtfKind::kFunc ? find_kfunc(type->name.data(), type->name.size())
+                                              : nullptr;
+}
+
+}  // namespace
+
+bool calls_kernel_functions(const DecodedProgram& program) {
+  for (uint32_t i = 0; i < program.insns.size(); i++) {
+    const bpf_insn& insn = program.insns[i];
+    if (insn.code == kOpCall && insn.src_reg == kCallKfunc) {
+      return true;
+    }
+    i += insn.code == kOpLddw ? 1 : 0;
+  }
+  return false;
+}
+
+Result<void> settle_calls(const std::vector<bool>& dead, uint32_t prog_type, const Btf* kernel_btf,
                           DecodedProgram* program, std::string* log) {
   for (uint32_t i = 0; i < program->insns.size(); i++) {
     bpf_insn& insn = program->insns[i];
@@ -83,9 +109,17 @@ Result<void> settle_calls(const std::vector<bool>& dead, uint32_t prog_type,
     if (insn.code != kOpCall || insn.src_reg == kCallLocal) {
       continue;
     }
+    const bool is_kfunc = insn.src_reg == kCallKfunc;
     const HelperSpec* helper =
-        insn.src_reg == kCallHelper ? find_helper(static_cast<uint32_t>(insn.imm)) : nullptr;
+        is_kfunc ? kfunc_of(insn, kernel_btf) : find_helper(static_cast<uint32_t>(insn.imm));
+    if (helper != nullptr && !is_kfunc && helper->id >= kKfuncSessionIsReturn) {
+      helper = nullptr;
+    }
     if (helper != nullptr && (helper->program_types & program_type_bit(prog_type)) != 0) {
+      if (is_kfunc) {
+        insn.src_reg = kCallHelper;
+        insn.imm = static_cast<int32_t>(helper->id);
+      }
       continue;
     }
     if (i < dead.size() && dead[i]) {

@@ -20,6 +20,7 @@ struct ProgramTask {
   std::vector<VerifierMap> maps;
   std::vector<std::vector<std::byte>> contents;  // of frozen maps: what `constants` name
   const Btf* btf = nullptr;
+  const Btf* kernel_btf = nullptr;  // what its calls of kernel functions name; null: it has none
   std::vector<std::byte> func_info, line_info;  // bpf_func_info, bpf_line_info
   uint32_t log_level = 0;
   uint64_t log_bytes = 0;
@@ -44,7 +45,10 @@ Judgement judge(const ProgramTask& task, uint32_t seconds);
 // Calls that no path reaches may have any number (libbpf leaves such where it cut something out):
 // they become `r0 = 0`. Errors: EINVAL: a helper that we do not have, where a path reaches it; *log
 // gets what the kernel's would say.
-Result<void> settle_calls(const std::vector<bool>& dead, uint32_t prog_type,
+// Calls of kernel functions that we have become calls of helpers.
+Result<void> settle_calls(const std::vector<bool>& dead, uint32_t prog_type, const Btf* kernel_btf,
                           DecodedProgram* program, std::string* log);
+
+bool calls_kernel_functions(const DecodedProgram& program);
 
 }  // namespace bpftime

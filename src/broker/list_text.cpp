@@ -94,7 +94,7 @@ std::string state_of(const SessionStatus::Probe& probe, const LinkTotals& totals
   if (totals.placed == 0) {
     return totals.why_not.empty() ? "no target" : totals.why_not;
   }
-  return "armed";
+  return totals.why_not.empty() ? "armed" : "armed in part: " + totals.why_not;
 }
 
 std::string links(const SessionStatus& status) {
@@ -107,8 +107,13 @@ std::string links(const SessionStatus& status) {
     const LinkTotals t = totals_of(status, p.link);
     char offset[24];
     std::snprintf(offset, sizeof(offset), "+0x%" PRIx64, p.offset);
-    table.add({number(p.link), number(p.program), p.is_return ? "uretprobe" : "uprobe",
-               p.path + offset, p.pid > 0 ? number(p.pid) : "any", number(t.placed),
+    std::string place = p.path + offset;
+    if (p.places > 1) {
+      place += " and " + number(p.places - 1) + " more";
+    }
+    table.add({number(p.link), number(p.program),
+               p.is_session ? "session" : (p.is_return ? "uretprobe" : "uprobe"), place,
+               p.pid > 0 ? number(p.pid) : "any", number(t.placed),
                t.run == 0 ? "-" : number(t.run), t.run == 0 ? "-" : number(t.ns / t.run),
                number(t.faulted + t.out_of_fuel), state_of(p, t)});
   }
@@ -138,7 +143,8 @@ LinkTotals totals_of(const SessionStatus& status, uint32_t link) {
       totals.targets++;
       if (state.placed) {
         totals.placed++;
-      } else {
+      }
+      if (!state.why_not.empty()) {
         totals.why_not = state.why_not;
       }
       totals.run += state.run;

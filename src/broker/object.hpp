@@ -130,11 +130,26 @@ struct StatsObject : Object {
   StatsObject() : Object(kKind) {}
 };
 
+// What a link of several places has (BPF_LINK_TYPE_UPROBE_MULTI); in targets all of them go by the link's id.
+struct UprobePlaces {
+  struct Place {
+    uint64_t offset, semaphore_offset, cookie;
+  };
+  std::string path;
+  UniqueFd file;  // O_PATH, as a perf event's
+  uint64_t device = 0, inode = 0;
+  std::vector<Place> places;
+  bool has_cookies = false, has_semaphores = false;
+  bool is_return = false, is_session = false, disarmed = false;
+  pid_t pid = -1;
+};
+
 struct LinkObject : Object {
   static constexpr ObjectKind kKind = ObjectKind::kLink;
   LinkObject() : Object(kKind) {}
   std::shared_ptr<ProgramObject> program;
   std::shared_ptr<PerfEventObject> event;
+  std::unique_ptr<UprobePlaces> uprobes;  // or these
   ~LinkObject() override {
     if (event != nullptr && event->attachment == LinkId{id}) {
       event->program.reset();  // the event goes on without a program, as in the kernel

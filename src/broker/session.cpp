@@ -75,40 +75,51 @@ Result<ProgramForTarget> Session::program_for_target(ProgId id) {
   return ProgramForTarget{id, &program->compiled, program->code.get()};
 }
 
-WantedLink Session::wanted(const PerfEventObject& event) const {
-  const bool is_timed = objects_.next_id(ObjectKind::kStats, 0) != 0;
-  return WantedLink{event.attachment,
-                    ProgId{event.program->id},
-                    event.device,
-                    event.inode,
-                    event.file_offset,
-                    event.is_return,
-                    event.pid,
-                    event.cookie,
-                    event.semaphore_offset,
-                    is_timed};
+void Session::want(const PerfEventObject& event, std::vector<WantedLink>* links) const {
+  if (event.is_armed() && !shutting_down_) {
+    links->push_back({event.attachment, ProgId{event.program->id}, event.device, event.inode,
+                      event.file_offset, event.is_return, event.pid, event.cookie,
+                      event.semaphore_offset, is_timed()});
+  }
 }
 
-std::optional<WantedLink> Session::wanted_link(LinkId id) {
+void Session::want(const LinkObject& link, std::vector<WantedLink>* links) const {
+  if (link.uprobes == nullptr || link.uprobes->disarmed || shutting_down_) {
+    return;
+  }
+  const UprobePlaces& all = *link.uprobes;
+  for (const UprobePlaces::Place& place : all.places) {
+    links->push_back({LinkId{link.id}, ProgId{link.program->id}, all.device, all.inode,
+                      place.offset, all.is_return, all.pid, place.cookie, place.semaphore_offset,
+                      is_timed(), all.is_session});
+  }
+}
+
+std::vector<WantedLink> Session::wanted_links_of(LinkId id) {
+  std::vector<WantedLink> links;
   for (const auto& event : objects_.all<PerfEventObject>()) {
-    if (event->attachment == id && event->is_armed() && !shutting_down_) {
-      return wanted(*event);
+    if (event->attachment == id) {
+      want(*event, &links);
     }
   }
-  return std::nullopt;
+  const auto link = std::static_pointer_cast<LinkObject>(objects_.find(ObjectKind::kLink, raw(id)));
+  if (link != nullptr) {
+    want(*link, &links);
+  }
+  return links;
 }
 
 std::vector<WantedLink> Session::wanted_links() {
-  std::map<LinkId, WantedLink> in_order;  // of attaching
-  for (const auto& event : objects_.all<PerfEventObject>()) {
-    if (event->is_armed() && !shutting_down_) {
-      in_order[event->attachment] = wanted(*event);
-    }
-  }
   std::vector<WantedLink> links;
-  for (const auto& [id, link] : in_order) {
-    links.push_back(link);
+  for (const auto& event : objects_.all<PerfEventObject>()) {
+    want(*event, &links);
   }
+  for (const auto& link : objects_.all<LinkObject>()) {
+    want(*link, &links);
+  }
+  // In the order of attaching.
+  std::stable_sort(links.begin(), links.end(),
+                   [](const WantedLink& x, const WantedLink& y) { return raw(x.id) < raw(y.id); });
   return links;
 }
 
@@ -117,14 +128,23 @@ void Session::target_said_printk(pid_t, const AgentMessage& message) {
 }
 
 void Session::link_disarmed(LinkId id, pid_t pid, HitEnd why) {
-  for (const auto& event : objects_.all<PerfEventObject>()) {
-    if (event->attachment == id && event->program != nullptr && !event->disarmed) {
-      event->disarmed = true;
-      log("link " + std::to_string(raw(id)) + " disarmed: its program " + event->program->name +
+  const auto disarm = [&](const ProgramObject& program, bool* disarmed) {
+    if (!*disarmed) {
+      *disarmed = true;
+      log("link " + std::to_string(raw(id)) + " disarmed: its program " + program.name +
           (why == kHitFault ? " faulted" : " used up its budget") + " in process " +
           std::to_string(pid));
       sync_soon();
     }
+  };
+  for (const auto& event : objects_.all<PerfEventObject>()) {
+    if (event->attachment == id && event->program != nullptr) {
+      disarm(*event->program, &event->disarmed);
+    }
+  }
+  const auto link = std::static_pointer_cast<LinkObject>(objects_.find(ObjectKind::kLink, raw(id)));
+  if (link != nullptr && link->uprobes != nullptr) {
+    disarm(*link->program, &link->uprobes->disarmed);
   }
 }
 
@@ -172,43 +192,54 @@ void Session::leave_unneeded_targets() {
   if (for_probes_.empty()) {
     return;
   }
-  const auto events = objects_.all<PerfEventObject>();
+  std::set<pid_t> named;
+  for (const auto& event : objects_.all<PerfEventObject>()) {
+    named.insert(event->pid);
+  }
+  for (const auto& link : objects_.all<LinkObject>()) {
+    if (link->uprobes != nullptr) {
+      named.insert(link->uprobes->pid);
+    }
+  }
   const std::set<pid_t> candidates = for_probes_;  // detaching tells target_gone()
   for (const pid_t pid : candidates) {
-    const bool needed = std::any_of(events.begin(), events.end(),
-                                    [pid](const auto& event) { return event->pid == pid; });
-    if (!needed) {
+    if (!named.contains(pid)) {
       for_probes_.erase(pid);
       (void)targets_->detach(pid);  // it may have ended
     }
   }
   // What these processes forked came in with them.
-  if (events.empty() && asked_for_.empty() && targets_->count() != 0) {
+  if (named.empty() && asked_for_.empty() && targets_->count() != 0) {
     targets_->detach_all();
   }
 }
 
-Result<void> Session::arm(const Caller& caller, PerfEventObject* event) {
-  if (!event->is_armed() || targets_ == nullptr) {
+Result<void> Session::arm(const Caller& caller, const PerfEventObject& event) {
+  return event.is_armed() ? arm(caller, event.attachment, event.pid,
+                                event.path + "+" + std::to_string(event.file_offset))
+                          : Result<void>{};
+}
+
+Result<void> Session::arm(const Caller& caller, LinkId link, pid_t pid, const std::string& place) {
+  if (targets_ == nullptr) {
     return {};
   }
-  if (event->pid > 0 && !caller.no_attach && !targets_->has(event->pid)) {
-    auto attached = targets_->attach(event->pid);
+  if (pid > 0 && !caller.no_attach && !targets_->has(pid)) {
+    auto attached = targets_->attach(pid);
     if (!attached) {
-      log("cannot attach to " + std::to_string(event->pid) + " for a probe of process " +
+      log("cannot attach to " + std::to_string(pid) + " for a probe of process " +
           std::to_string(caller.pid) + ": " + attached.error().why + " (" +
           ::strerrorname_np(attached.error().code) + ")");
       return attached.error();
     }
-    for_probes_.insert(event->pid);
+    for_probes_.insert(pid);
     if (on_change_) {
       on_change_();
     }
   }
-  auto placed = targets_->sync(&event->attachment);
+  auto placed = targets_->sync(&link);
   if (!placed) {
-    log("probe at " + event->path + "+" + std::to_string(event->file_offset) +
-        " not placed: " + placed.error().why);
+    log("probe at " + place + " not placed: " + placed.error().why);
   }
   return placed;
 }
@@ -410,6 +441,14 @@ SessionStatus Session::status() {
                              event->program != nullptr ? event->program->id : 0, event->path,
                              event->file_offset, event->is_return, event->pid, event->enabled,
                              event->disarmed, event->cookie});
+  }
+  for (const auto& link : objects_.all<LinkObject>()) {
+    if (link->uprobes != nullptr) {
+      const UprobePlaces& all = *link->uprobes;
+      status.probes.push_back({link->id, link->program->id, all.path, all.places[0].offset,
+                               all.is_return, all.pid, true, all.disarmed, all.places[0].cookie,
+                               all.is_session, static_cast<uint32_t>(all.places.size())});
+    }
   }
   status.targets = targets_->status();
   status.broker_pid = ::getpid();

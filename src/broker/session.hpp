@@ -93,7 +93,7 @@ class Session : public TargetHost {
   Result<MapForTarget> map_for_target(MapId id) override;
   Result<ProgramForTarget> program_for_target(ProgId id) override;
   std::vector<WantedLink> wanted_links() override;
-  std::optional<WantedLink> wanted_link(LinkId id) override;
+  std::vector<WantedLink> wanted_links_of(LinkId id) override;
   void target_said_printk(pid_t pid, const AgentMessage& message) override;
   void target_said_wake(MapId id) override;
   void link_disarmed(LinkId id, pid_t pid, HitEnd why) override;
@@ -110,6 +110,10 @@ class Session : public TargetHost {
   Result<Reply> slot_command(const BpfCall& call);
   Result<Reply> btf_load(const BpfCall& call);
   Result<Reply> link_create(const BpfCall& call);
+  Result<Reply> link_create_multi(const BpfCall& call,
+                                  const std::shared_ptr<ProgramObject>& program);
+  Result<void> check_semaphores(uint64_t device, uint64_t inode,
+                                std::span<const UprobePlaces::Place> places) const;
   Result<Reply> link_update(const BpfCall& call);
   Result<Reply> link_detach(const BpfCall& call);
   Result<Reply> prog_bind_map(const BpfCall& call);
@@ -158,14 +162,17 @@ class Session : public TargetHost {
   Result<Reply> give(const Caller& caller, const std::shared_ptr<Object>& object);
   // Takes `bytes` from a quota for the object's life. Errors: ENOMEM.
   Result<void> charge(Object* object, uint64_t* used, uint64_t limit, uint64_t bytes);
-  // Brings the event into the targets that it names, and waits for it. No-op unless armed.
-  Result<void> arm(const Caller& caller, PerfEventObject* event);
+  // Brings a link into the target that it names (pid > 0), or into all, and waits for it.
+  Result<void> arm(const Caller& caller, LinkId link, pid_t pid, const std::string& place);
+  Result<void> arm(const Caller& caller, const PerfEventObject& event);  // no-op unless armed
   Result<void> set_program(const Caller& caller, const std::shared_ptr<PerfEventObject>& event,
                            const std::shared_ptr<ProgramObject>& program, LinkId link,
                            uint64_t cookie);
   void objects_changed();
   [[nodiscard]] RunTotals runs_of(uint32_t program);
-  [[nodiscard]] WantedLink wanted(const PerfEventObject& event) const;
+  void want(const PerfEventObject& event, std::vector<WantedLink>* links) const;
+  void want(const LinkObject& link, std::vector<WantedLink>* links) const;
+  [[nodiscard]] bool is_timed() const { return objects_.next_id(ObjectKind::kStats, 0) != 0; }
   void sync_soon();
   // Takes the agent out of processes that it came into only for a probe which is gone.
   void leave_unneeded_targets();

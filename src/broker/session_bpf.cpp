@@ -16,12 +16,11 @@
 #include "broker/program_check.hpp"
 #include "broker/sha256.hpp"
 #include "maps/map_view.hpp"
+#include "spec/newer.hpp"
 
 namespace bpftime {
 namespace {
 
-constexpr uint32_t kAttachKprobeMulti = 42;  // BPF_TRACE_KPROBE_MULTI
-constexpr uint32_t kAttachUprobeMulti = 48;  // BPF_TRACE_UPROBE_MULTI
 constexpr uint32_t kKnownLoadFlags = 0x1ff;  // BPF_F_STRICT_ALIGNMENT ... BPF_F_TEST_REG_INVARIANTS
 constexpr uint32_t kLogFixed = 8;            // BPF_LOG_FIXED
 constexpr uint64_t kMostLogBytes = 48ULL << 20;
@@ -201,6 +200,31 @@ bool put_log(const LogRoom& room, const std::string& text, Reply* reply) {
   reply->output.assign(p, p + bytes);
   reply->output.push_back(std::byte{0});
   return bytes == text.size();
+}
+
+// Kernel v6.18 kernel/bpf/syscall.c: bpf_prog_attach_check_attach_type; kernel/trace/bpf_trace.c:
+// bpf_uprobe_multi_link_attach.
+Result<void> check_attach_type(const ProgramObject& program, uint32_t type) {
+  const uint32_t expected = program.expected_attach_type;
+  const bool is_kprobe = program.type == BPF_PROG_TYPE_KPROBE;
+  const bool is_kprobe_multi = type == kTraceKprobeMulti || type == kTraceKprobeSession;
+  const auto has_own_type = [](uint32_t t) {
+    return is_uprobe_multi(t) || t == kTraceKprobeMulti || t == kTraceKprobeSession;
+  };
+  if (is_kprobe && has_own_type(expected) && type != expected) {
+    return make_error(EINVAL, "attach type is not the one that the program expects");
+  }
+  if (is_kprobe && is_kprobe_multi) {
+    return make_error(EOPNOTSUPP, "no multi probes of the kernel");
+  }
+  if (is_kprobe && is_uprobe_multi(type)) {
+    return type == expected ? Result<void>{}
+                            : make_error(EINVAL, "the program expects another type");
+  }
+  if (type != BPF_PERF_EVENT || program.type == BPF_PROG_TYPE_SOCKET_FILTER) {
+    return make_error(EINVAL, "attach type does not fit the program");
+  }
+  return {};
 }
 
 // A map as the verifier wants it.
@@ -558,11 +582,9 @@ Result<Reply> Session::link_create(const BpfCall& call) {
   const auto& create = call.attr.link_create;
   const auto program =
       TRY(object_of<ProgramObject>(call.request, static_cast<int>(create.prog_fd), EINVAL));
-  if (create.attach_type == kAttachKprobeMulti || create.attach_type == kAttachUprobeMulti) {
-    return make_error(EOPNOTSUPP, "no multi probes");
-  }
-  if (create.attach_type != BPF_PERF_EVENT || program->type == BPF_PROG_TYPE_SOCKET_FILTER) {
-    return make_error(EINVAL, "attach type does not fit the program");
+  TRY(check_attach_type(*program, create.attach_type));
+  if (is_uprobe_multi(create.attach_type)) {
+    return link_create_multi(call, program);
   }
   if (create.flags != 0) {
     return make_error(EINVAL, "unknown flags");

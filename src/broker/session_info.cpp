@@ -144,6 +144,48 @@ Result<bpf_prog_info> info_of(const ProgramObject& program, const RunTotals& run
   return info;
 }
 
+// The info of a uprobe_multi link; *error: ENOSPC where arrays are cut, which are written all the same. Kernel v6.18
+// kernel/trace/bpf_trace.c: bpf_uprobe_multi_link_fill_link_info.
+// Errors: EINVAL a room without a size, ENAMETOOLONG too small for the path.
+Result<UprobeMultiInfo> info_of(const LinkObject& link, const UprobePlaces& all, InfoAnswer* answer,
+                                int* error) {
+  UprobeMultiInfo info{};
+  answer->read(&info);
+  const bool wants_arrays = info.offsets != 0 || info.ref_ctr_offsets != 0 || info.cookies != 0;
+  const uint32_t room = info.count;
+  if ((info.path == 0) != (info.path_bytes == 0) || (wants_arrays && room == 0)) {
+    return make_error(EINVAL, "a room without a size");
+  }
+  const std::string path = all.path + '\0';
+  if (info.path_bytes != 0 && info.path_bytes < path.size()) {
+    return make_error(ENAMETOOLONG, "no room for the path");
+  }
+  if (info.path != 0) {
+    answer->write(info.path, std::as_bytes(std::span(path)), info.path_bytes);
+  }
+  const auto column = [&](uint64_t address, uint64_t UprobePlaces::Place::* field) {
+    std::vector<uint64_t> words;
+    for (const UprobePlaces::Place& place : all.places) {
+      words.push_back(place.*field);
+    }
+    if (address != 0) {
+      answer->write(address, std::as_bytes(std::span(words)), uint64_t{room} * sizeof(uint64_t));
+    }
+  };
+  column(info.offsets, &UprobePlaces::Place::offset);
+  column(info.ref_ctr_offsets, &UprobePlaces::Place::semaphore_offset);
+  column(info.cookies, &UprobePlaces::Place::cookie);
+  *error = wants_arrays && room < all.places.size() ? ENOSPC : 0;
+  info.type = kLinkUprobeMulti;
+  info.id = link.id;
+  info.prog_id = link.program->id;
+  info.path_bytes = static_cast<uint32_t>(path.size());
+  info.count = static_cast<uint32_t>(all.places.size());
+  info.flags = all.is_return ? kUprobeMultiReturn : 0;
+  info.pid = all.pid > 0 ? static_cast<uint32_t>(all.pid) : 0;
+  return info;
+}
+
 // Errors: EINVAL a room without a size or the other way round, ENOSPC too small (what fits is written).
 Result<LinkInfo> info_of(const LinkObject& link, InfoAnswer* answer) {
   LinkInfo info{};
@@ -255,9 +297,17 @@ Result<Reply> Session::object_info(const BpfCall& call) {
       TRY(check_tail(sizeof(bpf_prog_info)));
       return finish(
           TRY(info_of(static_cast<const ProgramObject&>(*object), runs_of(object->id), &answer)));
-    case ObjectKind::kLink:
+    case ObjectKind::kLink: {
       TRY(check_tail(sizeof(LinkInfo)));
-      return finish(TRY(info_of(static_cast<const LinkObject&>(*object), &answer)));
+      const auto& link = static_cast<const LinkObject&>(*object);
+      if (link.uprobes == nullptr) {
+        return finish(TRY(info_of(link, &answer)));
+      }
+      int error = 0;
+      Reply reply = finish(TRY(info_of(link, *link.uprobes, &answer, &error)));
+      reply.value = -error;
+      return reply;
+    }
     case ObjectKind::kBtf:
       TRY(check_tail(sizeof(bpf_btf_info)));
       return finish(info_of(static_cast<const BtfObject&>(*object), &answer));
@@ -272,11 +322,19 @@ RunTotals Session::runs_of(uint32_t program) {
     return sum;
   }
   const auto runs = targets_->runs();
-  for (const auto& event : objects_.all<PerfEventObject>()) {
-    const auto totals = runs.find(event->attachment);
-    if (event->program != nullptr && event->program->id == program && totals != runs.end()) {
+  const auto add = [&](const ProgramObject* runner, LinkId link) {
+    const auto totals = runs.find(link);
+    if (runner != nullptr && runner->id == program && totals != runs.end()) {
       sum.count += totals->second.count;
       sum.ns += totals->second.ns;
+    }
+  };
+  for (const auto& event : objects_.all<PerfEventObject>()) {
+    add(event->program.get(), event->attachment);
+  }
+  for (const auto& link : objects_.all<LinkObject>()) {
+    if (link->uprobes != nullptr) {
+      add(link->program.get(), LinkId{link->id});
     }
   }
   return sum;

@@ -87,13 +87,8 @@ Result<Reply> Session::perf_open(const Caller& caller, const Request& request) {
   event->inode = st.st_ino;
   event->file_offset = attr.probe_offset;
   event->is_return = (attr.config & kIsReturn) != 0;
-  for (const auto& other : objects_.all<PerfEventObject>()) {
-    if (other->device == event->device && other->inode == event->inode &&
-        other->file_offset == event->file_offset &&
-        other->semaphore_offset != event->semaphore_offset) {
-      return make_error(EINVAL, "probes of one place have one semaphore");
-    }
-  }
+  const UprobePlaces::Place place{event->file_offset, event->semaphore_offset, 0};
+  TRY(check_semaphores(event->device, event->inode, {&place, 1}));
   event->enabled = attr.disabled == 0;
   return give(caller, event);
 }
@@ -112,7 +107,7 @@ Result<void> Session::set_program(const Caller& caller,
   event->attachment = link;
   event->cookie = cookie;
   event->disarmed = false;
-  auto armed = arm(caller, event.get());
+  auto armed = arm(caller, *event);
   if (!armed) {
     event->program.reset();
     sync_soon();
@@ -146,7 +141,7 @@ Result<Reply> Session::perf_ioctl(const Caller& caller, const Request& request) 
       const bool was_enabled = event->enabled;
       event->enabled = true;
       event->disarmed = false;
-      auto armed = arm(caller, event.get());
+      auto armed = arm(caller, *event);
       if (!armed) {
         event->enabled = was_enabled;
         sync_soon();

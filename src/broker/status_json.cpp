@@ -70,9 +70,12 @@ Json targets_of(const SessionStatus& status) {
 }
 
 Json probe_of(const SessionStatus::Probe& probe) {
-  return Json{{"path", probe.path}, {"offset", probe.offset},   {"return", probe.is_return},
-              {"pid", probe.pid},   {"enabled", probe.enabled}, {"disarmed", probe.disarmed},
-              {"link", probe.link}, {"program", probe.program}, {"cookie", probe.cookie}};
+  return Json{{"path", probe.path},        {"offset", probe.offset},
+              {"return", probe.is_return}, {"pid", probe.pid},
+              {"enabled", probe.enabled},  {"disarmed", probe.disarmed},
+              {"link", probe.link},        {"program", probe.program},
+              {"cookie", probe.cookie},    {"session", probe.is_session},
+              {"places", probe.places}};
 }
 
 Json links_of(const SessionStatus& status) {

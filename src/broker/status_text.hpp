@@ -35,6 +35,8 @@ struct SessionStatus {
     int32_t pid;
     bool enabled, disarmed;
     uint64_t cookie;
+    bool is_session = false;
+    uint32_t places = 1;  // offset and cookie: of the first
   };
   int32_t broker_pid = 0;
   std::vector<Map> maps;

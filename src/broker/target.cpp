@@ -86,8 +86,8 @@ Result<void> Targets::sync(const LinkId* concerning) {
   std::optional<Error> error;
   pid_t named = -1;
   if (concerning != nullptr) {
-    if (const auto link = impl_->host->wanted_link(*concerning)) {
-      named = link->pid;
+    if (const auto links = impl_->host->wanted_links_of(*concerning); !links.empty()) {
+      named = links[0].pid;
     }
   }
   for (const pid_t pid : pids) {
@@ -100,11 +100,18 @@ Result<void> Targets::sync(const LinkId* concerning) {
     if (!synced && synced.error().code != ESRCH) {
       impl_->host->log("process " + std::to_string(pid) + ": " + synced.error().why);
     }
-    if (concerning != nullptr && !error && pid == named) {
-      if (!synced) {
-        error = synced.error();
-      } else if (const auto why = t->why_not.find(raw(*concerning));
-                 why != t->why_not.end() && why->second.code != 0) {
+    if (concerning == nullptr || error || pid != named) {
+      continue;
+    }
+    const auto why = t->why_not.find(raw(*concerning));
+    if (!synced) {
+      error = synced.error();
+    } else if (why != t->why_not.end() && why->second.code != 0) {
+      if (t->is_placed(raw(*concerning))) {  // at others of its places
+        impl_->host->log("process " + std::to_string(pid) + ": link " +
+                         std::to_string(raw(*concerning)) +
+                         " is not at all of its places: " + why->second.why);
+      } else {
         error = make_error(why->second.code, why->second.why);
       }
     }

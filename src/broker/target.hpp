@@ -41,7 +41,7 @@ struct ProgramForTarget {
   const CompiledProgram* compiled;
   int code_fd;
 };
-// One link that is armed now.
+// One link that is armed now, at one place of its file.
 struct WantedLink {
   LinkId id;
   ProgId program;
@@ -52,6 +52,7 @@ struct WantedLink {
   uint64_t cookie;
   uint64_t semaphore_offset = 0;  // in the same file; 0 = none
   bool is_timed = false;          // runs are counted and timed: BPF_ENABLE_STATS
+  bool is_session = false;        // at the entry and at the return
   [[nodiscard]] bool applies_to(pid_t process) const { return pid <= 0 || pid == process; }
 };
 
@@ -62,14 +63,11 @@ class TargetHost {
   virtual Result<MapForTarget> map_for_target(MapId id) = 0;
   virtual Result<ProgramForTarget> program_for_target(ProgId id) = 0;
   virtual std::vector<WantedLink> wanted_links() = 0;
-  // One of them, if it is armed now.
-  virtual std::optional<WantedLink> wanted_link(LinkId id) {
-    for (const WantedLink& link : wanted_links()) {
-      if (link.id == id) {
-        return link;
-      }
-    }
-    return std::nullopt;
+  // Those of one, if it is armed now.
+  virtual std::vector<WantedLink> wanted_links_of(LinkId id) {
+    std::vector<WantedLink> links = wanted_links();
+    std::erase_if(links, [id](const WantedLink& link) { return link.id != id; });
+    return links;
   }
   virtual void target_said_printk(pid_t pid, const AgentMessage& message) = 0;
   // Somebody waits on a descriptor for what was written to the map. HOSTILE: any map may be named.

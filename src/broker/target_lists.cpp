@@ -25,7 +25,8 @@ Result<ListHere> Targets::Impl::make_list(TargetProcess* t, const std::vector<Wa
   head.alive = reinterpret_cast<const AlivePage*>(t->alive);
   head.alive_expected = config.alive_expected;
   head.state = reinterpret_cast<AgentState*>(t->arena);
-  if (count == 1 && internal == InternalProbe::kNone && !links[0].is_timed) {
+  if (count == 1 && internal == InternalProbe::kNone && !links[0].is_timed &&
+      !links[0].is_session) {
     const ProgramHere& program = t->programs.at(raw(links[0].program));
     head.flags = at_return ? program.flags_at_return : program.flags_at_entry;
   }
@@ -66,6 +67,13 @@ Result<ListHere> Targets::Impl::make_list(TargetProcess* t, const std::vector<Wa
       item.flags = kAttachedCounted;
     }
     item.counts = reinterpret_cast<HitCounts*>(TRY(counts_of(raw(link.id))));
+    if (link.is_session) {
+      item.flags |= kAttachedSession;
+      if (!link.is_timed) {
+        item.program =
+            reinterpret_cast<decltype(item.program)>(raw(t->image.base) + agent.run_session);
+      }
+    }
     if (head.flags != 0) {
       item.flags |= kAttachedAlone;
     }

@@ -123,8 +123,9 @@ struct TargetProcess {
     int code;  // 0: not an error (its file is not mapped)
     const char* why;
   };
-  std::map<uint32_t, WhyNot> why_not;                           // link -> reason it is not placed
-  std::map<uint32_t, std::set<uint64_t>> places;                // link -> sites it stands in
+  std::map<uint32_t, WhyNot> why_not;             // link -> reason it is not placed
+  std::map<uint32_t, std::set<uint64_t>> places;  // link -> sites it stands in
+  [[nodiscard]] bool is_placed(uint32_t link) const { return places.contains(link); }
   std::map<uint32_t, std::vector<RaisedSemaphore>> semaphores;  // by link
   uint64_t semaphore_count = 0;                                 // in the arena
   std::vector<uint64_t> free_semaphores;

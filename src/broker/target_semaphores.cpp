@@ -97,14 +97,8 @@ void Targets::Impl::lower_semaphores(TargetProcess* t, uint32_t link) {
 
 // After sync(): `only` as there.
 void Targets::Impl::settle_semaphores(TargetProcess* t, const LinkId* only) {
-  std::vector<WantedLink> wanted;
-  if (only != nullptr) {
-    if (const auto link = host->wanted_link(*only)) {
-      wanted.push_back(*link);
-    }
-  } else {
-    wanted = host->wanted_links();
-  }
+  std::vector<WantedLink> wanted =
+      only != nullptr ? host->wanted_links_of(*only) : host->wanted_links();
   std::erase_if(wanted, [t](const WantedLink& link) {
     return link.semaphore_offset == 0 || !link.applies_to(t->pid) ||
            !t->places.contains(raw(link.id));

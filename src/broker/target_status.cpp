@@ -80,14 +80,14 @@ std::vector<TargetStatus> Targets::status() {
     s.way = t->image.way == AgentWay::kDlopen ? "dlopen" : "mapped";
     s.sites = static_cast<uint32_t>(t->sites.size());
     for (const WantedLink& link : impl_->host->wanted_links()) {
-      if (!link.applies_to(pid)) {
-        continue;
+      if (!link.applies_to(pid) || (!s.links.empty() && s.links.back().link == raw(link.id))) {
+        continue;  // the places of one link follow each other
       }
       TargetStatus::LinkState state{};
       state.link = raw(link.id);
       const auto why = t->why_not.find(state.link);
-      state.placed = why == t->why_not.end();
-      state.why_not = state.placed ? "" : why->second.why;
+      state.placed = t->is_placed(state.link);
+      state.why_not = why == t->why_not.end() ? "" : why->second.why;
       if (const auto at = t->counts.find(state.link); at != t->counts.end()) {
         uint64_t words[sizeof(HitCounts) / 8] = {};
         if (read_memory(pid, RemoteAddr{at->second}, std::as_writable_bytes(std::span(words)))) {

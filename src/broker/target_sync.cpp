@@ -19,7 +19,7 @@ bool same_links(const std::vector<WantedLink>& a, const std::vector<WantedLink>&
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](const WantedLink& x, const WantedLink& y) {
                       return x.id == y.id && x.program == y.program && x.cookie == y.cookie &&
-                             x.is_timed == y.is_timed;
+                             x.is_timed == y.is_timed && x.is_return == y.is_return;
                     });
 }
 
@@ -151,10 +151,13 @@ Result<bool> Targets::Impl::plan_place(TargetProcess* t, uint64_t address, Wante
   if (!plan && !w->on_return.empty() && (!w->entry.empty() || !is_new)) {
     note_why_not(t, w->on_return, plan.error());
     w->on_return.clear();
+    std::erase_if(w->entry, [](const WantedLink& link) { return link.is_session; });
     if (!is_new) {
       return true;
     }
-    plan = plan_it();
+    if (is_wanted(*w)) {
+      plan = plan_it();
+    }
   }
   if (!plan) {
     note_why_not(t, w->entry, plan.error());

@@ -44,7 +44,12 @@ void Targets::Impl::want(TargetProcess* t, const WantedLink& link, const std::ve
       WantedPlace& w = (*wanted)[m.begin + (link.file_offset - m.offset)];
       w.mapping = &m;
       w.file_offset = link.file_offset;
-      (link.is_return ? w.on_return : w.entry).push_back(link);
+      if (!link.is_return || link.is_session) {
+        w.entry.push_back(link);
+      }
+      if (link.is_return || link.is_session) {
+        w.on_return.push_back(link);
+      }
       mapped = true;
     }
   }
@@ -76,8 +81,10 @@ std::map<uint64_t, WantedPlace> Targets::Impl::wanted_of_link(TargetProcess* t,
                                                               LinkId id) {
   std::map<uint64_t, WantedPlace> wanted;
   t->why_not.erase(raw(id));
-  if (const auto link = host->wanted_link(id); link && link->applies_to(t->pid)) {
-    want(t, *link, maps, &wanted);
+  for (const WantedLink& link : host->wanted_links_of(id)) {
+    if (link.applies_to(t->pid)) {
+      want(t, link, maps, &wanted);
+    }
   }
   if (const auto places = t->places.find(raw(id)); places != t->places.end()) {
     for (const uint64_t address : places->second) {
@@ -97,8 +104,9 @@ std::map<uint64_t, WantedPlace> Targets::Impl::wanted_of_link(TargetProcess* t,
       std::remove_copy_if(from->begin(), from->end(), std::back_inserter(merged),
                           [&](const WantedLink& l) { return l.id == id; });
       merged.insert(merged.end(), to->begin(), to->end());
-      std::sort(merged.begin(), merged.end(),
-                [](const WantedLink& x, const WantedLink& y) { return raw(x.id) < raw(y.id); });
+      std::stable_sort(merged.begin(), merged.end(), [](const WantedLink& x, const WantedLink& y) {
+        return raw(x.id) < raw(y.id);
+      });
       *to = std::move(merged);
     }
   }

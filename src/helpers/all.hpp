@@ -44,6 +44,8 @@ BPFTIME_HELPER(get_func_arg_cnt);
 BPFTIME_HELPER(ktime_get_tai_ns);
 BPFTIME_HELPER(get_func_ip);
 BPFTIME_HELPER(get_attach_cookie);
+BPFTIME_HELPER(session_is_return);
+BPFTIME_HELPER(session_cookie);
 BPFTIME_HELPER(perf_event_output);
 BPFTIME_HELPER(ringbuf_output);
 BPFTIME_HELPER(ringbuf_reserve);

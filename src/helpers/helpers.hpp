@@ -49,4 +49,6 @@ extern "C" {
 void bpftime_say_printk(bpftime::ProbeHit* hit, const char* text, uint32_t text_bytes);
 // Somebody waits on a descriptor for what was written to the map. False: nobody has heard.
 bool bpftime_say_wake(bpftime::ThreadBlock* thread, uint32_t map_id);
+// The entry that the call which begins at stack address `sp` will take, where none is free; null: none.
+bpftime::ReturnEntry* bpftime_free_return_entry(bpftime::ThreadBlock* thread, uint64_t sp);
 }

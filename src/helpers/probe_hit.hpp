@@ -22,7 +22,8 @@ struct alignas(64) ProbeHit : Hit {
   void* regs;  // struct pt_regs of the hit; the program's context
   const ProcessInfo* process;
   AgentState* state;
-  uint32_t cpu;  // lane of the program that runs (helpers/lane.hpp); kNoCpu = not asked yet
+  SessionCell* session;  // of the session program that runs (runtime/session.hpp)
+  uint32_t cpu;          // lane of the program that runs (helpers/lane.hpp); kNoCpu = not asked yet
 };
 static_assert(sizeof(ProbeHit) == sizeof(ThreadBlock::hit_space));
 inline constexpr uint32_t kNoCpu = ~0U;
@@ -37,6 +38,17 @@ inline constexpr uint32_t kHitHasRecord = 8;   // of a ring buffer, open
 inline void set_idle(ProbeHit& hit) { hit.attached = reinterpret_cast<const Attached*>(&hit); }
 inline bool is_running(const ProbeHit& hit) {
   return hit.attached != nullptr && hit.attached != reinterpret_cast<const Attached*>(&hit);
+}
+
+inline bool runs_in(const ProbeHit& hit, const std::atomic<const AttachedList*>& of_site) {
+  const AttachedList* const list = of_site.load(std::memory_order_relaxed);
+  return list != nullptr && hit.attached >= list->items && hit.attached < list->items + list->count;
+}
+inline bool runs_at_entry(const ProbeHit& hit) {
+  return hit.site != nullptr && runs_in(hit, hit.site->on_entry);
+}
+inline bool runs_at_return(const ProbeHit& hit) {
+  return hit.site != nullptr && runs_in(hit, hit.site->on_return);
 }
 
 // Back edges and callback iterations that one run may take: what bpf_loop allows at most (1 << 23).

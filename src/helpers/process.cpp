@@ -184,12 +184,8 @@ BPFTIME_HELPER(get_func_arg) {
 BPFTIME_HELPER(get_func_ret) {
   (void)a1, (void)a3, (void)a4, (void)a5;
   const ProbeHit& self = probe(hit);
-  const AttachedList* const list =
-      self.site == nullptr ? nullptr : self.site->on_return.load(std::memory_order_relaxed);
-  const bool is_return =
-      list != nullptr && self.attached >= list->items && self.attached < list->items + list->count;
   constexpr uint32_t kRax = 10;
-  if (!is_return || self.regs == nullptr) {
+  if (!runs_at_return(self) || self.regs == nullptr) {
     return static_cast<uint64_t>(-EOPNOTSUPP);
   }
   *reinterpret_cast<volatile uint64_t*>(a2) = static_cast<const uint64_t*>(self.regs)[kRax];
@@ -211,6 +207,16 @@ BPFTIME_HELPER(get_attach_cookie) {
   (void)a1, (void)a2, (void)a3, (void)a4, (void)a5;
   const Attached* const attached = probe(hit).attached;
   return attached == nullptr ? 0 : attached->cookie;
+}
+
+// Functions of the kernel, without arguments; in programs of session links only.
+BPFTIME_HELPER(session_is_return) {
+  (void)a1, (void)a2, (void)a3, (void)a4, (void)a5;
+  return runs_at_return(probe(hit)) ? 1 : 0;
+}
+BPFTIME_HELPER(session_cookie) {
+  (void)a1, (void)a2, (void)a3, (void)a4, (void)a5;
+  return reinterpret_cast<uint64_t>(&probe(hit).session->cookie);
 }
 
 }  // namespace bpftime::helper

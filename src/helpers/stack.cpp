@@ -37,11 +37,7 @@ uint64_t true_return_address(const ProbeHit& hit, uint64_t address, uint64_t at)
 }
 
 bool is_at_function_begin(const ProbeHit& hit) {
-  if (hit.site == nullptr || hit.site->reserved == 0 || !is_running(hit)) {
-    return false;
-  }
-  const AttachedList* const list = hit.site->on_entry.load(std::memory_order_relaxed);
-  return list != nullptr && hit.attached >= list->items && hit.attached < list->items + list->count;
+  return is_running(hit) && runs_at_entry(hit) && hit.site->reserved != 0;
 }
 
 // At most `most` addresses; 0 when there are no registers to begin with.

@@ -1,5 +1,6 @@
 #include "helpers/all.hpp"
 #include "helpers/helpers.hpp"
+#include "spec/spec.hpp"
 
 namespace bpftime {
 
@@ -53,6 +54,8 @@ constinit const Helper kHelpers[] = {
     {185, helper::get_func_arg_cnt},
     {195, helper::map_lookup_percpu_elem},
     {208, helper::ktime_get_tai_ns},
+    {kKfuncSessionIsReturn, helper::session_is_return},
+    {kKfuncSessionCookie, helper::session_cookie},
 };
 // clang-format on
 constinit const uint32_t kHelperCount = sizeof kHelpers / sizeof kHelpers[0];

@@ -48,6 +48,7 @@ CHECK_OFFSET(BLOCK_CHECK_OFFSET, ThreadBlock, check_offset);
 CHECK_OFFSET(BLOCK_CHECK_VALUE, ThreadBlock, check_value);
 CHECK_OFFSET(BLOCK_PLAIN_STACKS, ThreadBlock, plain_stacks);
 CHECK_OFFSET(BLOCK_TRAMPOLINE, ThreadBlock, trampoline);
+CHECK_OFFSET(BLOCK_RETURNING, ThreadBlock, returning);
 CHECK_OFFSET(BLOCK_ALT_STACK, ThreadBlock, alt_stack);
 CHECK_OFFSET(ENTRY_RETURN_ADDRESS, ReturnEntry, return_address);
 CHECK_OFFSET(ENTRY_SAVED_RBX, ReturnEntry, saved_rbx);
@@ -75,9 +76,6 @@ constinit bpftime::ThreadBlock bpftime_nobody = [] {
 // For thunks.S; `sp` is the target's.
 BPFTIME_HIDDEN bpftime::ThreadBlock* bpftime_thread_block_slow();
 BPFTIME_HIDDEN bool bpftime_guard_is_stale(bpftime::ThreadBlock* block, uint64_t sp);
-BPFTIME_HIDDEN bpftime::ReturnEntry* bpftime_take_entry_slow(pt_regs* regs, bpftime::Site* site,
-                                                             bpftime::ThreadBlock* block,
-                                                             uint64_t sp);
 }
 
 namespace bpftime {
@@ -85,8 +83,9 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kFixedBytes = (sizeof(ThreadBlock) + 63) / 64 * 64;
-constexpr uint64_t kGuardAt =
-    (kFixedBytes + kReturnEntries * sizeof(ReturnEntry) + kPage - 1) / kPage * kPage;
+constexpr uint64_t kEntriesEnd = kFixedBytes + kReturnEntries * sizeof(ReturnEntry);
+constexpr uint64_t kSessionsBytes = kReturnEntries * kSessionsOfCall * sizeof(SessionCell);
+constexpr uint64_t kGuardAt = (kEntriesEnd + kSessionsBytes + kPage - 1) / kPage * kPage;
 constexpr uint64_t kBlockBytes = kGuardAt + kPage + kHitStackBytes;
 constexpr uint32_t kScanBackoff = 256;
 constexpr uint64_t kArchSetGs = 0x1001, kArchGetFs = 0x1003;  // asm/prctl.h
@@ -176,6 +175,7 @@ ThreadBlock* make_block(AgentState* state, uint64_t fs) {
   block->hit_stack_top = at + kBlockBytes;
   block->block_bytes = kBlockBytes;
   block->entries = reinterpret_cast<ReturnEntry*>(at + kFixedBytes);
+  block->sessions = reinterpret_cast<SessionCell*>(at + kEntriesEnd);
   auto* const regs = reinterpret_cast<pt_regs*>(block->regs);
   // As the kernel shows a 64-bit user thread outside a system call.
   regs->orig_rax = static_cast<unsigned long>(-1);

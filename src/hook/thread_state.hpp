@@ -2,6 +2,8 @@
 // any thread of the target, any signal state; no libc. The thunks have the fast path in assembler;
 // this is for C++.
 #pragma once
+#include <asm/ptrace.h>
+
 #include "abi/agent.hpp"
 
 #define BPFTIME_HIDDEN __attribute__((visibility("hidden")))
@@ -13,6 +15,10 @@ extern BPFTIME_HIDDEN bpftime::AgentState* bpftime_agent_state;
 // The block of threads that have none: its owner never matches. The broker sets each thread's gs
 // base to it.
 extern BPFTIME_HIDDEN bpftime::ThreadBlock bpftime_nobody;
+// The entry that the next call takes, when none was free; null: none. `sp`: of the target. Under the guard.
+BPFTIME_HIDDEN bpftime::ReturnEntry* bpftime_take_entry_slow(pt_regs* regs, bpftime::Site* site,
+                                                             bpftime::ThreadBlock* block,
+                                                             uint64_t sp);
 }
 
 namespace bpftime {

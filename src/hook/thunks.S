@@ -416,6 +416,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   test %rax, %rax
   jz .Lrp_ran_\name
 .Lrp_general_\name:
+  mov %rbx, BLOCK_RETURNING(%rcx)
   mov 16(%rsp), %rdx
   mov %rdx, R_R11(%rcx)
   mov 24(%rsp), %rdx

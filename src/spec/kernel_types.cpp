@@ -8,8 +8,9 @@
 namespace bpftime {
 namespace {
 
-constexpr uint32_t kInt = 1, kArray = 3, kStruct = 4;  // BTF_KIND_*
-constexpr uint32_t kSigned = 1, kChar = 2;             // BTF_INT_*
+constexpr uint32_t kInt = 1, kPointer = 2, kArray = 3, kStruct = 4;  // BTF_KIND_*
+constexpr uint32_t kFunction = 12, kFunctionProto = 13;
+constexpr uint32_t kSigned = 1, kChar = 2, kBool = 4;  // BTF_INT_*
 constexpr size_t kMostWords = 512, kMostChars = 2048;
 
 struct Field {
@@ -46,6 +47,23 @@ struct Blob {
     put(element);
     put(index);
     put(length);
+    return ++types;
+  }
+  constexpr uint32_t pointer(uint32_t target) {
+    put(0);
+    put(kPointer << 24);
+    put(target);
+    return ++types;
+  }
+  // Without parameters.
+  constexpr uint32_t function(std::string_view name, uint32_t returned) {
+    put(0);
+    put(kFunctionProto << 24);
+    put(returned);
+    const uint32_t proto = ++types;
+    put(string(name));
+    put(kFunction << 24);
+    put(proto);
     return ++types;
   }
   template <size_t kCount>
@@ -92,6 +110,8 @@ constexpr Blob make_blob() {
   b.structure("trace_event_raw_sys_exit", 24,
               std::array<Field, 4>{
                   {{"ent", entry, 0}, {"id", slong, 8}, {"ret", slong, 16}, {"__data", data, 24}}});
+  b.function("bpf_session_is_return", b.integer("_Bool", 1, kBool));
+  b.function("bpf_session_cookie", b.pointer(ulong));
   return b;
 }
 

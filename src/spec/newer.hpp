@@ -15,6 +15,34 @@ inline constexpr uint32_t kProgNetfilter = 32;          // enum bpf_prog_type, 6
 inline constexpr uint32_t kMapFlagVtypeBtfObjFd = 1U << 15;  // 6.9
 inline constexpr uint32_t kMapFlagTokenFd = 1U << 16;        // 6.9
 
+// enum bpf_attach_type, enum bpf_link_type
+inline constexpr uint32_t kTraceKprobeMulti = 42;    // 5.18
+inline constexpr uint32_t kTraceUprobeMulti = 48;    // 6.6
+inline constexpr uint32_t kTraceKprobeSession = 56;  // 6.10
+inline constexpr uint32_t kTraceUprobeSession = 57;  // 6.13
+inline constexpr uint32_t kLinkUprobeMulti = 12;     // 6.6
+constexpr bool is_uprobe_multi(uint32_t attach_type) {
+  return attach_type == kTraceUprobeMulti || attach_type == kTraceUprobeSession;
+}
+
+// union bpf_attr: link_create.uprobe_multi
+struct UprobeMultiCreate {
+  uint32_t prog_fd, target_fd, attach_type, flags;
+  uint64_t path, offsets, ref_ctr_offsets, cookies;  // pointers; the last two may be null
+  uint32_t count, multi_flags, pid, padding;
+};
+static_assert(sizeof(UprobeMultiCreate) == 64);
+inline constexpr uint32_t kUprobeMultiReturn = 1;       // BPF_F_UPROBE_MULTI_RETURN
+inline constexpr uint32_t kMostUprobePlaces = 1 << 20;  // kernel: MAX_UPROBE_MULTI_CNT
+
+// struct bpf_link_info: uprobe_multi
+struct UprobeMultiInfo {
+  uint32_t type, id, prog_id, reserved;
+  uint64_t path, offsets, ref_ctr_offsets, cookies;  // rooms of the caller's
+  uint32_t path_bytes, count, flags, pid;
+};
+static_assert(sizeof(UprobeMultiInfo) == 64);
+
 // sizeof(union bpf_attr); bytes beyond must be zero, else E2BIG.
 inline constexpr uint32_t kBpfAttrBytes = 168;
 // End of the last field that BPF_MAP_CREATE knows (excl_prog_hash_size); bytes beyond must be zero,

@@ -108,6 +108,8 @@ constexpr HelperSpec kHelperSpecs[] = {
     {185, "get_func_arg_cnt", {kCtx, kN, kN, kN, kN}, kRetScalar, kKprobe},
     {195, "map_lookup_percpu_elem", {kM, kK, kS, kN, kN}, kRetValue, kAllProgramTypes},
     {208, "ktime_get_tai_ns", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
+    {kKfuncSessionIsReturn, "bpf_session_is_return", {kN, kN, kN, kN, kN}, kRetScalar, kKprobe},
+    {kKfuncSessionCookie, "bpf_session_cookie", {kN, kN, kN, kN, kN}, kRetMem, kKprobe},
 };
 
 constexpr const char* kCommands[] = {
@@ -392,6 +394,16 @@ const MapKind* find_map_kind(uint32_t map_type) {
 const HelperSpec* find_helper(uint32_t id) {
   for (const HelperSpec& helper : kHelperSpecs) {
     if (helper.id == id) {
+      return &helper;
+    }
+  }
+  return nullptr;
+}
+
+const HelperSpec* find_kfunc(const char* name, size_t length) {
+  for (const HelperSpec& helper : kHelperSpecs) {
+    if (helper.id >= kKfuncSessionIsReturn && __builtin_strlen(helper.name) == length &&
+        __builtin_memcmp(helper.name, name, length) == 0) {
       return &helper;
     }
   }

@@ -71,6 +71,12 @@ const HelperSpec* find_helper(uint32_t id);  // nullptr = we do not have it
 uint32_t helper_spec_count();
 const HelperSpec& helper_spec_at(uint32_t index);
 
+// Functions of the kernel that programs call by BTF id; their numbers here stand beside the helpers' and are no
+// program's business.
+inline constexpr uint32_t kKfuncSessionIsReturn = 1U << 16;
+inline constexpr uint32_t kKfuncSessionCookie = (1U << 16) + 1;
+const HelperSpec* find_kfunc(const char* name, size_t length);  // nullptr = we do not have it
+
 const char* command_name(uint32_t command);    // "BPF_MAP_CREATE"; nullptr = no such command
 const char* program_type_name(uint32_t type);  // "kprobe"; nullptr = no such type
 

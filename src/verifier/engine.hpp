@@ -16,6 +16,7 @@
 #include "btf/fields.hpp"
 #include "isa/program.hpp"
 #include "spec/context.hpp"
+#include "spec/newer.hpp"
 #include "spec/prototype.hpp"
 #include "verifier/state.hpp"
 #include "verifier/verifier.hpp"
@@ -247,6 +248,12 @@ class Engine {
   void each_reg(State* state, Fn fn);
 
   // ---- kfunc.cpp ----
+  // kprobe.session, uprobe.session
+  [[nodiscard]] bool is_session() const {
+    return is_program_type(BPF_PROG_TYPE_KPROBE) &&
+           (program_.expected_attach_type == kTraceKprobeSession ||
+            program_.expected_attach_type == kTraceUprobeSession);
+  }
   bool check_kfunc(const bpf_insn& insn);
   bool check_number_iterator(std::string_view what);
   [[nodiscard]] bool is_iterator_next(const bpf_insn& insn) const;

@@ -488,6 +488,9 @@ bool Engine::check_exit(bool* ended) {
   if (is_async) {
     lowest = frame.return_min;
     highest = frame.return_max;
+  } else if (!is_global_check_ && is_session()) {
+    lowest = 0;
+    highest = 1;
   } else if (!is_global_check_ && context_ != nullptr) {
     lowest = context_->return_min;
     highest = context_->return_max;

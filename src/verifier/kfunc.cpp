@@ -219,6 +219,19 @@ bool Engine::check_kfunc(const bpf_insn& insn) {
     --cur().preempt_depth;
     return number_result();
   }
+  if (name == "bpf_session_is_return" || name == "bpf_session_cookie") {
+    if (!is_session()) {
+      return not_allowed();
+    }
+    clobber_caller_saved();
+    reg(0) = Reg::unknown();
+    if (name == "bpf_session_cookie") {
+      reg(0) = Reg::pointer(RegKind::kMem, 0, 0);
+      reg(0).size = sizeof(uint64_t);
+    }
+    ++cur().insn;
+    return true;
+  }
   const auto known = std::find_if(std::begin(kKnown), std::end(kKnown),
                                   [name](const KnownKfunc& k) { return k.name == name; });
   const bool is_generic_type =

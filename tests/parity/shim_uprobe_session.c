@@ -1,0 +1,237 @@
+// uprobe.session links: one program at entry and return of a call, its cookie for that call, and whether the return side runs.
+// Numbers of Linux 6.13 are stated here; the two kfuncs are found in the kernel's BTF.
+#include <linux/btf.h>
+
+#include "shim_parity.h"
+
+enum { kUprobeMulti = 48, kUprobeSession = 57, kPseudoKfunc = 2 };
+
+struct MultiAttr {  // union bpf_attr: link_create
+  uint32_t prog_fd, target_fd, attach_type, flags;
+  uint64_t path, offsets, ref_ctr_offsets, cookies;
+  uint32_t cnt, multi_flags, pid, padding;
+};
+
+static volatile int sink;
+// Calls itself n times.
+__attribute__((noinline, noclone)) int down(int n) {
+  static int (*volatile next)(int) = down;
+  sink += n;
+  const int below = n > 0 ? next(n - 1) : 0;
+  return below + n;
+}
+static int (*volatile call_down)(int) = down;
+
+static volatile int caught;
+__attribute__((noinline, noclone)) int other(int n) {
+  sink -= n;
+  caught++;
+  return n * 2;
+}
+static int (*volatile call_other)(int) = other;
+
+enum { kEntries, kReturns, kCookies, kAtReturn, kWrong, kLinkCookie, kWords };
+static int counters;
+static uint64_t word(int n) {
+  uint64_t words[kWords] = {0};
+  uint32_t key = 0;
+  map_lookup(counters, &key, words);
+  return words[n];
+}
+static void clear_words(void) {
+  uint64_t words[kWords] = {0};
+  uint32_t key = 0;
+  map_update(counters, &key, words);
+}
+
+static char* read_btf(void) {
+  const int fd = open("/sys/kernel/btf/vmlinux", O_RDONLY | O_CLOEXEC);
+  size_t size = 0, room = 1 << 20;
+  char* bytes = malloc(room);
+  ssize_t n = 0;
+  while (fd >= 0 && bytes != NULL && (n = read(fd, bytes + size, room - size)) > 0) {
+    size += (size_t)n;
+    if (size == room) {
+      bytes = realloc(bytes, room *= 2);
+    }
+  }
+  close(fd);
+  return size >= sizeof(struct btf_header) ? bytes : NULL;
+}
+
+static int kfunc(const char* wanted) {
+  static char* btf;
+  if (btf == NULL && (btf = read_btf()) == NULL) {
+    return -1;
+  }
+  const struct btf_header* head = (const void*)btf;
+  const char* at = btf + head->hdr_len + head->type_off;
+  const char* end = at + head->type_len;
+  const char* names = btf + head->hdr_len + head->str_off;
+  for (int id = 1; at < end; id++) {
+    const struct btf_type* type = (const void*)at;
+    const unsigned kind = BTF_INFO_KIND(type->info), count = BTF_INFO_VLEN(type->info);
+    if (kind == BTF_KIND_FUNC && strcmp(names + type->name_off, wanted) == 0) {
+      return id;
+    }
+    at += sizeof(*type);
+    switch (kind) {
+      case BTF_KIND_INT:
+      case BTF_KIND_VAR:
+      case BTF_KIND_DECL_TAG:
+        at += 4;
+        break;
+      case BTF_KIND_ARRAY:
+        at += sizeof(struct btf_array);
+        break;
+      case BTF_KIND_STRUCT:
+      case BTF_KIND_UNION:
+      case BTF_KIND_DATASEC:
+      case 19:  // BTF_KIND_ENUM64
+        at += count * 12;
+        break;
+      case BTF_KIND_ENUM:
+      case BTF_KIND_FUNC_PROTO:
+        at += count * 8;
+        break;
+      default:
+        break;
+    }
+  }
+  return -1;
+}
+
+#define CALL_KFUNC(id) INSN(BPF_JMP | BPF_CALL, 0, kPseudoKfunc, 0, id)
+#define JUMP_IF(op, d, i, o) INSN(BPF_JMP | (op) | BPF_K, d, 0, o, i)
+
+static int load_with(const struct bpf_insn* insns, size_t count, unsigned expected) {
+  union bpf_attr attr;
+  memset(&attr, 0, sizeof(attr));
+  attr.prog_type = BPF_PROG_TYPE_KPROBE;
+  attr.insns = (uintptr_t)insns;
+  attr.insn_cnt = (uint32_t)count;
+  attr.license = (uintptr_t)"GPL";
+  attr.expected_attach_type = expected;
+  return (int)sys_bpf(BPF_PROG_LOAD, &attr, 128);
+}
+
+// At entry: the cookie becomes the argument; odd ones are not followed to their return.
+static int load(unsigned expected) {
+  const struct bpf_insn insns[] = {
+      MOV_REG(6, 1),
+      LOAD_VALUE(9, counters, 0),
+      CALL_KFUNC(kfunc("bpf_session_is_return")),
+      MOV_REG(8, 0),
+      INSN(BPF_ALU64 | BPF_AND | BPF_K, 8, 0, 0, 0xff),
+      CALL_KFUNC(kfunc("bpf_session_cookie")),
+      MOV_REG(7, 0),
+      JUMP_IF(BPF_JNE, 8, 0, 11),
+      MOV_IMM(1, 1),
+      ATOMIC_ADD(9, 1, 8 * kEntries),
+      LOAD(2, 7, 0),
+      JUMP_IF(BPF_JEQ, 2, 0, 1),
+      ATOMIC_ADD(9, 1, 8 * kWrong),  // a cookie begins as 0
+      LOAD(1, 6, 112),               // pt_regs: di
+      ADD_IMM(1, 1000),
+      STORE(7, 1, 0),
+      MOV_REG(0, 1),
+      INSN(BPF_ALU64 | BPF_AND | BPF_K, 0, 0, 0, 1),
+      EXIT(),
+      MOV_IMM(1, 1),
+      ATOMIC_ADD(9, 1, 8 * kReturns),
+      LOAD(1, 7, 0),
+      ATOMIC_ADD(9, 1, 8 * kCookies),
+      LOAD(1, 6, 80),  // pt_regs: ax
+      ATOMIC_ADD(9, 1, 8 * kAtReturn),
+      MOV_REG(1, 6),
+      CALL(174),  // bpf_get_attach_cookie
+      STORE(9, 0, 8 * kLinkCookie),
+      MOV_IMM(0, 0),
+      EXIT(),
+  };
+  return load_with(insns, sizeof(insns) / sizeof(insns[0]), expected);
+}
+
+static char path[4096];
+static uint64_t offsets[2];
+static long attach(int prog, unsigned type, unsigned count, uint64_t cookie) {
+  const uint64_t cookies[2] = {cookie, cookie};
+  struct MultiAttr attr;
+  memset(&attr, 0, sizeof(attr));
+  attr.prog_fd = (uint32_t)prog;
+  attr.attach_type = type;
+  attr.path = (uintptr_t)path;
+  attr.offsets = (uintptr_t)offsets;
+  attr.cookies = (uintptr_t)cookies;
+  attr.cnt = count;
+  attr.pid = (uint32_t)getpid();
+  return sys_bpf(BPF_LINK_CREATE, &attr, sizeof(attr));
+}
+
+static void one_session(int prog) {
+  const int link = (int)IS_OK("link", attach(prog, kUprobeSession, 2, 77));
+  clear_words();
+  call_other(4);
+  IS_TRUE("pair", word(kEntries) == 1 && word(kReturns) == 1);
+  IS_TRUE("cookie_is_shared", word(kCookies) == 1004);
+  IS_TRUE("return_value", word(kAtReturn) == 8);
+  IS_TRUE("link_cookie", word(kLinkCookie) == 77);
+  clear_words();
+  call_other(5);
+  IS_TRUE("entry_said_1", word(kEntries) == 1 && word(kReturns) == 0);
+  clear_words();
+  call_down(20);
+  IS_TRUE("nested_entries", word(kEntries) == 21);
+  IS_TRUE("nested_returns", word(kReturns) == 11);  // 0, 2, ... 20
+  IS_TRUE("a_cookie_a_call", word(kCookies) == 11 * 1000 + 110);
+  IS_TRUE("cookies_begin_at_0", word(kWrong) == 0);
+  for (int i = 0; i < 1000; i++) {
+    call_other(i);
+    call_down(3);
+  }
+  IS_TRUE("again_and_again", word(kWrong) == 0 && word(kEntries) == 21 + 5000);
+  close(link);
+  clear_words();
+  call_other(4);
+  IS_TRUE("detached", word(kEntries) == 0 && word(kReturns) == 0);
+}
+
+static void two_sessions(int prog) {
+  const int one = (int)IS_OK("one", attach(prog, kUprobeSession, 1, 1));
+  const int two = (int)IS_OK("two", attach(prog, kUprobeSession, 1, 2));
+  clear_words();
+  call_down(2);
+  IS_TRUE("both", word(kEntries) == 6 && word(kReturns) == 4 && word(kWrong) == 0);
+  close(one);
+  clear_words();
+  call_down(2);
+  IS_TRUE("the_other", word(kEntries) == 3 && word(kReturns) == 2);
+  close(two);
+}
+
+static void refusals(int prog) {
+  IS_ERROR("session_as_multi", EINVAL, attach(prog, kUprobeMulti, 1, 0));
+  const struct bpf_insn two[] = {MOV_IMM(0, 2), EXIT()};
+  IS_ERROR("returns_2", EINVAL, load_with(two, 2, kUprobeSession));
+  const int multi = (int)IS_OK("multi_returns_2", load_with(two, 2, kUprobeMulti));
+  IS_ERROR("multi_as_session", EINVAL, attach(multi, kUprobeSession, 1, 0));
+  close(multi);
+  IS_ERROR("kfunc_of_sessions_only", EACCES, load(kUprobeMulti));
+  const struct bpf_insn unknown[] = {CALL_KFUNC(kfunc("bpf_session_is_return") + 1), MOV_IMM(0, 0),
+                                     EXIT()};
+  IS_TRUE("no_function", load_with(unknown, 3, kUprobeSession) == -1);
+}
+
+int main(void) {
+  counters = map_create(BPF_MAP_TYPE_ARRAY, 4, sizeof(uint64_t) * kWords, 1, 0, "counters");
+  const int prog = (int)IS_OK("load", load(kUprobeSession));
+  if (counters < 0 || prog < 0 ||
+      !place_of((const void*)(uintptr_t)call_down, path, sizeof(path), &offsets[0]) ||
+      !place_of((const void*)(uintptr_t)call_other, path, sizeof(path), &offsets[1])) {
+    return 1;
+  }
+  one_session(prog);
+  two_sessions(prog);
+  refusals(prog);
+  return done();
+}
