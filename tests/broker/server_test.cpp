@@ -16,6 +16,8 @@
 #include "broker/alive_page.hpp"
 #include "broker/fake_targets.hpp"
 #include "broker/place.hpp"
+#include "spec/kernel_types.hpp"
+#include "spec/newer.hpp"
 
 namespace bpftime {
 namespace {
@@ -491,6 +493,41 @@ TEST(WorkerCompiler, LetsThroughWhatItIsToldTo) {
     loop->stop();
   });
   loop->run();
+}
+
+// A loader that sees no kernel BTF names functions by the ids of ours; they are not those of the kernel's.
+TEST(WorkerCompiler, FunctionsOfSessionsByOurOwnTypes) {
+  const auto types = Btf::parse({kernel_types().begin(), kernel_types().end()});
+  ASSERT_TRUE(types.has_value());
+  const auto id_of = [&](std::string_view name) {
+    for (uint32_t id = 1; types->type(id).has_value(); id++) {
+      if (types->type(id)->kind == BtfKind::kFunc && types->type(id)->name == name) {
+        return static_cast<int32_t>(id);
+      }
+    }
+    return -1;
+  };
+  const std::vector<bpf_insn> insns = {
+      insn(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_KFUNC_CALL, 0, id_of("bpf_session_cookie")),
+      insn(BPF_LDX | BPF_MEM | BPF_DW, 0, 0, 0, 0),
+      insn(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_KFUNC_CALL, 0, id_of("bpf_session_is_return")),
+      insn(BPF_ALU64 | BPF_AND | BPF_K, 0, 0, 0, 1), insn(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)};
+  auto loop = std::move(EventLoop::create().value());
+  WorkerCompiler compiler(loop.get(), {});
+  for (const uint32_t expected : {kTraceUprobeSession, kTraceUprobeMulti}) {
+    auto task = std::make_shared<ProgramTask>(*task_of(insns));
+    task->expected_attach_type = expected;
+    compiler.compile(task, [&](Result<ProgramAnswer> answer) {
+      ASSERT_TRUE(answer.has_value());
+      const bool is_session = expected == kTraceUprobeSession;
+      EXPECT_EQ(answer->judgement.error, is_session ? 0 : EACCES) << answer->judgement.log;
+      const auto& slots = answer->compiled.slots;
+      EXPECT_EQ(slots.size(), is_session ? 2U : 0U);
+      EXPECT_TRUE(slots.empty() || slots[0].id == kKfuncSessionCookie);
+      loop->stop();
+    });
+    loop->run();
+  }
 }
 
 TEST(WorkerCompiler, CompilesInAProcessOfItsOwn) {
