@@ -22,14 +22,12 @@
 #include "inject/process_maps.hpp"
 #include "inject/remote_call.hpp"
 #include "inject/remote_memory.hpp"
-#include "inject/stopped_state.hpp"
+#include "inject/wait_point.hpp"
 
 namespace bpftime {
 namespace {
 
 constexpr uint64_t kPage = 4096;
-constexpr int kLooks = 20;
-constexpr uint64_t kLookEveryNs = 5000000;
 constexpr unsigned kNoexecSeal = 8, kExec = 16;  // MFD_NOEXEC_SEAL, MFD_EXEC: Linux 6.3
 
 uint64_t page_down(uint64_t value) { return value & ~(kPage - 1); }
@@ -81,36 +79,6 @@ Result<Loader> find_loader(pid_t pid) {
     return make_error(ENOENT, "no C library with dlopen in the process");
   }
   return loader;
-}
-
-bool is_receive_syscall(long number) {
-  return number == SYS_read || number == SYS_readv || number == SYS_recvfrom ||
-         number == SYS_recvmsg;
-}
-
-// True for a pipe, socket or character device: what somebody else must write to. The loader, which
-// holds locks while it reads, reads regular files only; malloc reads nothing.
-bool waits_for_somebody(pid_t pid, uint64_t fd) {
-  char name[64];
-  std::snprintf(name, sizeof name, "/proc/%d/fd/%llu", pid, static_cast<unsigned long long>(fd));
-  struct stat st{};
-  return ::stat(name, &st) == 0 &&
-         (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || S_ISCHR(st.st_mode));
-}
-
-// Is the stopped thread inside a wait-type system call that will be restarted?
-bool stands_in_wait(const StoppedProcess& process, pid_t tid) {
-  const auto registers = process.registers(tid);
-  if (!registers) {
-    return false;
-  }
-  const auto result = static_cast<long>(registers->rax);
-  if (result > -512 || result < -516) {
-    return false;
-  }
-  const long number = interrupted_syscall(process, *registers);
-  return is_wait_syscall(number) ||
-         (is_receive_syscall(number) && waits_for_somebody(process.pid(), registers->rdi));
 }
 
 // The path under which the target sees our file, or "": another pid namespace, no /proc in its root.
@@ -283,69 +251,7 @@ Result<ElfImage> check_agent(std::span<const std::byte> file) {
   return image;
 }
 
-// Holds a thread found in a wait-type system call. EAGAIN: none in `looks` looks.
-Result<StoppedProcess> borrow_waiting(pid_t pid, pid_t* tid_out, uint64_t* stopped_since_ns,
-                                      uint64_t deadline_ns) {
-  for (int look = 0; look < kLooks && monotonic_ns() < deadline_ns; ++look) {
-    if (look != 0) {
-      const timespec pause = {0, static_cast<long>(kLookEveryNs)};
-      nanosleep(&pause, nullptr);
-    }
-    const std::vector<pid_t> threads = TRY(read_threads(pid));
-    for (const pid_t tid : threads) {
-      const auto number = waiting_syscall(pid, tid);
-      if (!number) {
-        if (number.error().code != ESRCH && number.error().code != EINVAL) {
-          return make_error(EAGAIN, "cannot see what the process's threads wait for");
-        }
-        continue;
-      }
-      if (!is_wait_syscall(*number) && !is_receive_syscall(*number) &&
-          *number != SYS_restart_syscall) {
-        continue;
-      }
-      *stopped_since_ns = monotonic_ns();
-      auto process = StoppedProcess::borrow(pid, tid, deadline_ns);
-      if (!process) {
-        if (process.error().code == ESRCH) {
-          continue;  // this thread; the process is asked again by read_threads
-        }
-        return process.error();
-      }
-      const HeldThread* held = process->state().find(tid);
-      if (stands_in_wait(*process, tid) && held->signal == 0) {
-        *tid_out = tid;
-        return std::move(*process);
-      }
-    }
-  }
-  return make_error(EAGAIN, "no thread at a safe point in time");
-}
-
 }  // namespace
-
-bool is_wait_syscall(long number) {
-  switch (number) {
-    case SYS_nanosleep:
-    case SYS_clock_nanosleep:
-    case SYS_poll:
-    case SYS_ppoll:
-    case SYS_select:
-    case SYS_pselect6:
-    case SYS_epoll_wait:
-    case SYS_epoll_pwait:
-    case SYS_epoll_pwait2:
-    case SYS_accept:
-    case SYS_accept4:
-    case SYS_wait4:
-    case SYS_waitid:
-    case SYS_pause:
-    case SYS_rt_sigtimedwait:
-      return true;
-    default:
-      return false;
-  }
-}
 
 Result<UniqueFd> share_agent(std::span<const std::byte> file) {
   UniqueFd fd(::memfd_create(kAgentName, MFD_CLOEXEC | MFD_ALLOW_SEALING | kNoexecSeal));
@@ -430,14 +336,16 @@ Result<AgentEntrance> open_entrance(pid_t pid, const AgentSource& file, AgentWis
       return loader.error();
     }
     if (loader) {
-      auto process = borrow_waiting(pid, &way.tid, &way.stopped_since_ns, deadline_ns);
-      if (process) {
+      auto waiting = borrow_waiting(pid, deadline_ns);
+      if (waiting) {
         way.loader = *loader;
-        way.process = std::move(*process);
+        way.process = std::move(waiting->process);
+        way.tid = waiting->tid;
+        way.stopped_since_ns = waiting->stopped_since_ns;
         return way;
       }
-      if (process.error().code != EAGAIN || wish == AgentWish::kDlopenOnly) {
-        return process.error();
+      if (waiting.error().code != EAGAIN || wish == AgentWish::kDlopenOnly) {
+        return waiting.error();
       }
     }
   }
@@ -571,10 +479,8 @@ Result<void> unload_agent(StoppedProcess& process, const AgentImage& image, uint
 
 Result<void> unload_agent(pid_t pid, const AgentImage& image, uint64_t deadline_ns) {
   if (image.way == AgentWay::kDlopen) {
-    pid_t tid = 0;
-    uint64_t since = 0;
-    StoppedProcess process = TRY(borrow_waiting(pid, &tid, &since, deadline_ns));
-    return unload(process, tid, image, deadline_ns);
+    WaitingThread waiting = TRY(borrow_waiting(pid, deadline_ns));
+    return unload(waiting.process, waiting.tid, image, deadline_ns);
   }
   Error last = make_error(ESRCH, "the process has ended");
   for (const pid_t tid : TRY(read_threads(pid))) {

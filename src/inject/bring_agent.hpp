@@ -60,8 +60,7 @@ struct AgentEntrance {
   std::string path;                       // of `file` as the target sees it; "": it does not
   uint64_t stopped_since_ns = 0;
 };
-// Of a running process: looks for a thread in a wait-type system call (bounded: 20 looks in 100 ms), and holds it, else
-// any. Errors: as StoppedProcess::borrow; EOPNOTSUPP: `file` is not an agent (freestanding, relative relocations only).
+// Of a running process: holds a thread at a wait (inject/wait_point.hpp), else any. Errors: as StoppedProcess::borrow; EOPNOTSUPP: `file` is not an agent (freestanding, relative relocations only).
 Result<AgentEntrance> open_entrance(pid_t pid, const AgentSource& file, AgentWish wish,
                                     uint64_t deadline_ns);
 // Of a process already held. `is_fresh`: at the entry point of a new program (inject/hold.hpp), where any thread may
@@ -86,9 +85,5 @@ std::vector<AgentImage> find_agent_images(pid_t pid, const AgentSource& file);
 // image stays).
 Result<void> unload_agent(pid_t pid, const AgentImage& image, uint64_t deadline_ns);
 Result<void> unload_agent(StoppedProcess& process, const AgentImage& image, uint64_t deadline_ns);
-
-// True for system calls in which a thread holds no lock of libc and may call dlopen (facts: hooking
-// §1).
-bool is_wait_syscall(long number);
 
 }  // namespace bpftime

@@ -204,14 +204,15 @@ def our_fds(pid):
 
 
 class Session:
-    """One broker session of nobody's, in a directory of its own."""
+    """One broker session of nobody's, or of root's, in a directory of its own."""
 
-    def __init__(self):
+    def __init__(self, as_root=False):
+        self.as_root = as_root
         self.base = pathlib.Path(tempfile.mkdtemp(prefix="bpftime-e2e-"))
         self.base.chmod(0o755)
         self.runtime = self.base / "run"
         self.runtime.mkdir(mode=0o700)
-        if AS_ROOT:
+        if AS_ROOT and not as_root:
             os.chown(self.runtime, NOBODY, NOBODY)
         self.tree = BUILD
         if AS_ROOT and not reachable_by_nobody(BUILD / "bin"):
@@ -230,7 +231,8 @@ class Session:
         return str(self.tree / "targets" / name)
 
     def start(self, command, **options):
-        process = Process(command, env={**self.env, **options.pop("env", {})}, **options)
+        process = Process(command, env={**self.env, **options.pop("env", {})},
+                          **{"as_root": self.as_root, **options})
         self.processes.append(process)
         return process
 

@@ -135,6 +135,15 @@ TEST(BringAgent, ByMappingWhereNoThreadWaits) {
   EXPECT_EQ(target.finish(), 0) << target.output();
 }
 
+// Never asleep where it could be found waiting: it is led to its next wait.
+TEST(BringAgent, ByDlopenIntoABusyServerThatNeverSleeps) {
+  TargetProcess target("inject_target", "serve-busy", 2);
+  for (int i = 0; i < 8; ++i) {
+    ASSERT_TRUE(comes_and_goes(target, AgentWish::kAny, AgentWay::kDlopen)) << i;
+  }
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
 // bash at its prompt, a server in recv: they wait for somebody else, with no lock of libc.
 TEST(BringAgent, ByDlopenFromAThreadThatReadsAPipe) {
   TargetProcess target("inject_target", "spin", 1);

@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -52,6 +53,35 @@ static void* allocate(void* unused) {
     counted++;
   }
   for (int i = 0; i < 64; i++)
+    free(blocks[i]);
+  return 0;
+}
+
+// A server whom everybody wants something of: what it waits for is always there already. Each answer must be right.
+static void* serve(void* unused) {
+  (void)unused;
+  int ends[2], ep = epoll_create1(EPOLL_CLOEXEC);
+  if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0)
+    fail("socketpair");
+  struct epoll_event event = {.events = EPOLLIN, .data.u64 = 4711};
+  epoll_ctl(ep, EPOLL_CTL_ADD, ends[0], &event);
+  unsigned char wrote = 0, got = 0;
+  void* blocks[16] = {0};
+  while (!stop_all) {
+    errno = 77;
+    wrote++;
+    if (write(ends[1], &wrote, 1) != 1)
+      fail("write");
+    struct epoll_event ready = {0};
+    if (epoll_wait(ep, &ready, 1, -1) != 1 || ready.data.u64 != 4711)
+      fail("epoll_wait");
+    if (read(ends[0], &got, 1) != 1 || got != wrote || errno != 77)
+      fail("read");
+    free(blocks[got % 16]);
+    blocks[got % 16] = malloc(got * 16 + 1);
+    counted++;
+  }
+  for (int i = 0; i < 16; i++)
     free(blocks[i]);
   return 0;
 }
@@ -175,9 +205,10 @@ static void* churn(void* unused) {
 
 static void wait_for_end(int busily) {
   char c;
-  if (busily) {  // never waiting in a call
+  if (busily) {  // never waiting in a call, nor in one that could wait
     fcntl(0, F_SETFL, O_NONBLOCK);
-    while (read(0, &c, 1) != 0)
+    struct iovec to = {&c, 1};
+    while (syscall(SYS_preadv2, 0, &to, 1, -1L, -1L, 0) != 0)
       counted++;
     stop_all = 1;
     return;
@@ -210,6 +241,8 @@ int main(int argc, char** argv) {
     body = allocate;
   if (strcmp(mode, "churn") == 0)
     body = churn;
+  if (strcmp(mode, "serve-busy") == 0)
+    body = serve;
   if (strcmp(mode, "wait") == 0) {
     body = wait_some_way;
     n = 8;
