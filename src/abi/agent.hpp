@@ -72,11 +72,14 @@ struct Attached {
 // Facts of all programs of a list, found by the broker: what the hit path may leave out.
 enum ListFlags : uint32_t {
   // One program, not internal and not counted, that calls no helper, counts no fuel, takes at most
-  // kPlainStackBytes of stack and of its context reads only what is_plain_field() names: it runs
-  // on the target's stack, and registers that a callee keeps are not saved.
+  // kPlainStackBytes of stack and of its context reads only what kPlainEntryWords
+  // (kPlainReturnWords) names: hook calls it itself, on the target's stack, with ThreadBlock::regs and
+  // ThreadBlock::hit_space; registers that a callee keeps are not saved.
   kListPlain = 1,
   // The same but for helpers and stack: it runs on the hit stack.
   kListSimple = 2,
+  // Beside kListPlain: the program neither changes r8 to r11 nor reads them in its context.
+  kListFew = 4,
 };
 inline constexpr uint32_t kPlainStackBytes = 64;  // its return address counted
 // Bit n: the n-th register of struct pt_regs (asm/ptrace.h) is there for a plain program.
@@ -84,7 +87,8 @@ inline constexpr uint32_t kPlainAlways = 1U << 15 | 1U << 17 | 1U << 20;  // ori
 inline constexpr uint32_t kPlainEntryWords =
     kPlainAlways | 0x3c0 | 0x7000;  // r11 r10 r9 r8 rdx rsi rdi
 inline constexpr uint32_t kPlainReturnWords =
-    kPlainAlways | 0x780 | 0x7000;  // r10 r9 r8 rax rdx rsi rdi
+    kPlainAlways | 0x780 | 0x7000;             // r10 r9 r8 rax rdx rsi rdi
+inline constexpr uint32_t kMoreWords = 0x3c0;  // r11 r10 r9 r8: not there at entry where kListFew
 // Immutable once published, but for `flags`, which a program that is disarmed sets to 0; replaced as
 // a whole by one store. `count` items follow, in attach order.
 struct AttachedList {

@@ -14,6 +14,23 @@
 #include "inject/remote_memory.hpp"
 
 namespace bpftime {
+namespace {
+
+// The kind of hits (docs/decisions/0003) of a list with this program alone; `words` of its context are
+// there where registers that a callee keeps are not saved.
+uint32_t list_flags(const CompiledProgram& program, uint32_t words) {
+  if ((program.facts & kCountsFuel) != 0 || (program.context_use & ~words) != 0) {
+    return 0;
+  }
+  if ((program.facts & kCallsHelpers) != 0 || program.stack_bytes > kPlainStackBytes) {
+    return kListSimple;
+  }
+  const bool is_few =
+      (program.facts & kTouchesMore) == 0 && (program.context_use & kMoreWords) == 0;
+  return kListPlain | (is_few ? kListFew : 0U);
+}
+
+}  // namespace
 
 // On record in the target itself, for whoever takes them away.
 Result<void> Targets::Impl::note_mappings(TargetProcess* t, std::span<const MappedRange> ranges,
@@ -136,13 +153,8 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     ProgramHere p{};
     p.code = at;
     p.bytes = page_up(compiled.code.size());
-    uint32_t kind = 0;
-    if ((compiled.facts & kCountsFuel) == 0) {
-      const bool is_plain = compiled.facts == 0 && compiled.stack_bytes <= kPlainStackBytes;
-      kind = is_plain ? kListPlain : kListSimple;
-    }
-    p.flags_at_entry = (compiled.context_use & ~kPlainEntryWords) == 0 ? kind : 0;
-    p.flags_at_return = (compiled.context_use & ~kPlainReturnWords) == 0 ? kind : 0;
+    p.flags_at_entry = list_flags(compiled, kPlainEntryWords);
+    p.flags_at_return = list_flags(compiled, kPlainReturnWords);
     std::vector<uint64_t> slots{
         at};  // the program itself before the first, for AgentDescriptor::run_timed
     for (const Slot& slot : compiled.slots) {

@@ -12,7 +12,9 @@ namespace bpftime {
 // (bpftime_run_begin in runtime/run.cpp), what a run seldom changes is compared, and what every run
 // writes lies in one line.
 struct alignas(64) ProbeHit : Hit {
-  const Attached* attached;  // what runs; the hit itself between runs, null in tests and test runs
+  // What runs; the hit itself between runs and while a plain program runs (kListPlain); null in tests,
+  // and when a program left its run in another way than its caller expects.
+  const Attached* attached;
   Site* site;
   uint64_t leave_rsp;  // run_list's, for leaving a program in the middle of a helper that faulted
   // Internal programs set 1: return to the caller with regs->rax instead of running the function. 0 between hits.
@@ -24,6 +26,8 @@ struct alignas(64) ProbeHit : Hit {
   AgentState* state;
   SessionCell* session;  // of the session program that runs (runtime/session.hpp)
   uint32_t cpu;          // lane of the program that runs (helpers/lane.hpp); kNoCpu = not asked yet
+  uint32_t unused;
+  const CodeRange* faulted;  // Attached::code of the plain program that did, where `ended` says so
 };
 static_assert(sizeof(ProbeHit) == sizeof(ThreadBlock::hit_space));
 inline constexpr uint32_t kNoCpu = ~0U;

@@ -60,8 +60,8 @@ CHECK_OFFSET(ENTRY_RESUME, ReturnEntry, resume);
 CHECK_OFFSET(SITE_ON_ENTRY, Site, on_entry);
 CHECK_OFFSET(SITE_ON_RETURN, Site, on_return);
 CHECK_OFFSET(SITE_ADDRESS, Site, address);
-CHECK_OFFSET(LIST_FLAGS, AttachedList, flags);
-static_assert(LIST_PLAIN == bpftime::kListPlain && LIST_SIMPLE == bpftime::kListSimple);
+static_assert(LIST_PLAIN == bpftime::kListPlain && LIST_SIMPLE == bpftime::kListSimple &&
+              LIST_FEW == bpftime::kListFew);
 CHECK_OFFSET(STATE_TABLE, AgentState, table);
 
 extern "C" {

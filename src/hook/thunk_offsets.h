@@ -1,5 +1,6 @@
 // Offsets for thunks.S; each is held against the C++ layout in thread_state.cpp. Home: injected *.
 #pragma once
+#include "abi/hit_offsets.h"
 
 // struct pt_regs within ThreadBlock::regs (asm/ptrace.h)
 #define BLOCK_REGS 64
@@ -49,9 +50,10 @@
 #define SITE_ON_RETURN 8
 #define SITE_ADDRESS 16
 
-#define LIST_FLAGS 4
+// ListFlags
 #define LIST_PLAIN 1
 #define LIST_SIMPLE 2
+#define LIST_FEW 4
 
 #define STATE_TABLE 32
 

@@ -3,11 +3,13 @@
 // Course of a hit: rcx, rax and the arithmetic flags (lahf, seto) are pushed; rcx = the thread's block (FIND_BLOCK).
 // The block's address is pushed too and block->guard set to that place: the guard against nesting. (Should a signal
 // handler longjmp out of the callback, that word is overwritten sooner or later, by which a later hit knows that
-// the guard is stale.) The registers that a call may change go into block->regs. Where every program is plain
-// (kListPlain) they run at once, on the target's stack; where they are simple (kListSimple), on the hit stack; else
-// the other registers follow, and are read back when the callback has run on the hit stack (bpftime_run_aside).
+// the guard is stale.) The registers that a call may change go into block->regs, three of them where the program leaves
+// the others alone (kListFew). A plain program (kListPlain) is called at once, on the target's stack; a simple one
+// (kListSimple) by bpftime_on_simple_hit on the hit stack; else the other registers follow, and are read back when
+// bpftime_on_hit has run on the hit stack (bpftime_run_aside).
 //
-// A hit costs its stores, one a cycle, two where they follow each other in one cache line: hence their order.
+// A hit costs its branches that are taken (two cycles each: a call and its ret are 1.1 ns), hence what is written out
+// in place here, and its stores (one a cycle, two where they follow each other in one cache line), hence their order.
 // DF is never looked at: the agent has no instruction that depends on it (tools/check_agent).
 //
 // Unwinding. At entry and return thunks stand in for the probed function at its first instruction (or after its ret): their
@@ -78,21 +80,30 @@
 .endm
 
 // Registers that a call may change, but rax, rcx and r11, into the block in rcx; rdx is free then.
-.macro SAVE_ARGUMENTS
-  mov %r10, R_R10(%rcx)
-  mov %r9, R_R9(%rcx)
-  mov %r8, R_R8(%rcx)
+.macro SAVE_FEW
   mov %rdx, R_DX(%rcx)
   mov %rsi, R_SI(%rcx)
   mov %rdi, R_DI(%rcx)
+.endm
+.macro SAVE_MORE
+  mov %r10, R_R10(%rcx)
+  mov %r9, R_R9(%rcx)
+  mov %r8, R_R8(%rcx)
+.endm
+.macro SAVE_ARGUMENTS
+  SAVE_MORE
+  SAVE_FEW
+.endm
+.macro RESTORE_FEW
+  mov R_DX(%rcx), %rdx
+  mov R_SI(%rcx), %rsi
+  mov R_DI(%rcx), %rdi
 .endm
 .macro RESTORE_ARGUMENTS
   mov R_R10(%rcx), %r10
   mov R_R9(%rcx), %r9
   mov R_R8(%rcx), %r8
-  mov R_DX(%rcx), %rdx
-  mov R_SI(%rcx), %rsi
-  mov R_DI(%rcx), %rdi
+  RESTORE_FEW
 .endm
 // The rest of pt_regs but ip: rax and rcx lie above the flags at \flags(%rsp). Clobbers rdx and rsi. At a function's
 // first instruction, and after its ret, DF is 0 (psABI 3.2.1); lahf gives bit 1, and IF is set.
@@ -107,9 +118,88 @@
   mov %rdx, R_SP(%rcx)
 .endm
 
+// rax = a list of one plain program, rcx = block, and that at (rsp). To \missed, with both as they were, when there is
+// nothing to run; to \again when bpftime_on_hit must be called: the thread's hit is not set up yet, or the program did
+// not end normally; else goes on, with rcx = block.
+.macro RUN_PLAIN missed, again
+  mov LIST_ALIVE(%rax), %rdx
+  mov (%rdx), %edx
+  cmp LIST_ALIVE_EXPECTED(%rax), %edx
+  jne \missed
+  lea THREAD_HIT_SPACE(%rcx), %rsi
+  cmp %rsi, HIT_ATTACHED(%rsi)
+  jne \again
+  incq THREAD_HITS(%rcx)
+  mov LIST_ITEMS + ATTACHED_SLOTS(%rax), %rdx
+  mov %rdx, HIT_SLOTS(%rsi)
+  lea BLOCK_REGS(%rcx), %rdi
+  call *LIST_ITEMS + ATTACHED_PROGRAM(%rax)
+  mov (%rsp), %rcx
+  cmpq $0, THREAD_HIT_SPACE + HIT_ENDED(%rcx)
+  jne \again
+.endm
+// rax = a list of one simple program, rcx = block, and that at (rsp), rdx = Site*; CFA = rsp + \cfa. To \again when
+// bpftime_on_hit must be called, or when it is not known that this stack is an ordinary one.
+.macro RUN_SIMPLE cfa, again
+  mov %rsp, %rsi
+  shr $PLAIN_SHIFT, %rsi
+  cmp %rsi, BLOCK_PLAIN_WINDOW(%rcx)
+  jne \again
+  mov %rsp, %rsi
+  mov BLOCK_HIT_STACK_TOP(%rcx), %rsp
+  .cfi_remember_state
+  .cfi_def_cfa %rsi, \cfa
+  push %rsi
+  push %rsi
+  // CFA = *rsp + cfa: breg7 0, deref, plus_uconst (two bytes)
+  .cfi_escape 0x0f, 6, 0x77, 0, 0x06, 0x23, ((\cfa) & 0x7f) | 0x80, (\cfa) >> 7
+  call bpftime_on_simple_hit
+  pop %rsp
+  .cfi_restore_state
+  mov (%rsp), %rcx
+  test %eax, %eax
+  jnz \again
+.endm
+// What bpftime_on_hit needs beside SAVE_ARGUMENTS, at a function's first instruction or inside; rdx = Site*, clobbered; rax =
+// the list. rax, rcx and flags lie at 16, 24 and 8(%rsp), the target's rsp is \sp higher.
+.macro RUN_GENERAL sp
+  mov SITE_ADDRESS(%rdx), %rsi
+  mov %rsi, R_IP(%rcx)
+  mov 16(%rsp), %rsi
+  mov %rsi, R_AX(%rcx)
+  mov 24(%rsp), %rsi
+  mov %rsi, R_CX(%rcx)
+  mov %rbx, R_BX(%rcx)
+  mov %rdx, %rdi
+  SAVE_CONTEXT 8, \sp
+  mov %rdi, %rdx
+  lea bpftime_on_hit(%rip), %rdi
+  call bpftime_run_aside
+.endm
+// Neither body nor trampoline: straight to the caller, with R_AX as the result. CFA = rsp + 48.
+.macro LEAVE_FUNCTION
+  RESTORE_ARGUMENTS
+  mov R_R11(%rcx), %r11
+  mov R_AX(%rcx), %rax
+  movq $0, BLOCK_GUARD(%rcx)
+  mov 24(%rsp), %rcx
+  .cfi_remember_state
+  lea 40(%rsp), %rsp
+  .cfi_adjust_cfa_offset -40
+  ret
+  .cfi_restore_state
+.endm
+// The way back to the trampoline, from above the block's address.
+.macro LEAVE_ENTRY
+  movq $0, BLOCK_GUARD(%rcx)
+  POP_FLAGS
+  POP_REG %rax
+  POP_REG %rcx
+  ret
+.endm
+
   .hidden bpftime_agent_state
   .hidden bpftime_on_hit
-  .hidden bpftime_on_plain_hit
   .hidden bpftime_on_simple_hit
   .hidden bpftime_cold_hit
   .hidden bpftime_thread_block_slow
@@ -119,7 +209,7 @@
 
 // ---- entry_thunk, inside_thunk -----------------------------------------------------------------------------
 // On entry: (rsp) = return address into the trampoline.
-.macro ENTRY_THUNK name, site_offset, inside, hashed
+.macro ENTRY_THUNK name, site_offset, cfa, inside, hashed
   .globl \name
   .hidden \name
   .type \name, @function
@@ -128,12 +218,12 @@
   .cfi_startproc
   .if \inside
   .cfi_signal_frame
-  .cfi_def_cfa %rsp, 8 + 128
+  .cfi_def_cfa %rsp, \cfa
   // return address = Site::address; the Site is found as the code below does:
   // *(*(CFA - 136) - site_offset) + 16. const1u, minus, deref, const1u, minus, deref, plus_uconst, deref
   .cfi_escape 0x16, 16, 11, 0x08, 136, 0x1c, 0x06, 0x08, \site_offset, 0x1c, 0x06, 0x23, SITE_ADDRESS, 0x06
   .else
-  .cfi_def_cfa %rsp, 16
+  .cfi_def_cfa %rsp, \cfa
   .endif
   PUSH_REG %rcx
   PUSH_REG %rax
@@ -149,76 +239,58 @@
   cmpq $0, BLOCK_GUARD(%rcx)
   jne .Lnested_\name
 .Lgo_\name:
-  .cfi_remember_state
   PUSH_REG %rcx
   mov %rsp, BLOCK_GUARD(%rcx)
+  SAVE_FEW
+  testb $LIST_FEW, LIST_FLAGS(%rax)
+  jz .Lmore_\name
+  RUN_PLAIN .Lran_few_\name, .Lagain_few_\name
+.Lran_few_\name:
+  .cfi_remember_state
+  POP_REG %rcx
+  RESTORE_FEW
+  LEAVE_ENTRY
+
+  .cfi_restore_state
+.Lmore_\name:
   mov %r11, R_R11(%rcx)
-  SAVE_ARGUMENTS
+  SAVE_MORE
   testb $LIST_PLAIN, LIST_FLAGS(%rax)
   jz .Lnot_plain_\name
-  call bpftime_on_plain_hit
-.Ltried_\name:
-  test %eax, %eax
-  jnz .Lagain_\name
+  RUN_PLAIN .Lran_\name, .Lagain_\name
 .Lran_\name:
+  .cfi_remember_state
   POP_REG %rcx
 .Lleave_\name:
   RESTORE_ARGUMENTS
   mov R_R11(%rcx), %r11
-  movq $0, BLOCK_GUARD(%rcx)
-  POP_FLAGS
-  POP_REG %rax
-  POP_REG %rcx
-  ret
+  LEAVE_ENTRY
 
   .cfi_restore_state
-  .cfi_adjust_cfa_offset 8
 .Lnot_plain_\name:
-  testb $LIST_SIMPLE, LIST_FLAGS(%rax)
-  jz .Lgeneral_\name
   mov 32(%rsp), %rdx
   mov -\site_offset(%rdx), %rdx
-  call bpftime_run_simple_aside
-  jmp .Ltried_\name
+  testb $LIST_SIMPLE, LIST_FLAGS(%rax)
+  jz .Lgeneral_\name
+  RUN_SIMPLE \cfa + 32, .Lagain_\name
+  jmp .Lran_\name
+.Lagain_few_\name:
+  mov %r11, R_R11(%rcx)
+  SAVE_MORE
 .Lagain_\name:
-  mov (%rsp), %rcx
-  mov 32(%rsp), %rax
-  mov -\site_offset(%rax), %rax
-  mov SITE_ON_ENTRY(%rax), %rax
+  mov 32(%rsp), %rdx
+  mov -\site_offset(%rdx), %rdx
+  mov SITE_ON_ENTRY(%rdx), %rax
   test %rax, %rax
   jz .Lran_\name
 .Lgeneral_\name:
-  mov 16(%rsp), %rdx
-  mov %rdx, R_AX(%rcx)
-  mov 24(%rsp), %rdx
-  mov %rdx, R_CX(%rcx)
-  mov %rbx, R_BX(%rcx)
-  .if \inside
-  SAVE_CONTEXT 8, 40 + 128
-  .else
-  SAVE_CONTEXT 8, 40
-  .endif
-  mov 32(%rsp), %rdx
-  mov -\site_offset(%rdx), %rdx
-  mov SITE_ADDRESS(%rdx), %rsi
-  mov %rsi, R_IP(%rcx)
-  lea bpftime_on_hit(%rip), %rdi
-  call bpftime_run_aside
   .if !\inside
+  RUN_GENERAL \cfa + 24
   test %rax, %rax
   jz .Lran_\name
-  // Not the body, not the trampoline: straight to the caller, with R_AX as the result.
-  RESTORE_ARGUMENTS
-  mov R_R11(%rcx), %r11
-  mov R_AX(%rcx), %rax
-  movq $0, BLOCK_GUARD(%rcx)
-  mov 24(%rsp), %rcx
-  .cfi_remember_state
-  lea 40(%rsp), %rsp
-  .cfi_adjust_cfa_offset -40
-  ret
-  .cfi_restore_state
+  LEAVE_FUNCTION
   .else
+  RUN_GENERAL \cfa + 32
   jmp .Lran_\name
   .endif
 
@@ -272,10 +344,10 @@
   .size \name, . - \name
 .endm
 
-ENTRY_THUNK bpftime_entry_thunk, 22, 0, 0
-ENTRY_THUNK bpftime_inside_thunk, 27, 1, 0
-ENTRY_THUNK bpftime_entry_thunk_hashed, 22, 0, 1
-ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
+ENTRY_THUNK bpftime_entry_thunk, 22, 16, 0, 0
+ENTRY_THUNK bpftime_inside_thunk, 27, 8 + 128, 1, 0
+ENTRY_THUNK bpftime_entry_thunk_hashed, 22, 16, 0, 1
+ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 8 + 128, 1, 1
 
 // ---- return_thunk ------------------------------------------------------------------------------------------
 // On entry: r11 = trampoline, (rsp) = the target's r11, 8(rsp) = the return address. S below is the address of the
@@ -359,18 +431,14 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   mov %rsp, BLOCK_GUARD(%rcx)
   mov %r11, R_AX(%rcx)
   SAVE_ARGUMENTS
-  mov ENTRY_RESUME(%rbx), %rax
-  mov -32(%rax), %rax                  // Site*: first word of the trampoline
-  mov SITE_ON_RETURN(%rax), %rax
+  mov ENTRY_RESUME(%rbx), %rdx
+  mov -32(%rdx), %rdx                  // Site*: first word of the trampoline
+  mov SITE_ON_RETURN(%rdx), %rax
   test %rax, %rax
   jz .Lrp_ran_\name
   testb $LIST_PLAIN, LIST_FLAGS(%rax)
   jz .Lrp_not_plain_\name
-  call bpftime_on_plain_hit
-.Lrp_tried_\name:
-  test %eax, %eax
-  jnz .Lrp_again_\name
-  mov (%rsp), %rcx
+  RUN_PLAIN .Lrp_ran_\name, .Lrp_again_\name
 .Lrp_ran_\name:
   mov ENTRY_RETURN_ADDRESS(%rbx), %rax
   mov ENTRY_SAVED_RBX(%rbx), %rdx
@@ -404,30 +472,27 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
 .Lrp_not_plain_\name:
   testb $LIST_SIMPLE, LIST_FLAGS(%rax)
   jz .Lrp_general_\name
+  RUN_SIMPLE 44, .Lrp_again_\name
+  jmp .Lrp_ran_\name
+.Lrp_again_\name:
   mov ENTRY_RESUME(%rbx), %rdx
   mov -32(%rdx), %rdx
-  call bpftime_run_simple_aside
-  jmp .Lrp_tried_\name
-.Lrp_again_\name:
-  mov (%rsp), %rcx
-  mov ENTRY_RESUME(%rbx), %rax
-  mov -32(%rax), %rax
-  mov SITE_ON_RETURN(%rax), %rax
+  mov SITE_ON_RETURN(%rdx), %rax
   test %rax, %rax
   jz .Lrp_ran_\name
 .Lrp_general_\name:
   mov %rbx, BLOCK_RETURNING(%rcx)
-  mov 16(%rsp), %rdx
-  mov %rdx, R_R11(%rcx)
-  mov 24(%rsp), %rdx
-  mov %rdx, R_CX(%rcx)
-  mov ENTRY_SAVED_RBX(%rbx), %rdx
-  mov %rdx, R_BX(%rcx)
+  mov 16(%rsp), %rsi
+  mov %rsi, R_R11(%rcx)
+  mov 24(%rsp), %rsi
+  mov %rsi, R_CX(%rcx)
+  mov ENTRY_SAVED_RBX(%rbx), %rsi
+  mov %rsi, R_BX(%rcx)
+  mov ENTRY_RETURN_ADDRESS(%rbx), %rsi
+  mov %rsi, R_IP(%rcx)
+  mov %rdx, %rdi
   SAVE_CONTEXT 8, 40
-  mov ENTRY_RETURN_ADDRESS(%rbx), %rdx
-  mov %rdx, R_IP(%rcx)
-  mov ENTRY_RESUME(%rbx), %rdx
-  mov -32(%rdx), %rdx
+  mov %rdi, %rdx
   lea bpftime_on_hit(%rip), %rdi
   call bpftime_run_aside
   jmp .Lrp_ran_\name
@@ -474,16 +539,13 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
   SAVE_ARGUMENTS
   mov 32(%rsp), %rdx
   mov %rdx, R_R11(%rcx)
-  mov SITE_ON_ENTRY(%rax), %rax
+  mov %rax, %rdx
+  mov SITE_ON_ENTRY(%rdx), %rax
   test %rax, %rax
   jz .Lrt_ran_\name                    // disarmed meanwhile
   testb $LIST_PLAIN, LIST_FLAGS(%rax)
   jz .Lrt_not_plain_\name
-  call bpftime_on_plain_hit
-.Lrt_tried_\name:
-  test %eax, %eax
-  jnz .Lrt_again_\name
-  mov (%rsp), %rcx
+  RUN_PLAIN .Lrt_ran_\name, .Lrt_again_\name
 .Lrt_ran_\name:
   RESTORE_ARGUMENTS
   mov BLOCK_TRAMPOLINE(%rcx), %r11
@@ -494,41 +556,19 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
 .Lrt_not_plain_\name:
   testb $LIST_SIMPLE, LIST_FLAGS(%rax)
   jz .Lrt_general_\name
-  mov (%r11), %rdx
-  call bpftime_run_simple_aside
-  jmp .Lrt_tried_\name
+  RUN_SIMPLE 48, .Lrt_again_\name
+  jmp .Lrt_ran_\name
 .Lrt_again_\name:
-  mov (%rsp), %rcx
-  mov BLOCK_TRAMPOLINE(%rcx), %rax
-  mov (%rax), %rax
-  mov SITE_ON_ENTRY(%rax), %rax
+  mov BLOCK_TRAMPOLINE(%rcx), %rdx
+  mov (%rdx), %rdx
+  mov SITE_ON_ENTRY(%rdx), %rax
   test %rax, %rax
   jz .Lrt_ran_\name
 .Lrt_general_\name:
-  mov 16(%rsp), %rdx
-  mov %rdx, R_AX(%rcx)
-  mov 24(%rsp), %rdx
-  mov %rdx, R_CX(%rcx)
-  mov %rbx, R_BX(%rcx)
-  SAVE_CONTEXT 8, 40
-  mov BLOCK_TRAMPOLINE(%rcx), %rdx
-  mov (%rdx), %rdx
-  mov SITE_ADDRESS(%rdx), %rsi
-  mov %rsi, R_IP(%rcx)
-  lea bpftime_on_hit(%rip), %rdi
-  call bpftime_run_aside
+  RUN_GENERAL 40
   test %rax, %rax
   jz .Lrt_ran_\name
-  RESTORE_ARGUMENTS
-  mov R_R11(%rcx), %r11
-  mov R_AX(%rcx), %rax
-  movq $0, BLOCK_GUARD(%rcx)
-  mov 24(%rsp), %rcx
-  .cfi_remember_state
-  lea 40(%rsp), %rsp
-  .cfi_adjust_cfa_offset -40
-  ret
-  .cfi_restore_state
+  LEAVE_FUNCTION
 .Lrt_no_entry_\name:
   mov %r11, BLOCK_TRAMPOLINE(%rcx)
   SAVE_ARGUMENTS
@@ -602,35 +642,6 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 1, 1
 
 RETURN_THUNK bpftime_return_thunk, bpftime_return_point, 0
 RETURN_THUNK bpftime_return_thunk_hashed, bpftime_return_point_hashed, 1
-
-// ---- run_simple_aside --------------------------------------------------------------------------------------
-// bpftime_on_simple_hit (rcx = block, rax = list, rdx = Site*) on the hit stack; eax = 1, without a call, where it is not known
-// that this stack is an ordinary one.
-  .type bpftime_run_simple_aside, @function
-  .p2align 6
-bpftime_run_simple_aside:
-  .cfi_startproc
-  mov %rsp, %rsi
-  shr $PLAIN_SHIFT, %rsi
-  cmp %rsi, BLOCK_PLAIN_WINDOW(%rcx)
-  jne 1f
-  mov %rsp, %r8
-  mov BLOCK_HIT_STACK_TOP(%rcx), %rsp
-  .cfi_def_cfa_register %r8
-  push %r8
-  push %rcx
-  // CFA = *(rsp + 8) + 8
-  .cfi_escape 0x0f, 5, 0x77, 8, 0x06, 0x23, 8
-  call bpftime_on_simple_hit
-  mov (%rsp), %rcx
-  mov 8(%rsp), %rsp
-  .cfi_def_cfa %rsp, 8
-  ret
-1:
-  mov $1, %eax
-  ret
-  .cfi_endproc
-  .size bpftime_run_simple_aside, . - bpftime_run_simple_aside
 
 // ---- run_aside ---------------------------------------------------------------------------------------------
 // rax = rdi(regs, rdx: Site*, rcx: block, rax), on the hit stack; 0 when there is no room for it. Arguments are saved already. Back with

@@ -54,11 +54,11 @@ BPFTIME_HIDDEN void bpftime_return_point_hashed();
 BPFTIME_HIDDEN uint64_t bpftime_on_hit(pt_regs* regs, bpftime::Site* site,
                                        bpftime::ThreadBlock* block,
                                        const bpftime::AttachedList* list);
-// For a list with kListPlain: rcx = block, rax = list; of block->regs only kPlainEntryWords
-// (kPlainReturnWords) are there. Runs on the target's stack. eax = 0: done; else bpftime_on_hit follows.
-BPFTIME_HIDDEN void bpftime_on_plain_hit();
-// The same for kListSimple, with rdx = site, on the hit stack.
+// For a list with kListSimple: rcx = block, rax = list, rdx = site; of block->regs only kPlainEntryWords
+// (kPlainReturnWords) are there. Runs on the hit stack, once the thread's hit was set up. eax = 0: done; else bpftime_on_hit follows.
 BPFTIME_HIDDEN void bpftime_on_simple_hit();
+// The program of a list with kListPlain is called as program(block->regs, block->hit_space), as bpftime_on_simple_hit but on
+// the target's stack; where hit_space says that it did not end normally, bpftime_on_hit follows.
 // The site table was wiped: this is a forked child's first hit. Runs on the hit stack under the
 // guard. Sets that word, or the next hit comes here again.
 BPFTIME_HIDDEN void bpftime_cold_hit(pt_regs* regs, bpftime::Site* site,

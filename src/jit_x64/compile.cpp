@@ -100,7 +100,8 @@ class Compiler {
                        8 + 8 * pushes + frame_bytes(function) + (function.is_callback ? 16U : 0U));
     }
     compiled.facts = (calls_helpers_ || has_callbacks_ ? uint32_t{kCallsHelpers} : 0) |
-                     (counts_fuel_ || has_callbacks_ ? uint32_t{kCountsFuel} : 0);
+                     (counts_fuel_ || has_callbacks_ ? uint32_t{kCountsFuel} : 0) |
+                     (out_.touches_more() ? uint32_t{kTouchesMore} : 0);
     compiled.stack_bytes = frame * depth;
     return compiled;
   }

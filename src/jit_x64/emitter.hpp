@@ -67,6 +67,8 @@ class Emitter {
     }
   }
   void clear() { size_ = 0; }
+  // Any instruction since the beginning named r8, r9, r10 or r11.
+  [[nodiscard]] bool touches_more() const { return touches_more_; }
   [[nodiscard]] uint32_t position() const { return static_cast<uint32_t>(size_); }
   [[nodiscard]] const uint8_t* data() const { return bytes_.get(); }
   void patch8(uint32_t at, int32_t value) { bytes_[at] = static_cast<uint8_t>(value); }
@@ -198,6 +200,9 @@ class Emitter {
   // BMI2 shlx, shrx, sarx dst, src, count (VEX.LZ.{66,F2,F3}.0F38.W F7 /r; SDM 2A §2.3)
   void shift_bmi2(bool wide, Group2 kind, unsigned dst, unsigned src, unsigned count) {
     const unsigned prefix = kind == kShl ? 1 : kind == kShr ? 3 : 2;
+    note(dst);
+    note(src);
+    note(count);
     byte(0xc4);
     byte(((dst < 8) ? 0x80U : 0U) | 0x40U | ((src < 8) ? 0x20U : 0U) | 2U);
     byte((wide ? 0x80U : 0U) | (~count & 15U) << 3 | prefix);
@@ -206,12 +211,14 @@ class Emitter {
   }
   void test_rr(bool wide, unsigned a, unsigned b) { op_rr(wide, 0x85, a, b); }
   void push(unsigned reg) {
+    note(reg);
     if (reg >= 8) {
       byte(0x41);
     }
     byte(0x50 | (reg & 7));
   }
   void pop(unsigned reg) {
+    note(reg);
     if (reg >= 8) {
       byte(0x41);
     }
@@ -220,7 +227,11 @@ class Emitter {
   void ret() { byte(0xc3); }
 
  private:
+  void note(unsigned reg) { touches_more_ = touches_more_ || (reg >= kR8 && reg <= kR11); }
   void rex(bool wide, unsigned reg, unsigned index, unsigned base, bool force) {
+    note(reg);
+    note(index);
+    note(base);
     const unsigned bits = (wide ? 8U : 0U) | (reg >> 3) << 2 | (index >> 3) << 1 | base >> 3;
     if (bits != 0 || force) {
       byte(0x40 | bits);
@@ -235,6 +246,7 @@ class Emitter {
 
   size_t size_ = 0;
   size_t capacity_;
+  bool touches_more_ = false;
   std::unique_ptr<uint8_t[]> bytes_;
 };
 

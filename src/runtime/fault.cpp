@@ -35,26 +35,30 @@ Resume resume_of(uint64_t ip, const ThreadBlock* thread, const AgentState* state
   if (thread == nullptr || thread->hit == nullptr) {
     return {0, 0};
   }
-  const auto* const hit = static_cast<const ProbeHit*>(thread->hit);
-  if (!is_running(*hit) || hit->ended == kHitFault) {
+  auto* const hit = static_cast<ProbeHit*>(thread->hit);
+  // A plain program runs without saying so in its hit.
+  if ((!is_running(*hit) && thread->guard == 0) || hit->ended == kHitFault) {
     return {0, 0};  // on its way out already: a fault there must not go round for ever
   }
-  const CodeRange* const own = hit->attached->code;
-  if (is_in(own, ip)) {
-    return {own->resume, 0};
+  if (is_running(*hit) && is_in(hit->attached->code, ip)) {
+    return {hit->attached->code->resume, 0};
   }
   const auto* const ranges = reinterpret_cast<const CodeRange*>(state->code_ranges);
   const uint64_t count =
       ranges == nullptr ? 0 : state->code_range_count.load(std::memory_order_acquire);
   for (uint64_t i = 0; i < count; i++) {
     if (is_in(&ranges[i], ip)) {
+      if (!is_running(*hit)) {
+        hit->attached = nullptr;  // to be set up once more, by bpftime_run_begin
+        hit->faulted = &ranges[i];
+      }
       return {ranges[i].resume, 0};
     }
   }
   // In a helper that the program gave a bad pointer to: past the program, to where run_list called
   // it. A bucket lock that was held is taken over and repaired by whoever wants it next: this
   // thread at once, since its hits do not nest, others when it ends.
-  if (state->agent_bytes != 0 && ip - state->agent_base < state->agent_bytes &&
+  if (is_running(*hit) && state->agent_bytes != 0 && ip - state->agent_base < state->agent_bytes &&
       (hit->attached->flags & kAttachedInternal) == 0) {
     return {reinterpret_cast<uint64_t>(&bpftime_program_left), hit->leave_rsp};
   }

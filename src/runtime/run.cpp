@@ -19,6 +19,7 @@ namespace {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Winvalid-offsetof"  // ProbeHit has a base; no virtual one
 #define CHECK_OFFSET(name, type, field) static_assert((name) == offsetof(type, field))
+CHECK_OFFSET(LIST_FLAGS, AttachedList, flags);
 CHECK_OFFSET(LIST_ALIVE, AttachedList, alive);
 CHECK_OFFSET(LIST_ALIVE_EXPECTED, AttachedList, alive_expected);
 CHECK_OFFSET(THREAD_REGS, ThreadBlock, regs);
@@ -57,7 +58,8 @@ void bpftime_run_begin(bpftime::ThreadBlock* thread, void* regs,
                        const bpftime::AttachedList* list) {
   using namespace bpftime;
   auto& hit = *reinterpret_cast<ProbeHit*>(thread->hit_space);
-  if (hit.attached == list->items && hit.ended != kHitNormal) {
+  if (hit.ended != kHitNormal && hit.faulted != nullptr && hit.faulted == list->items[0].code) {
+    hit.attached = list->items;
     bpftime_run_ended(&hit);
   }
   if ((hit.reserved & kHitHasLane) != 0) {
@@ -68,6 +70,7 @@ void bpftime_run_begin(bpftime::ThreadBlock* thread, void* regs,
   hit.reserved = 0;
   hit.answer = 0;
   hit.cpu = kNoCpu;
+  hit.faulted = nullptr;
   hit.thread = thread;
   hit.regs = regs;
   hit.state = list->state;

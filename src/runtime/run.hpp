@@ -19,11 +19,8 @@ uint64_t run_list(void* regs, Site* site, ThreadBlock* thread,
                   const AttachedList* list) __asm__("bpftime_run_list")
     __attribute__((visibility("hidden")));
 
-// The same for a list with kListPlain, with rcx = thread and rax = list; changes what a callee may
-// change, takes 24 bytes of stack beside the program's. eax = 0, or 1: run_list must be called too,
-// since the thread's hit is not set up yet, or the program did not end normally.
-void run_plain() __asm__("bpftime_run_plain") __attribute__((visibility("hidden")));
-// The same for kListSimple, with rdx = site too, on the hit stack.
+// The same for a list with kListSimple, with rcx = thread, rax = list, rdx = site, on the hit stack; changes what a
+// callee may change. eax = 0, or 1: run_list must be called, since the thread's hit is not set up yet.
 void run_simple() __asm__("bpftime_run_simple") __attribute__((visibility("hidden")));
 
 // True while the broker lives and this process's hits may run programs.

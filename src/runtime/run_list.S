@@ -1,7 +1,6 @@
-// run_list and run_plain (run.hpp says what they promise). In assembler because a hit is bound by its instructions and
-// its stores. Neither saves what a callee keeps: who calls run_list has all registers in memory already, so that a
-// fault in the middle of a helper can be left from anywhere with nothing but rsp known; who calls run_plain runs
-// programs that call nothing, and whose own code gives back what it took.
+// run_list and run_simple (run.hpp says what they promise). In assembler because a hit is bound by its instructions and
+// its stores. run_list does not save what a callee keeps: who calls it has all registers in memory already, so that a
+// fault in the middle of a helper can be left from anywhere with nothing but rsp known.
 // Between runs ProbeHit::attached is the hit itself: another value says that it was never set up, or that a signal
 // handler jumped out of a run.
 #include "runtime/run_offsets.h"
@@ -184,42 +183,5 @@ bpftime_run_simple:
   jmp .Lsimple_back
   .cfi_endproc
   .size bpftime_run_simple, . - bpftime_run_simple
-
-// eax run_plain(ThreadBlock* rcx, const AttachedList* rax)
-  .globl bpftime_run_plain
-  .hidden bpftime_run_plain
-  .type bpftime_run_plain, @function
-  .p2align 6
-bpftime_run_plain:
-  .cfi_startproc
-  mov LIST_ALIVE(%rax), %rdx
-  mov (%rdx), %edx
-  cmp LIST_ALIVE_EXPECTED(%rax), %edx
-  jne .Lplain_done
-  lea THREAD_HIT_SPACE(%rcx), %rsi
-  cmp %rsi, HIT_ATTACHED(%rsi)
-  jne .Lnot_plain
-  incq THREAD_HITS(%rcx)
-  mov LIST_ITEMS + ATTACHED_SLOTS(%rax), %rdx
-  mov %rdx, HIT_SLOTS(%rsi)
-  lea LIST_ITEMS(%rax), %rdx
-  mov %rdx, HIT_ATTACHED(%rsi)
-  lea THREAD_REGS(%rcx), %rdi
-  push %rsi
-  .cfi_adjust_cfa_offset 8
-  call *LIST_ITEMS + ATTACHED_PROGRAM(%rax)
-  pop %rsi
-  .cfi_adjust_cfa_offset -8
-  cmpq $0, HIT_ENDED(%rsi)
-  jne .Lnot_plain                      // run_list finds how it ended
-  mov %rsi, HIT_ATTACHED(%rsi)
-.Lplain_done:
-  xor %eax, %eax
-  ret
-.Lnot_plain:
-  mov $1, %eax
-  ret
-  .cfi_endproc
-  .size bpftime_run_plain, . - bpftime_run_plain
 
   .section .note.GNU-stack, "", @progbits

@@ -227,8 +227,8 @@ uint64_t fault(void* /*ctx*/, Hit* hit) {
   return 0;
 }
 
-// Plain and simple lists, from the thunk's side.
-class RunOne : public ::testing::TestWithParam<ListFlags> {
+// Simple lists, from the thunk's side; plain ones are hook's (tests/hook).
+class RunOne : public ::testing::Test {
  protected:
   uint64_t counter_ = 0;
   uint64_t slots_[1] = {reinterpret_cast<uint64_t>(&counter_)};
@@ -239,14 +239,10 @@ class RunOne : public ::testing::TestWithParam<ListFlags> {
   void hit(const List& list) {
     armed_.prepare(list.get());
     if (known_.insert(list.get()).second) {
-      const_cast<AttachedList*>(list.get())->flags = GetParam();
+      const_cast<AttachedList*>(list.get())->flags = kListSimple;
     }
     const uint32_t kind = list.get()->flags;
-    const bool again =
-        kind == 0 || (kind == kListPlain ? testing::call_run_plain(&armed_.thread, list.get())
-                                         : testing::call_run_simple(&armed_.thread, list.get(),
-                                                                    &armed_.site)) != 0;
-    if (again) {
+    if (kind == 0 || testing::call_run_simple(&armed_.thread, list.get(), &armed_.site) != 0) {
       testing::call_run_list(armed_.thread.regs, &armed_.site, &armed_.thread, list.get());
     }
   }
@@ -257,7 +253,7 @@ class RunOne : public ::testing::TestWithParam<ListFlags> {
   }
 };
 
-TEST_P(RunOne, RunsFromTheFirstHitOnWithTheThreadsRegisters) {
+TEST_F(RunOne, RunsFromTheFirstHitOnWithTheThreadsRegisters) {
   const List list({item(add_one)});
   for (int i = 0; i < 3; i++) {
     hit(list);
@@ -268,7 +264,7 @@ TEST_P(RunOne, RunsFromTheFirstHitOnWithTheThreadsRegisters) {
   EXPECT_EQ(armed_.running(), nullptr);
 }
 
-TEST_P(RunOne, ADeadBrokerPassesThrough) {
+TEST_F(RunOne, ADeadBrokerPassesThrough) {
   const List list({item(add_one)});
   hit(list);
   armed_.alive.word = 77 | 0x40000000;
@@ -276,7 +272,7 @@ TEST_P(RunOne, ADeadBrokerPassesThrough) {
   EXPECT_EQ(counter_, 1U);
 }
 
-TEST_P(RunOne, AProgramThatFaultedIsDisarmedAndSaidOnce) {
+TEST_F(RunOne, AProgramThatFaultedIsDisarmedAndSaidOnce) {
   said() = Said();
   const List first({item(add_one)});
   hit(first);
@@ -291,7 +287,33 @@ TEST_P(RunOne, AProgramThatFaultedIsDisarmedAndSaidOnce) {
   EXPECT_EQ(armed_.running(), nullptr);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, RunOne, ::testing::Values(kListPlain, kListSimple));
+// As hook finds a plain program that faulted: the hit says which code did, its list is run the general way.
+TEST_F(RunOne, APlainProgramThatFaultedIsDisarmedWithoutBeingRunAgain) {
+  said() = Said();
+  const CodeRange code = {};
+  const CodeRange other = {};
+  Attached faulty = item(add_one);
+  faulty.code = &code;
+  const List list({faulty});
+  armed_.prepare(list.get());
+  const auto run = [&] {
+    testing::call_run_list(armed_.thread.regs, &armed_.site, &armed_.thread, list.get());
+  };
+  run();
+  EXPECT_EQ(counter_, 1U);
+  auto& hit = static_cast<ProbeHit&>(*armed_.thread.hit);
+  for (const CodeRange* faulted : {&other, &code}) {
+    const_cast<AttachedList*>(list.get())->flags = kListPlain;
+    hit.attached = nullptr;
+    hit.ended = kHitFault;
+    hit.faulted = faulted;
+    run();
+  }
+  EXPECT_EQ(counter_, 2U) << "once, since another program's fault ends no run of this one";
+  EXPECT_EQ(list.get()->flags, 0U);
+  EXPECT_EQ(said().times, 1U);
+  EXPECT_EQ(said().link, 7U);
+}
 
 uint64_t asks(void* /*ctx*/, Hit* hit) {
   auto& self = static_cast<ProbeHit&>(*hit);

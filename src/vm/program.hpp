@@ -57,6 +57,7 @@ struct FaultRange {
 enum ProgramFact : uint32_t {
   kCallsHelpers = 1,  // or has callbacks that helpers call
   kCountsFuel = 2,    // it, or a helper that calls it back, spends hit->fuel
+  kTouchesMore = 4,   // its code names r8, r9, r10 or r11
 };
 
 struct CompiledProgram {

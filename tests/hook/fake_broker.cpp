@@ -5,6 +5,7 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <link.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "abi/hit_offsets.h"
 #include "abi/trampoline.hpp"
 
 namespace bpftime::testing {
@@ -26,7 +28,9 @@ namespace {
 AgentState* g_state = nullptr;
 uint8_t* g_room = nullptr;
 uint64_t g_room_used = 0, g_room_bytes = 0;
-AttachedList g_list{1, 0, nullptr, 0, 0, nullptr};  // only its address matters to hook
+AlivePage g_alive{77};
+alignas(AttachedList) std::byte g_list_bytes[sizeof(AttachedList) + sizeof(Attached)];
+AttachedList& g_list = *new (g_list_bytes) AttachedList{1, 0, &g_alive, 77, 0, nullptr};
 
 uint8_t* near_memory(uint64_t near, uint64_t bytes) {
   for (uint64_t distance = 1 << 20; distance < (1ULL << 30); distance += 1 << 20) {
@@ -86,7 +90,13 @@ AgentState* start_fake_broker() {
   return g_state;
 }
 
-void use_lists(uint32_t flags) { g_list.flags = flags; }
+void use_lists(uint32_t flags, Program program) {
+  g_list.flags = flags;
+  g_list.items[0].program = program;
+  ThreadBlock* const block = thread_block();  // as its first hit sets it up
+  block->hit_space[HIT_ATTACHED / 8] = reinterpret_cast<uint64_t>(block->hit_space);
+}
+void kill_broker(bool is_dead) { g_alive.word = is_dead ? 77 | FUTEX_OWNER_DIED : 77; }
 
 void use_hashed_thunks(bool yes) { start_fake_broker()->use_gs = yes ? 0 : 1; }
 

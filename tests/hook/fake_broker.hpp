@@ -33,8 +33,10 @@ template <class F>
 Hooked hook(F* function, Probe probe) {
   return hook_function(reinterpret_cast<void*>(function), probe);
 }
-// From now on hits are of this kind (ListFlags).
-void use_lists(uint32_t flags);
+// From now on hits are of this kind (ListFlags), on this thread; `program` is for plain ones.
+using Program = uint64_t (*)(void* regs, Hit* hit);
+void use_lists(uint32_t flags, Program program = nullptr);
+void kill_broker(bool is_dead);
 // From now on: hook through the thunks that do not use gs.
 void use_hashed_thunks(bool yes);
 void write_text(uint64_t at, const void* bytes, uint64_t size);

@@ -8,6 +8,7 @@
 #include <cstdarg>
 #include <cstring>
 
+#include "abi/hit_offsets.h"
 #include "base/raw_syscall.hpp"
 #include "fake_broker.hpp"
 #include "seen.hpp"
@@ -173,13 +174,15 @@ TEST(Probe, ChangesNoRegisterNoFlagNoVector) {
   compare_with_df = 0;
 }
 
+constexpr uint32_t kKinds[] = {kListPlain, kListPlain | kListFew, kListSimple};
+
 // Plain and simple lists; with `again` what runs them says that it could not.
 TEST(Probe, ListsOfOneProgramChangeNothingAndSeeTheirRegisters) {
-  for (const uint32_t kind : {kListPlain, kListSimple}) {
+  for (const uint32_t kind : kKinds) {
     for (const bool again : {false, true}) {
       for (Probe probe : {Probe::kEntry, Probe::kReturn, Probe::kBoth}) {
         const uint64_t hits = probe == Probe::kBoth ? 2 : 1;
-        use_lists(kind);
+        use_lists(kind, program_of(kind));
         for (int df = 0; df < 2; df++) {
           compare_with_df = df;
           Hooked h = hook(&shape_all, probe);
@@ -200,17 +203,45 @@ TEST(Probe, ListsOfOneProgramChangeNothingAndSeeTheirRegisters) {
           EXPECT_EQ(seen.plain_regs.rdi, 1u);
           EXPECT_EQ(seen.plain_regs.rsi, 2u);
           EXPECT_EQ(seen.plain_regs.rdx, 3u);
-          EXPECT_EQ(seen.plain_regs.r8, 5u);
-          EXPECT_EQ(seen.plain_regs.r9, 6u);
+          const pt_regs& general = again ? seen.entry : seen.plain_regs;
+          if (again || (kind & kListFew) == 0) {
+            EXPECT_EQ(general.r8, 5u);
+            EXPECT_EQ(general.r9, 6u);
+          }
         } else {
           EXPECT_EQ(seen.plain_regs.rax, 1987654321u);
         }
         const uint64_t hit_stack = thread_block()->hit_stack_top - seen.plain_stack;
         EXPECT_EQ(hit_stack < kHitStackBytes, kind == kListSimple);
         const uint64_t distance = reinterpret_cast<uint64_t>(&here) - seen.plain_stack;
-        EXPECT_EQ(distance < kHitStackBytes, kind == kListPlain);
+        EXPECT_EQ(distance < kHitStackBytes, kind != kListSimple);
         h.restore();
       }
+    }
+  }
+  use_lists(0);
+}
+
+TEST(Probe, APlainProgramRunsNeitherForADeadBrokerNorBeforeTheHitIsSetUp) {
+  for (const uint32_t kind : {uint32_t{kListPlain}, kListPlain | kListFew}) {
+    for (Probe probe : {Probe::kEntry, Probe::kReturn, Probe::kBoth}) {
+      const uint64_t hits = probe == Probe::kBoth ? 2 : 1;
+      use_lists(kind, program_of(kind));
+      Hooked h = hook(&shape_all, probe);
+      forget();
+      kill_broker(true);
+      EXPECT_EQ(call_and_compare(&shape_all), 0u);
+      EXPECT_EQ(seen.plain + seen.entries + seen.returns, 0u);
+      kill_broker(false);
+      const uint64_t before = thread_block()->hits;
+      EXPECT_EQ(call_and_compare(&shape_all), 0u);
+      EXPECT_EQ(seen.plain, hits);
+      EXPECT_EQ(thread_block()->hits, before + hits);
+      thread_block()->hit_space[HIT_ATTACHED / 8] = 0;
+      EXPECT_EQ(call_and_compare(&shape_all), 0u);
+      EXPECT_EQ(seen.plain, hits);
+      EXPECT_EQ(seen.entries + seen.returns, hits);
+      h.restore();
     }
   }
   use_lists(0);

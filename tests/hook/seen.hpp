@@ -15,7 +15,7 @@ struct Seen {
   Site* return_site;
   ThreadBlock* block;
   uint64_t entry_stack, return_stack, plain_stack;  // rsp in the callback
-  bool plain_again;  // what a plain hit answers: run it the general way
+  bool plain_again;  // what a plain or simple hit answers: run it the general way
   void (*on_plain)();
   bool override_next;
   uint64_t override_value;
@@ -41,5 +41,9 @@ inline void forget() {
   seen.on_cold = nullptr;
   seen.override_next = false;
 }
+
+// What use_lists() wants for lists of this kind.
+using Program = uint64_t (*)(void* regs, Hit* hit);
+Program program_of(uint32_t kind);
 
 }  // namespace bpftime::testing

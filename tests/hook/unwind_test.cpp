@@ -256,8 +256,9 @@ TEST(Unwind, BacktraceFromAHandlerOnTopOfAHitReachesMain) {
     EXPECT_EQ(calls_leaf(1), 2);
     EXPECT_NE(walked.find(" calls_leaf "), std::string::npos) << walked;
     EXPECT_NE(walked.find(" main "), std::string::npos) << walked;
-    for (const uint32_t kind : {kListPlain, kListSimple}) {
-      use_lists(kind);
+    for (const uint32_t kind :
+         {uint32_t{kListPlain}, kListPlain | kListFew, uint32_t{kListSimple}}) {
+      use_lists(kind, program_of(kind));
       seen.on_plain = raise_now;
       walked.clear();
       EXPECT_EQ(calls_leaf(1), 2);
