@@ -227,7 +227,8 @@ void Engine::store_state() {
 int Engine::visited() {
   const uint32_t at = cur().insn;
   const InsnFacts& facts = facts_[at];
-  const bool force = facts.is_checkpoint || cur().steps.size() > 40;
+  const bool force = facts.is_checkpoint || cur().steps.size() > 40 ||
+                     (program_.prog_flags & BPF_F_TEST_STATE_FREQ) != 0;
   bool add = force || (jumps_since_ >= 2 && insns_since_ >= 8);
   auto& list = stored_[at];
   update_stack_liveness();

@@ -141,8 +141,15 @@ Result<std::unique_ptr<Layers>> Layers::make(bool with_kernel) {
   return layers;
 }
 
+ObjectProgram Layers::embedded_program(uint64_t seed) {
+  ObjectProgram program = as_object(program_of(seed));
+  const uint64_t of_eight = seed / kFlavours % 8;
+  program.prog_flags |= of_eight >= 3 && of_eight <= 5 ? BPF_F_TEST_STATE_FREQ : 0;
+  return program;
+}
+
 std::string Layers::embed(uint64_t seed, LayerCounts* counts, uint32_t runs) {
-  const ObjectProgram program = as_object(program_of(seed));
+  const ObjectProgram program = embedded_program(seed);
   const VerifierProgram subject = *input_->program(program);
   VerifierTrace trace;
   VerifyOptions options;
@@ -225,7 +232,7 @@ std::string Layers::compare(uint64_t seed, LayerCounts* counts) {
 }
 
 std::string Layers::show(uint64_t seed, bool prune) {
-  const ObjectProgram program = as_object(program_of(seed));
+  const ObjectProgram program = embedded_program(seed);
   VerifyOptions options;
   options.log_level = 2;
   options.prune = prune;

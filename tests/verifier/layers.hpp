@@ -41,6 +41,9 @@ class Layers {
   }
 
  private:
+  // Of three in eight a state is stored wherever paths may meet, so that more is pruned.
+  static ObjectProgram embedded_program(uint64_t seed);
+
   BpfObject stage_;
   std::unique_ptr<VerifierInput> input_;
   std::unique_ptr<KernelOracle> kernel_;

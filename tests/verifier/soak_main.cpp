@@ -1,5 +1,7 @@
-// Layers B and C over seeds that no test has taken: goes on where it stopped.
+// Layer A at full length, layers B and C over seeds that no test has taken: each goes on where it stopped.
 // Usage: verifier_soak embed|compare [--seconds N] [--programs N] [--state FILE] [--from SEED] [--keep-going] [--reasons]
+//        verifier_soak scalar [...]  a program is a million random checks at 64 bits
+//        verifier_soak four_bits [...]  a program is one value of the 4-bit domain with all others
 //        verifier_soak show SEED [--no-pruning]
 // Exit status 1: something did not fit; the seed is printed and stays the next one.
 #include <chrono>
@@ -11,6 +13,7 @@
 #include <string>
 
 #include "tests/verifier/layers.hpp"
+#include "tests/verifier/scalar_soak.hpp"
 
 namespace bpftime::testing {
 namespace {
@@ -99,6 +102,30 @@ int soak(const Settings& settings) {
   return faults == 0 ? 0 : 1;
 }
 
+// Layer A. Seeds are blocks of random checks, or rows of the 4-bit domain, of which there is an end.
+int soak_scalars(const Settings& settings) {
+  const bool is_random = settings.mode == "scalar";
+  const auto begin = std::chrono::steady_clock::now();
+  const auto elapsed = [&] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
+  const uint64_t first = read_seed(settings.state_file, 0);
+  const uint64_t end = is_random ? ~0ULL : four_bit_rows();
+  std::string fault;
+  uint64_t at = first;
+  for (; at < end && at - first < settings.programs && elapsed() < settings.seconds; ++at) {
+    fault = is_random ? check_random_block(at) : check_four_bit_row(at);
+    if (!fault.empty()) {
+      std::printf("%s %lu: unsound: %s\n", settings.mode.c_str(), at, fault.c_str());
+      break;
+    }
+    write_seed(settings.state_file, at + 1);
+  }
+  std::printf("%s: %lu to %lu%s in %.1f s, %s\n", settings.mode.c_str(), first, at,
+              at == end ? ", all" : "", elapsed(), fault.empty() ? "sound" : "UNSOUND");
+  return fault.empty() ? 0 : 1;
+}
+
 int run(int argc, char** argv) {
   Settings settings;
   settings.mode = argc > 1 ? argv[1] : "";
@@ -132,9 +159,12 @@ int run(int argc, char** argv) {
       settings.seed = std::strtoull(value, nullptr, 10);
     }
   }
+  if (settings.mode == "scalar" || settings.mode == "four_bits") {
+    return soak_scalars(settings);
+  }
   if (settings.mode != "embed" && settings.mode != "compare") {
     std::fputs(
-        "usage: verifier_soak embed|compare [--seconds N] [--programs N] [--state FILE] [--from SEED] [--keep-going] | show SEED\n",
+        "usage: verifier_soak scalar|four_bits|embed|compare [--seconds N] [--programs N] [--state FILE] [--from SEED] [--keep-going] | show SEED\n",
         stderr);
     return 2;
   }

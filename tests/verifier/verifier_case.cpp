@@ -209,6 +209,7 @@ class Reader {
         program().prog_flags |= word == "strict_alignment" ? BPF_F_STRICT_ALIGNMENT
                                 : word == "any_alignment"  ? BPF_F_ANY_ALIGNMENT
                                 : word == "sleepable"      ? BPF_F_SLEEPABLE
+                                : word == "state_freq"     ? BPF_F_TEST_STATE_FREQ
                                                            : 0;
       }
       return {};
