@@ -91,7 +91,13 @@ struct PreciseSet {
   }
 };
 
+namespace testing {
+class EngineProbe;
+}
+
 class Engine {
+  friend class testing::EngineProbe;
+
  public:
   Engine(const VerifierProgram& program, const VerifyOptions& options)
       : program_(program), options_(options) {}
