@@ -5,7 +5,7 @@ BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 TARGET ?= all
 
-.PHONY: all demo test test-asan test-tsan fuzz build bench soak check install uninstall clean setup
+.PHONY: all demo test test-asan test-tsan fuzz build bench bench-work soak check install uninstall clean setup
 all: build
 
 setup:
@@ -36,6 +36,10 @@ fuzz: setup
 
 bench: build
 	@tools/bench $(BUILD)
+
+# What tracing costs servers under load: about 6 minutes, as root, on a quiet machine.
+bench-work: build
+	@tools/bench_work $(BUILD)
 
 soak: build
 	@tools/soak $(BUILD)

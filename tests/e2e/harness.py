@@ -3,6 +3,7 @@
 Run by CTest with BPFTIME_BUILD naming the build folder. As root every process of ours runs as nobody (65534);
 otherwise as the caller. Waiting is always for an event (a line, an exit, a condition) with a deadline.
 """
+import json
 import os
 import pathlib
 import re
@@ -256,6 +257,10 @@ class Session:
     def load(self, tool, *arguments, options=()):
         """An unmodified tool under `bpftime load`."""
         return self.start([self.bin("bpftime"), "load", *options, self.bin(tool), *arguments])
+
+    def placed(self):
+        """Probes of this session that stand in targets."""
+        return sum(link["placed"] for link in json.loads(self.bpftime("link", "list", "--json")[0]))
 
     def brokers(self):
         found = []

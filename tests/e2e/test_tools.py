@@ -1,6 +1,5 @@
 """Debian's own tools, unmodified: each on the kernel as root and on us as nobody, on the same work; what they print is
 compared. Without root only ours runs. At the end: a table of tools, targets and results."""
-import json
 import os
 import re
 import signal
@@ -146,7 +145,7 @@ class Tools(EndToEnd):
 
     def has_attached(self, tool, probes):
         if tool.on_us:
-            return sum(link["placed"] for link in json.loads(self.session.bpftime("link", "list", "--json")[0])) >= probes
+            return self.session.placed() >= probes
         return harness.waits_for_events(tool.process.pid)
 
     def test_bpftrace_one_liners(self):
