@@ -16,9 +16,10 @@
 namespace bpftime {
 namespace {
 
-constexpr int kLooks = 20, kLooksBeforeLeading = 4;
+constexpr int kLooks = 20, kLeadEvery = 4;
 constexpr uint64_t kLookEveryNs = 5000000;
-constexpr uint64_t kLedMs = 1000;          // all threads together
+constexpr uint64_t kLedMs = 1000;   // all threads together
+constexpr unsigned kLedCalls = 64;  // of one the first time; four times as many each time after
 constexpr uint64_t kLedRunNs = 10000000;   // CPU time of one: by then a server's would have waited
 constexpr uint64_t kLedSleepNs = 5000000;  // one that sleeps so long elsewhere comes to no wait
 
@@ -57,9 +58,10 @@ uint64_t run_time_ns(pid_t pid, pid_t tid) {
 
 class LedThread {
  public:
-  LedThread(StoppedProcess& process, pid_t tid, uint64_t deadline_ns)
+  LedThread(StoppedProcess& process, pid_t tid, unsigned most_calls, uint64_t deadline_ns)
       : pid_(process.pid()),
         thread_(*process.state().find(tid)),
+        most_calls_(most_calls),
         deadline_ns_(deadline_ns),
         run_at_start_ns_(run_time_ns(pid_, tid)) {}
 
@@ -76,6 +78,7 @@ class LedThread {
 
   pid_t pid_;
   HeldThread& thread_;
+  unsigned most_calls_;
   uint64_t deadline_ns_, run_at_start_ns_;
 };
 
@@ -140,7 +143,7 @@ Result<LedThread::Stop> LedThread::run(decltype(PTRACE_CONT) request) {
 }
 
 Result<void> LedThread::lead(uint64_t* since_ns) {
-  for (;;) {
+  for (unsigned stops = 0; stops < 2 * most_calls_; ++stops) {
     const Stop stop = TRY(run(PTRACE_SYSCALL));
     if (stop == Stop::kExec) {
       return make_error(ESRCH, "the process runs another program now");
@@ -166,6 +169,7 @@ Result<void> LedThread::lead(uint64_t* since_ns) {
       return make_error(ESRCH, "the process runs another program now");
     }
   }
+  return make_error(EAGAIN, "the thread comes to no safe point in time");
 }
 
 Result<void> LedThread::to_wait(uint64_t* since_ns) {
@@ -181,22 +185,22 @@ Result<void> LedThread::to_wait(uint64_t* since_ns) {
   return led;
 }
 
-// Holds the thread if it stands at a wait; with `lead` also when it comes to one. EAGAIN, ESRCH: not this one.
-Result<WaitingThread> try_thread(pid_t pid, pid_t tid, bool lead, uint64_t deadline_ns) {
+// Holds the thread if it stands at a wait, or comes to one within so many system calls. EAGAIN, ESRCH: not this one.
+Result<WaitingThread> try_thread(pid_t pid, pid_t tid, unsigned lead_calls, uint64_t deadline_ns) {
   uint64_t since_ns = monotonic_ns();
   auto process = TRY(StoppedProcess::borrow(pid, tid, deadline_ns));
   const HeldThread* held = process.state().find(tid);
   if (!stands_in_wait(process, tid) || held->signal != 0) {
-    if (!lead) {
+    if (lead_calls == 0) {
       return make_error(EAGAIN, "no thread at a safe point in time");
     }
-    TRY(LedThread(process, tid, deadline_ns).to_wait(&since_ns));
+    TRY(LedThread(process, tid, lead_calls, deadline_ns).to_wait(&since_ns));
   }
   return WaitingThread{std::move(process), tid, since_ns};
 }
 
-// One pass over all threads: those that wait, or those that run.
-Result<WaitingThread> try_threads(pid_t pid, bool lead, uint64_t deadline_ns) {
+// One pass over all threads: those that wait and, with `lead_calls`, those that run.
+Result<WaitingThread> try_threads(pid_t pid, unsigned lead_calls, uint64_t deadline_ns) {
   for (const pid_t tid : TRY(read_threads(pid))) {
     if (monotonic_ns() > deadline_ns) {
       break;
@@ -210,10 +214,10 @@ Result<WaitingThread> try_threads(pid_t pid, bool lead, uint64_t deadline_ns) {
     }
     const bool may_wait =
         is_wait_syscall(*number) || is_receive_syscall(*number) || *number == SYS_restart_syscall;
-    if (!may_wait && !(lead && *number == -1)) {
+    if (!may_wait && !(lead_calls != 0 && *number == -1)) {
       continue;
     }
-    auto found = try_thread(pid, tid, lead, deadline_ns);
+    auto found = try_thread(pid, tid, lead_calls, deadline_ns);
     // ESRCH: this thread has ended; the process is asked again by read_threads.
     if (found || (found.error().code != ESRCH && found.error().code != EAGAIN)) {
       return found;
@@ -240,6 +244,7 @@ bool is_wait_syscall(long number) {
     case SYS_wait4:
     case SYS_waitid:
     case SYS_pause:
+    case SYS_rt_sigsuspend:
     case SYS_rt_sigtimedwait:
       return true;
     default:
@@ -261,13 +266,19 @@ bool stands_in_wait(const StoppedProcess& process, pid_t tid) {
 
 Result<WaitingThread> borrow_waiting(pid_t pid, uint64_t deadline_ns) {
   Error last = make_error(EAGAIN, "no thread at a safe point in time");
+  unsigned next_calls = kLedCalls;
   for (int look = 0; look < kLooks && monotonic_ns() < deadline_ns; ++look) {
     if (look != 0) {
       pause_ns(kLookEveryNs);
     }
-    const bool lead = look == kLooksBeforeLeading;
-    auto found =
-        try_threads(pid, lead, lead ? std::min(deadline_ns, deadline_in_ms(kLedMs)) : deadline_ns);
+    unsigned calls = 0;
+    uint64_t until_ns = deadline_ns;
+    if (look % kLeadEvery == kLeadEvery - 1 && look < 3 * kLeadEvery) {
+      calls = next_calls;
+      next_calls *= 4;
+      until_ns = std::min(deadline_ns, deadline_in_ms(kLedMs));
+    }
+    auto found = try_threads(pid, calls, until_ns);
     if (found || found.error().code != EAGAIN) {
       return found;
     }

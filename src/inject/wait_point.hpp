@@ -21,7 +21,8 @@ struct WaitingThread {
   uint64_t stopped_since_ns;
 };
 // One that is found waiting (20 looks in 100 ms), or, where the process is too busy to be found so, one that is led
-// there: it runs from system call to system call until it comes to a wait (bounded: kLedMs). EAGAIN: none.
+// there: it runs from system call to system call until it comes to a wait (bounded in calls, CPU time and time; three
+// tries). EAGAIN: none.
 Result<WaitingThread> borrow_waiting(pid_t pid, uint64_t deadline_ns);
 
 }  // namespace bpftime

@@ -1,5 +1,6 @@
 """Debian's own tools, unmodified: each on the kernel as root and on us as nobody, on the same work; what they print is
 compared. Without root only ours runs. At the end: a table of tools, targets and results."""
+import json
 import os
 import re
 import signal
@@ -15,6 +16,14 @@ print("ready", flush=True)
 for line in sys.stdin:
     socket.getaddrinfo(line.strip(), None)
     print("asked", line.strip(), flush=True)
+"""
+ALLOCATOR = """
+import sys
+print("ready", flush=True)
+for line in sys.stdin:
+    for n in range(int(line)):
+        bytearray(150000 + n)
+    print("allocated", line.strip(), flush=True)
 """
 TABLE = []  # (tool, target, what was compared, result)
 
@@ -192,6 +201,20 @@ class Tools(EndToEnd):
         self.finished(target)
 
     # ---- ours
+
+    def test_malloc(self):
+        target = self.session.start(["python3", "-c", ALLOCATOR])
+        target.expect("^ready")
+
+        def run(on_us):
+            tool = Run(self.session, on_us, [self.session.bin("malloc"), "-p", target.pid, "-b", "150000", "-j"])
+            tool.until_prints('"second":1,')
+            target.ask("700", "allocated 700")
+            last = json.loads(tool.stop()[-1])
+            return {"total": last["total"], "processes": [[p["pid"] == target.pid, p["calls"]] for p in last["processes"]]}
+
+        self.compare("malloc", "python3", "calls", run)
+        self.finished(target)
 
     def test_sslsniff(self):
         nginx = Nginx(self.session)

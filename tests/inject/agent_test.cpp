@@ -144,6 +144,14 @@ TEST(BringAgent, ByDlopenIntoABusyServerThatNeverSleeps) {
   EXPECT_EQ(target.finish(), 0) << target.output();
 }
 
+TEST(BringAgent, ByDlopenFromSigsuspend) {
+  TargetProcess target("inject_target", "sigsuspend");
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(comes_and_goes(target, AgentWish::kAny, AgentWay::kDlopen)) << i;
+  }
+  EXPECT_EQ(target.finish(), 0) << target.output();
+}
+
 // bash at its prompt, a server in recv: they wait for somebody else, with no lock of libc.
 TEST(BringAgent, ByDlopenFromAThreadThatReadsAPipe) {
   TargetProcess target("inject_target", "spin", 1);

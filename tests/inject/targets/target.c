@@ -225,6 +225,36 @@ static void wait_for_end(int busily) {
   stop_all = 1;
 }
 
+static void on_io(int number) {
+  (void)number;
+  signals++;
+}
+
+// As a server's master process waits: returns only for a signal, which comes only at the end of the input. The mask
+// must be what it was before.
+static void suspend_until_end(void) {
+  sigset_t io, none, now;
+  sigemptyset(&none);
+  sigemptyset(&io);
+  sigaddset(&io, SIGIO);
+  sigprocmask(SIG_BLOCK, &io, 0);
+  struct sigaction action = {.sa_handler = on_io};
+  sigaction(SIGIO, &action, 0);
+  fcntl(0, F_SETOWN, getpid());
+  fcntl(0, F_SETFL, O_NONBLOCK | O_ASYNC);
+  printf("ready\n");
+  fflush(stdout);
+  char c;
+  while (read(0, &c, 1) != 0) {
+    long before = signals;
+    if (sigsuspend(&none) != -1 || errno != EINTR || signals == before)
+      fail("sigsuspend");
+    sigprocmask(SIG_SETMASK, 0, &now);
+    if (!sigismember(&now, SIGIO) || sigismember(&now, SIGUSR1))
+      fail("mask");
+  }
+}
+
 int main(int argc, char** argv) {
   const char* mode = argc > 1 ? argv[1] : "spin";
   int n = argc > 2 ? atoi(argv[2]) : 1;
@@ -279,6 +309,11 @@ int main(int argc, char** argv) {
     struct pollfd p = {0, POLLIN, 0};
     while (poll(&p, 1, -1) < 0)
       fail("poll");
+    printf("errors %ld counted %ld signals %ld\n", errors, counted, signals);
+    return errors != 0;
+  }
+  if (strcmp(mode, "sigsuspend") == 0) {
+    suspend_until_end();
     printf("errors %ld counted %ld signals %ld\n", errors, counted, signals);
     return errors != 0;
   }
