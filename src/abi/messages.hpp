@@ -15,8 +15,8 @@
 //             RAW_TRACEPOINT_OPEN: name.
 //             LINK_CREATE of uprobe_multi links: the file comes as the first fd, O_PATH, as for kPerfOpen; payloads: offsets,
 //             ref_ctr_offsets, cookies where there are any.
-//   reply     value and fd as bpf(2) returns; output by command: PROG_LOAD and BTF_LOAD the log text with its NUL (also
-//             beside an error; at most the room); OBJ_GET_INFO_BY_FD an InfoOutput and what it announces;
+//   reply     value and fd as bpf(2) returns; output by command: PROG_LOAD and BTF_LOAD, where a log is wanted, a
+//             LogOutput and the log text with its NUL (also beside an error; at most the room); OBJ_GET_INFO_BY_FD an InfoOutput and what it announces;
 //             *_GET_NEXT_ID a uint32_t; PROG_TEST_RUN a TestRunOutput and what it announces; TASK_FD_QUERY a
 //             TaskFdOutput and the name (also beside ENOSPC).
 //   MAP_UPDATE_ELEM and MAP_DELETE_ELEM of a PERF_EVENT_ARRAY: args[0] = the key, args[1] = the fd in the value, refs also
@@ -112,6 +112,12 @@ inline constexpr uint32_t kOutputWanted =
     1;  // Payload::flags: no bytes follow; this much room for output
 
 inline constexpr uint32_t kAttrBytes = 256;  // more than any union bpf_attr so far
+
+// First part of PROG_LOAD's and BTF_LOAD's output: the room that the whole log takes, with its NUL.
+struct LogOutput {
+  uint32_t true_bytes, reserved;
+};
+static_assert(sizeof(LogOutput) == 8);
 
 // First part of PROG_TEST_RUN's output; data_bytes and ctx_bytes follow, each padded to 8.
 struct TestRunOutput {

@@ -415,15 +415,40 @@ Result<void> write_task_fd(const CallerMemory& memory, uint64_t attr_address, co
                       std::as_bytes(std::span(places)));
 }
 
+// union bpf_attr, log_true_size of the two commands: since Linux 6.4, missing in older headers.
+constexpr uint32_t kLogTrueSizeAt = 140, kBtfLogTrueSizeAt = 28;
+
+struct PlaceInAttr {
+  uint64_t attr_address;
+  uint32_t attr_bytes;  // as the caller said
+  uint32_t at;
+};
+
+// Linux 6.18 kernel/bpf/verifier.c: bpf_check: the true size goes where the caller's attr has room for it.
+Result<void> write_log(const CallerMemory& memory, const PlaceInAttr& true_size, uint64_t buffer,
+                       uint32_t room, std::span<const std::byte> output) {
+  if (output.empty()) {
+    return {};
+  }
+  OutputReader reader(output);
+  const LogOutput head = TRY(reader.take_one<LogOutput>());
+  if (true_size.attr_bytes >= true_size.at + sizeof(uint32_t)) {
+    TRY(write_u32(memory, true_size.attr_address + true_size.at, head.true_bytes));
+  }
+  return write_output(memory, buffer, room, reader.rest());
+}
+
 Result<void> write_back(const CallerMemory& memory, uint32_t command, uint64_t attr_address,
-                        const std::byte* attr, const Reply& reply) {
+                        uint32_t attr_bytes, const std::byte* attr, const Reply& reply) {
   switch (command) {
     case BPF_PROG_LOAD:
-      return write_output(memory, field<uint64_t>(attr, AT(log_buf)),
-                          field<uint32_t>(attr, AT(log_size)), reply.output);
+      return write_log(memory, {attr_address, attr_bytes, kLogTrueSizeAt},
+                       field<uint64_t>(attr, AT(log_buf)), field<uint32_t>(attr, AT(log_size)),
+                       reply.output);
     case BPF_BTF_LOAD:
-      return write_output(memory, field<uint64_t>(attr, AT(btf_log_buf)),
-                          field<uint32_t>(attr, AT(btf_log_size)), reply.output);
+      return write_log(memory, {attr_address, attr_bytes, kBtfLogTrueSizeAt},
+                       field<uint64_t>(attr, AT(btf_log_buf)),
+                       field<uint32_t>(attr, AT(btf_log_size)), reply.output);
     case BPF_OBJ_GET_INFO_BY_FD:
       if (reply.value < 0 && (reply.value != -ENOSPC || reply.output.empty())) {
         return {};
@@ -507,7 +532,7 @@ Result<Answer> try_bpf(const Caller& caller, uint32_t command, uint64_t attr_add
     TRY(add_uprobes(caller, attr, &request));
   }
   Reply reply = TRY(caller.ask(caller.self, &request));
-  TRY(write_back(caller.memory, command, attr_address, attr, reply));
+  TRY(write_back(caller.memory, command, attr_address, attr_bytes, attr, reply));
   Answer answer;
   answer.value = reply.value;
   if (reply.value >= 0) {

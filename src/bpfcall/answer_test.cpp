@@ -146,7 +146,7 @@ TEST(AnswerBpf, LogIsWrittenBesideAnErrorAndNeverBehindItsRoom) {
   attr.log_buf = kBase + 0x4000;
   attr.log_size = 4;
   p.next.value = -EACCES;
-  p.next.output.assign(100, std::byte{'x'});
+  p.next.output.assign(sizeof(LogOutput) + 100, std::byte{'x'});
   EXPECT_EQ(answer_bpf(p.caller(), BPF_PROG_LOAD, p.put(0, attr), sizeof(attr)).value, -EACCES);
   EXPECT_EQ(p.get<uint32_t>(0x4000), 0x78787878U);
   EXPECT_EQ(p.get<uint32_t>(0x4004), 0U);

@@ -168,6 +168,7 @@ uint64_t since_boot_ns() {
 
 struct LogRoom {
   uint64_t bytes = 0;
+  bool is_measured = false;  // a level is given: its true size is told, also without a buffer
   bool wanted = false;
   bool keeps_first = false;
 };
@@ -180,6 +181,7 @@ Result<LogRoom> log_room(uint32_t level, uint32_t size, uint64_t buffer,
     return make_error(EINVAL, "log level, size and buffer do not fit");
   }
   LogRoom result;
+  result.is_measured = level != 0;
   if (level != 0 && room != nullptr && (room->flags & kOutputWanted) != 0) {
     result.bytes = std::min<uint64_t>(room->size_bytes, size);
     result.wanted = result.bytes != 0;
@@ -191,13 +193,19 @@ Result<LogRoom> log_room(uint32_t level, uint32_t size, uint64_t buffer,
 // The log with its NUL; when the room is too small its last bytes, or with BPF_LOG_FIXED its first.
 // False when something is missing.
 bool put_log(const LogRoom& room, const std::string& text, Reply* reply) {
+  if (!room.is_measured) {
+    return true;
+  }
+  const LogOutput head{static_cast<uint32_t>(text.size() + 1), 0};
+  const auto head_bytes = std::as_bytes(std::span(&head, 1));
+  reply->output.assign(head_bytes.begin(), head_bytes.end());
   if (!room.wanted) {
     return true;
   }
   const size_t bytes = std::min<uint64_t>(text.size(), room.bytes - 1);
   const size_t from = room.keeps_first ? 0 : text.size() - bytes;
   const auto* p = reinterpret_cast<const std::byte*>(text.data()) + from;
-  reply->output.assign(p, p + bytes);
+  reply->output.insert(reply->output.end(), p, p + bytes);
   reply->output.push_back(std::byte{0});
   return bytes == text.size();
 }
@@ -476,7 +484,7 @@ void Session::prog_load(const Caller& caller, Request&& request, Answer answer_t
     task->btf = program->btf != nullptr ? &program->btf->types : nullptr;
     task->func_info = program->func_info;
     task->line_info = program->line_info;
-    task->log_level = room.wanted ? attr.log_level : 0;
+    task->log_level = attr.log_level;
     task->log_bytes = kMostLogBytes;
     task->let_through = caller.unverified;
     for (const auto& map : program->maps) {
