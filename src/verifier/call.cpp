@@ -807,6 +807,7 @@ bool Engine::push_callback(const Prototype& proto, const CallArgs& args) {
     auto state = std::make_unique<State>();
     callee.call_insn = 0;
     callee.entry = ++last_entry_;
+    functions_[function].runs_later = true;
     state->frames.push_back(std::move(callee));
     state->insn = args.function;
     state->trace_node = cur().trace_node;

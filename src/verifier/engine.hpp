@@ -49,6 +49,8 @@ struct FunctionFacts {
   bool changes_packet = false, sleeps = false;
   uint32_t stack_bytes = 0;
   std::vector<uint32_t> callees;
+  std::vector<uint32_t> callbacks;  // functions that it names
+  bool runs_later = false;          // as a callback, on a stack of its own
 };
 
 // What a helper or kfunc call gathered of its arguments.
@@ -134,6 +136,7 @@ class Engine {
 
   // ---- explore.cpp ----
   bool explore_function(uint32_t function);
+  bool check_stack_depth();
   bool set_arguments(uint32_t function, bool is_main);
   bool explore();
   bool execute(bool* ended);

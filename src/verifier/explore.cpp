@@ -804,6 +804,36 @@ bool Engine::set_arguments(uint32_t function, bool is_main) {
   return true;
 }
 
+// Frames that lie on the stack together: callers, what they call, callbacks that run meanwhile. Where the
+// kernel gives each function a stack of its own, so do we.
+bool Engine::check_stack_depth() {
+  std::vector<uint32_t> total(functions_.size(), 0);
+  for (size_t round = 0; round < functions_.size(); ++round) {
+    for (uint32_t f = 0; f < functions_.size(); ++f) {
+      uint32_t deepest = 0;
+      for (const uint32_t callee : functions_[f].callees) {
+        deepest = std::max(deepest, total[callee]);
+      }
+      for (const uint32_t callback : functions_[f].callbacks) {
+        deepest = std::max(deepest, functions_[callback].runs_later ? 0 : total[callback]);
+      }
+      total[f] = ((functions_[f].stack_bytes + 15) & ~15U) + deepest;
+    }
+  }
+  const bool has_own_stacks = (kTracingPrograms & program_type_bit(program_.prog_type)) != 0;
+  for (uint32_t f = 0; f < functions_.size(); ++f) {
+    if (f != 0 && !functions_[f].runs_later) {
+      continue;
+    }
+    verdict_.facts.stack_bytes = std::max(verdict_.facts.stack_bytes, total[f]);
+    if (!has_own_stacks && total[f] > kMostStack) {
+      verdict_.insn = functions_[f].begin;
+      return refuse(EACCES, "combined stack size of the calls is %u. Too large", total[f]);
+    }
+  }
+  return true;
+}
+
 Verdict Engine::run() {
   bool ok = prepare();
   if (ok && program_.prog_type != BPF_PROG_TYPE_TRACING && context_ == nullptr) {
@@ -829,26 +859,7 @@ Verdict Engine::run() {
       }
     }
   }
-  if (ok) {
-    // Frames that lie on the stack together. Where the kernel gives each function a stack of its own,
-    // so do we.
-    std::vector<uint32_t> total(functions_.size(), 0);
-    for (size_t round = 0; round < functions_.size(); ++round) {
-      for (uint32_t f = 0; f < functions_.size(); ++f) {
-        uint32_t deepest = 0;
-        for (const uint32_t callee : functions_[f].callees) {
-          deepest = std::max(deepest, total[callee]);
-        }
-        total[f] = ((functions_[f].stack_bytes + 15) & ~15U) + deepest;
-      }
-    }
-    verdict_.facts.stack_bytes = total[0];
-    const bool has_own_stacks = (kTracingPrograms & program_type_bit(program_.prog_type)) != 0;
-    if (!has_own_stacks && total[0] > kMostStack) {
-      verdict_.insn = 0;
-      ok = refuse(EACCES, "combined stack size of the calls is %u. Too large", total[0]);
-    }
-  }
+  ok = ok && check_stack_depth();
   if (ok) {
     verdict_.facts.dead.resize(facts_.size());
     for (size_t i = 0; i < facts_.size(); ++i) {

@@ -213,6 +213,7 @@ bool Engine::find_functions() {
       const uint32_t callee = function_at(static_cast<uint32_t>(int64_t{i} + 1 + insn.imm));
       if (is_reference) {
         functions_[callee].is_referenced = true;
+        function.callbacks.push_back(callee);
         if (functions_[callee].is_global) {
           verdict_.insn = i;
           return refuse(EINVAL, "callback function not static");
