@@ -20,7 +20,8 @@ constexpr int kLooks = 20, kLeadEvery = 4;
 constexpr uint64_t kLookEveryNs = 5000000;
 constexpr uint64_t kLedMs = 1000;   // all threads together
 constexpr unsigned kLedCalls = 64;  // of one the first time; four times as many each time after
-constexpr uint64_t kLedRunNs = 10000000;   // CPU time of one: by then a server's would have waited
+constexpr uint64_t kLedRunNs =
+    2000000;  // CPU time from one call to the next: more, and it computes
 constexpr uint64_t kLedSleepNs = 5000000;  // one that sleeps so long elsewhere comes to no wait
 
 bool is_receive_syscall(long number) {
@@ -62,8 +63,7 @@ class LedThread {
       : pid_(process.pid()),
         thread_(*process.state().find(tid)),
         most_calls_(most_calls),
-        deadline_ns_(deadline_ns),
-        run_at_start_ns_(run_time_ns(pid_, tid)) {}
+        deadline_ns_(deadline_ns) {}
 
   // Leads it to a wait. `since_ns`: when it came there. EAGAIN: it does not come to one; ESRCH. It is held in any case.
   Result<void> to_wait(uint64_t* since_ns);
@@ -73,18 +73,18 @@ class LedThread {
   // Lets it run to its next stop. kInterrupted: it was made to stop, since it has used up its time or sleeps.
   Result<Stop> run(decltype(PTRACE_CONT) request);
   Result<int> next_stop();
-  [[nodiscard]] bool is_worth_waiting(uint64_t* slept_since_ns) const;
+  [[nodiscard]] bool is_worth_waiting(uint64_t run_before_ns, uint64_t* slept_since_ns) const;
   Result<void> lead(uint64_t* since_ns);
 
   pid_t pid_;
   HeldThread& thread_;
   unsigned most_calls_;
-  uint64_t deadline_ns_, run_at_start_ns_;
+  uint64_t deadline_ns_;
 };
 
-bool LedThread::is_worth_waiting(uint64_t* slept_since_ns) const {
+bool LedThread::is_worth_waiting(uint64_t run_before_ns, uint64_t* slept_since_ns) const {
   const uint64_t now = monotonic_ns();
-  if (now > deadline_ns_ || run_time_ns(pid_, thread_.tid) > run_at_start_ns_ + kLedRunNs) {
+  if (now > deadline_ns_ || run_time_ns(pid_, thread_.tid) > run_before_ns + kLedRunNs) {
     return false;
   }
   const auto status = read_thread_status(pid_, thread_.tid);
@@ -103,7 +103,7 @@ bool LedThread::is_worth_waiting(uint64_t* slept_since_ns) const {
 
 Result<int> LedThread::next_stop() {
   constexpr uint64_t kLookAgainNs = 20000;
-  uint64_t slept_since_ns = 0;
+  uint64_t slept_since_ns = 0, run_before_ns = 0;
   for (unsigned round = 0;; ++round) {
     auto status = wait_for_stop(thread_.tid, 0);  // looks once
     if (status || status.error().code != ETIMEDOUT) {
@@ -112,7 +112,10 @@ Result<int> LedThread::next_stop() {
     if (round < kSpinsForStop) {
       continue;
     }
-    if (!is_worth_waiting(&slept_since_ns)) {
+    if (round == kSpinsForStop) {
+      run_before_ns = run_time_ns(pid_, thread_.tid);
+    }
+    if (!is_worth_waiting(run_before_ns, &slept_since_ns)) {
       ptrace(PTRACE_INTERRUPT, thread_.tid, nullptr, nullptr);
       return wait_for_stop(thread_.tid, deadline_in_ms(kLedMs));
     }

@@ -49,8 +49,13 @@ class Load:
 
 class Servers(EndToEnd):
     def attach(self, server):
-        # One of its children may end meanwhile; whether enough were reached, the counts say.
-        self.said = self.session.bpftime("attach", "--children", str(server.pid), status=None)
+        for _ in range(10):
+            # One of its children may end meanwhile; whether enough were reached, the counts say.
+            self.said = self.session.bpftime("attach", "--children", str(server.pid), status=None)
+            if "no return probes here yet" not in self.session.bpftime("status")[0]:
+                return
+            # No thread of it came to a wait in time, on a machine as busy as that: refused, with the reason. Once more.
+            self.session.bpftime("detach")
 
     def as_before(self, server):
         for pid in server.pids:
