@@ -80,6 +80,9 @@ enum ListFlags : uint32_t {
   kListSimple = 2,
   // Beside kListPlain: the program neither changes r8 to r11 nor reads them in its context.
   kListFew = 4,
+  // Beside kListPlain: the program reads memory in its own code and takes the hit stack where that is
+  // slow; it is plain only where the thread's stack is known to be an ordinary one.
+  kListReads = 8,
 };
 inline constexpr uint32_t kPlainStackBytes = 64;  // its return address counted
 // Bit n: the n-th register of struct pt_regs (asm/ptrace.h) is there for a plain program.
@@ -107,6 +110,8 @@ static_assert(sizeof(AttachedList) == 32);
 // resume.
 struct CodeRange {
   uint64_t begin, end, resume;
+  uint64_t reads;  // ReadFixup[read_count] (vm/program.hpp), offsets from `begin`
+  uint64_t read_count;
 };
 
 // Journal of what was overwritten, so that a later broker, or the same one after a fork, can
@@ -192,6 +197,7 @@ struct AgentDescriptor {
   // Stands for the program of a session link, whose address lies before its slots.
   uint64_t (*run_session)(void* regs, struct Hit* hit);
   void (*inside_thunk_hashed)();
+  void (*read_aside)();  // what programs call for SlotKind::kReadAside
 };
 struct HelperEntry {
   uint64_t id;

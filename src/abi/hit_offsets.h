@@ -14,6 +14,7 @@
 #define THREAD_REGS 64
 #define THREAD_HITS 264
 #define THREAD_HIT_SPACE 1024
+#define PLAIN_SHIFT 20  // of plain_window
 
 // ProbeHit, in ThreadBlock::hit_space
 #define HIT_SLOTS 0

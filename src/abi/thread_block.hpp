@@ -44,6 +44,8 @@ inline constexpr uint32_t kSessionsOfCall = 4;      // at one place; more are co
 inline constexpr uint64_t kHitStackBytes = 64 << 10;  // and a guard page below
 inline constexpr uint32_t kPlainStacks = 16;          // direct mapped
 inline constexpr uint32_t kPageCacheSize = 64;        // direct mapped, by page number
+inline constexpr uint64_t kCachedPage = 4095;         // what an address of the page is by `or`
+inline constexpr uint32_t kPageCacheAge = 8;          // a cache lives for 2^8 hits of its thread
 
 // A record of a ring buffer that this thread's program has reserved and not committed yet.
 struct OpenRecord {
@@ -86,9 +88,9 @@ struct alignas(64) ThreadBlock {
   void* robust_head;      // struct robust_list_head* of the thread; null = not asked yet
   uint64_t alt_stack[3];  // stack_t of the last sigaltstack query
   uint64_t plain_stacks[kPlainStacks];  // rsp >> 16 known not to be on the alternate stack
-  uint64_t page_cache[kPageCacheSize];  // page address | 1 when readable; 0 = empty
-  uint64_t page_cache_time;
-  uint64_t random_state;   // of get_prandom_u32; 0 = not seeded
+  uint64_t page_cache[kPageCacheSize];  // page address | kCachedPage when readable; 0 = empty
+  uint64_t page_cache_time;             // hits >> kPageCacheAge when it was last emptied
+  uint64_t random_state;                // of get_prandom_u32; 0 = not seeded
   uint64_t trampoline;     // of the running hit, where a return probe follows its entry probe
   uint64_t own_robust[3];  // struct robust_list_head of ours, for threads without one (musl, Go)
   ReturnEntry* returning;  // of the hit that runs at a return, where it is not plain or simple

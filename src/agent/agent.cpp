@@ -115,4 +115,5 @@ extern "C" __attribute__((
     .return_point_hashed = bpftime_return_point_hashed,
     .run_session = bpftime::run_session,
     .inside_thunk_hashed = bpftime_inside_thunk_hashed,
+    .read_aside = bpftime_read_aside,
 };

@@ -43,6 +43,7 @@ Result<AgentFile> AgentFile::parse(std::vector<std::byte> file_bytes) {
   file.on_sigaction = field(offsetof(AgentDescriptor, on_sigaction));
   file.run_timed = field(offsetof(AgentDescriptor, run_timed));
   file.run_session = field(offsetof(AgentDescriptor, run_session));
+  file.read_aside = field(offsetof(AgentDescriptor, read_aside));
   file.nobody = field(offsetof(AgentDescriptor, nobody));
   const uint64_t table = field(offsetof(AgentDescriptor, helpers));
   const auto count_bytes =

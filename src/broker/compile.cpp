@@ -15,6 +15,7 @@
 #include <cstring>
 #include <optional>
 
+#include "abi/thread_block.hpp"
 #include "isa/context_use.hpp"
 #include "jit_x64/compile.hpp"
 #include "spec/kernel_types.hpp"
@@ -42,9 +43,26 @@ struct Head {
 static_assert(sizeof(Head) == 80);
 enum Flag : uint32_t { kTooComplex = 1, kReadsUnknown = 2, kPassesContext = 4 };
 
-Result<CompiledProgram> compile_now(const DecodedProgram& program) {
+// Where code finds, from its Hit, what the thread's checked reads know (helpers/checked_read.cpp).
+constexpr int32_t from_hit(size_t offset_in_thread) {
+  return static_cast<int32_t>(offset_in_thread) -
+         static_cast<int32_t>(offsetof(ThreadBlock, hit_space));
+}
+constexpr ReadCache kReadCache = {
+    .pages = from_hit(offsetof(ThreadBlock, page_cache)),
+    .page_count = kPageCacheSize,
+    .page_mark = kCachedPage,
+    .hits = from_hit(offsetof(ThreadBlock, hits)),
+    .age = from_hit(offsetof(ThreadBlock, page_cache_time)),
+    .age_shift = kPageCacheAge,
+};
+
+// `stack_bytes`: what the verifier has seen it use; 0 = not known.
+Result<CompiledProgram> compile_now(const DecodedProgram& program, uint32_t stack_bytes) {
   CompileOptions options;
   options.has_bmi2 = host_has_bmi2();
+  options.read_cache = &kReadCache;
+  options.frame_bytes = stack_bytes;
   CompiledProgram compiled = TRY(compile_x64(program, options));
   compiled.context_use = context_use(program);
   return compiled;
@@ -110,7 +128,7 @@ ProgramAnswer answer_now(const ProgramTask& given, uint32_t seconds,
     answer.compile_error = settled.error().code;
     return answer;
   }
-  auto compiled = compile_now(program);
+  auto compiled = compile_now(program, answer.judgement.stack_bytes);
   if (compiled) {
     answer.compiled = std::move(compiled).value();
   } else {
@@ -268,12 +286,14 @@ Result<ProgramAnswer> parse_answer(std::span<const std::byte> bytes) {
   compiled.context_use = head.context_use;
   for (const FaultRange& fault : compiled.faults) {
     if (fault.code_begin > fault.code_end || fault.code_end > head.code_bytes ||
-        fault.resume_at >= head.code_bytes) {
+        fault.resume_at >= head.code_bytes ||
+        uint64_t{fault.reads_at} + uint64_t{fault.read_count} * sizeof(ReadFixup) >
+            head.code_bytes) {
       return make_error(EPROTO, "worker's answer points outside of the code");
     }
   }
   for (const Slot& slot : compiled.slots) {
-    if (slot.kind > SlotKind::kFunction) {
+    if (slot.kind > SlotKind::kReadAside) {
       return make_error(EPROTO, "worker's answer has a slot of no kind");
     }
   }

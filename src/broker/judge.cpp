@@ -65,6 +65,7 @@ Judgement judge(const ProgramTask& task, uint32_t seconds) {
     judgement.reads_unknown_context = verdict.facts.reads_unknown_context;
     judgement.passes_context = verdict.facts.passes_context;
     judgement.most_back_edges = verdict.facts.most_back_edges;
+    judgement.stack_bytes = std::max(verdict.facts.stack_bytes, 1U);
     judgement.dead = std::move(verdict.facts.dead);
   } else {
     judgement.dead = reachable(task.program);

@@ -36,6 +36,7 @@ struct Judgement {
   uint64_t context_words = 0;
   bool reads_unknown_context = true, passes_context = true;
   uint32_t most_back_edges = UINT32_MAX;
+  uint32_t stack_bytes = 0;  // 0: not known
   std::vector<bool> dead;
 };
 

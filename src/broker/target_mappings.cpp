@@ -27,7 +27,8 @@ uint32_t list_flags(const CompiledProgram& program, uint32_t words) {
   }
   const bool is_few =
       (program.facts & kTouchesMore) == 0 && (program.context_use & kMoreWords) == 0;
-  return kListPlain | (is_few ? kListFew : 0U);
+  const bool reads = (program.facts & kReadsInline) != 0;
+  return kListPlain | (is_few ? kListFew : 0U) | (reads ? kListReads : 0U);
 }
 
 }  // namespace
@@ -174,6 +175,9 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
         case SlotKind::kFunction:
           value = at + slot.addend;
           break;
+        case SlotKind::kReadAside:
+          value = raw(t->image.base) + agent.read_aside;
+          break;
       }
       slots.push_back(value);
     }
@@ -189,7 +193,8 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     for (const FaultRange& fault : compiled.faults) {
       TRY(process.write_value(
           RemoteAddr{t->arena + kCodeRangesOffset + t->code_range_count * sizeof(CodeRange)},
-          CodeRange{at + fault.code_begin, at + fault.code_end, at + fault.resume_at}));
+          CodeRange{at + fault.code_begin, at + fault.code_end, at + fault.resume_at,
+                    at + fault.reads_at, fault.read_count}));
       t->code_range_count++;
     }
     TRY(process.write_value(RemoteAddr{t->arena + offsetof(AgentState, code_range_count)},

@@ -20,6 +20,7 @@
 #include "helpers/helpers.hpp"
 #include "helpers/lane.hpp"
 #include "maps/map_view.hpp"
+#include "runtime/run.hpp"
 
 namespace bpftime {
 namespace {
@@ -116,6 +117,9 @@ Result<void> prepare(const TestRun& run, const LaneTable* lanes, Prepared* out) 
         break;
       case SlotKind::kFunction:
         out->slots.push_back(reinterpret_cast<uint64_t>(code) + slot.addend);
+        break;
+      case SlotKind::kReadAside:
+        out->slots.push_back(reinterpret_cast<uint64_t>(&bpftime_read_aside));
         break;
     }
   }

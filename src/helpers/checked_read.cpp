@@ -142,7 +142,6 @@ namespace {
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kUserEnd =
     0x7ffffffff000;  // TASK_SIZE_MAX; with 5-level paging hints nobody maps above by chance
-constexpr uint64_t kCacheAge = 8;  // a cache lives for 2^8 hits of its thread
 
 enum class Readable { kNo, kYes, kByKernel };
 
@@ -168,7 +167,7 @@ bool faults_are_blocked() {
   if (thread == nullptr || faults_are_blocked()) {
     return Readable::kByKernel;
   }
-  thread->page_cache[page / kPage % kPageCacheSize] = page | 1;
+  thread->page_cache[page / kPage % kPageCacheSize] = page | kCachedPage;
   return Readable::kYes;
 }
 
@@ -176,15 +175,15 @@ bool faults_are_blocked() {
   for (uint64_t& page : thread->page_cache) {
     page = 0;
   }
-  thread->page_cache_time = thread->hits >> kCacheAge;
+  thread->page_cache_time = thread->hits >> kPageCacheAge;
 }
 
 inline Readable readable(ThreadBlock* thread, uint64_t page) {
   if (thread != nullptr) {
-    if (thread->page_cache_time != thread->hits >> kCacheAge) [[unlikely]] {
+    if (thread->page_cache_time != thread->hits >> kPageCacheAge) [[unlikely]] {
       empty_cache(thread);
     }
-    if (thread->page_cache[page / kPage % kPageCacheSize] == (page | 1)) [[likely]] {
+    if (thread->page_cache[page / kPage % kPageCacheSize] == (page | kCachedPage)) [[likely]] {
       return Readable::kYes;
     }
   }
@@ -253,8 +252,8 @@ int64_t checked_read(ThreadBlock* thread, void* to, uint64_t from, uint64_t size
   const uint64_t page = from & ~(kPage - 1);
   // Size 0 is none of these; a cached page lies below kUserEnd.
   if (size - 1 > kPage - 1 - from % kPage || thread == nullptr ||
-      thread->page_cache_time != thread->hits >> kCacheAge ||
-      thread->page_cache[page / kPage % kPageCacheSize] != (page | 1)) [[unlikely]] {
+      thread->page_cache_time != thread->hits >> kPageCacheAge ||
+      thread->page_cache[page / kPage % kPageCacheSize] != (page | kCachedPage)) [[unlikely]] {
     return read_slowly(thread, to, from, size);
   }
   return bpftime_checked_copy(to, reinterpret_cast<const void*>(from), size, thread);
@@ -308,6 +307,11 @@ uint64_t checked_copy_resume(uint64_t ip) {
 }
 
 }  // namespace bpftime
+
+extern "C" __attribute__((visibility("hidden"))) int64_t
+bpftime_read_slowly(void* to, uint64_t size, uint64_t from, bpftime::ProbeHit* hit) {
+  return bpftime::checked_read(hit->thread, to, from, size);
+}
 
 // A cached page has vanished.
 int64_t bpftime_checked_copy_failed(bpftime::ThreadBlock* thread, void* to, uint64_t size) {

@@ -40,8 +40,13 @@ inline constexpr uint32_t kHitHasRecord = 8;   // of a ring buffer, open
 
 // SAFETY: never read through: only compared.
 inline void set_idle(ProbeHit& hit) { hit.attached = reinterpret_cast<const Attached*>(&hit); }
+// A plain program that reads, on the hit stack for a while (runtime/read_aside.S).
+inline bool is_reading_aside(const ProbeHit& hit) {
+  return reinterpret_cast<uint64_t>(hit.attached) == reinterpret_cast<uint64_t>(&hit) + 1;
+}
 inline bool is_running(const ProbeHit& hit) {
-  return hit.attached != nullptr && hit.attached != reinterpret_cast<const Attached*>(&hit);
+  return hit.attached != nullptr && hit.attached != reinterpret_cast<const Attached*>(&hit) &&
+         !is_reading_aside(hit);
 }
 
 inline bool runs_in(const ProbeHit& hit, const std::atomic<const AttachedList*>& of_site) {

@@ -61,7 +61,7 @@ CHECK_OFFSET(SITE_ON_ENTRY, Site, on_entry);
 CHECK_OFFSET(SITE_ON_RETURN, Site, on_return);
 CHECK_OFFSET(SITE_ADDRESS, Site, address);
 static_assert(LIST_PLAIN == bpftime::kListPlain && LIST_SIMPLE == bpftime::kListSimple &&
-              LIST_FEW == bpftime::kListFew);
+              LIST_FEW == bpftime::kListFew && LIST_READS == bpftime::kListReads);
 CHECK_OFFSET(STATE_TABLE, AgentState, table);
 
 extern "C" {

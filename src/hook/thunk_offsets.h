@@ -36,7 +36,6 @@
 #define BLOCK_RETURNING 1016
 #define BLOCK_ALT_STACK 304
 #define BLOCK_PLAIN_STACKS 328
-#define PLAIN_SHIFT 20
 
 #define ENTRY_RETURN_ADDRESS 0
 #define ENTRY_SAVED_RBX 8
@@ -54,6 +53,7 @@
 #define LIST_PLAIN 1
 #define LIST_SIMPLE 2
 #define LIST_FEW 4
+#define LIST_READS 8
 
 #define STATE_TABLE 32
 

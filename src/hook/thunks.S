@@ -120,8 +120,8 @@
 
 // rax = a list of one plain program, rcx = block, and that at (rsp). To \missed, with both as they were, when there is
 // nothing to run; to \again when bpftime_on_hit must be called: the thread's hit is not set up yet, or the program did
-// not end normally; else goes on, with rcx = block.
-.macro RUN_PLAIN missed, again
+// not end normally; else goes on, with rcx = block. OTHER_STACK with the same \run belongs to it.
+.macro RUN_PLAIN run, missed, again
   mov LIST_ALIVE(%rax), %rdx
   mov (%rdx), %edx
   cmp LIST_ALIVE_EXPECTED(%rax), %edx
@@ -129,6 +129,11 @@
   lea THREAD_HIT_SPACE(%rcx), %rsi
   cmp %rsi, HIT_ATTACHED(%rsi)
   jne \again
+  mov %rsp, %rdx
+  shr $PLAIN_SHIFT, %rdx
+  cmp %rdx, BLOCK_PLAIN_WINDOW(%rcx)
+  jne \run\()_other
+\run\()_anyway:
   incq THREAD_HITS(%rcx)
   mov LIST_ITEMS + ATTACHED_SLOTS(%rax), %rdx
   mov %rdx, HIT_SLOTS(%rsi)
@@ -137,6 +142,13 @@
   mov (%rsp), %rcx
   cmpq $0, THREAD_HIT_SPACE + HIT_ENDED(%rcx)
   jne \again
+.endm
+// It is not known that this stack is an ordinary one: the hit stack may not be had.
+.macro OTHER_STACK run, again
+\run\()_other:
+  testb $LIST_READS, LIST_FLAGS(%rax)
+  jz \run\()_anyway
+  jmp \again
 .endm
 // rax = a list of one simple program, rcx = block, and that at (rsp), rdx = Site*; CFA = rsp + \cfa. To \again when
 // bpftime_on_hit must be called, or when it is not known that this stack is an ordinary one.
@@ -244,7 +256,7 @@
   SAVE_FEW
   testb $LIST_FEW, LIST_FLAGS(%rax)
   jz .Lmore_\name
-  RUN_PLAIN .Lran_few_\name, .Lagain_few_\name
+  RUN_PLAIN .Lrun_few_\name, .Lran_few_\name, .Lagain_few_\name
 .Lran_few_\name:
   .cfi_remember_state
   POP_REG %rcx
@@ -257,7 +269,7 @@
   SAVE_MORE
   testb $LIST_PLAIN, LIST_FLAGS(%rax)
   jz .Lnot_plain_\name
-  RUN_PLAIN .Lran_\name, .Lagain_\name
+  RUN_PLAIN .Lrun_\name, .Lran_\name, .Lagain_\name
 .Lran_\name:
   .cfi_remember_state
   POP_REG %rcx
@@ -274,6 +286,8 @@
   jz .Lgeneral_\name
   RUN_SIMPLE \cfa + 32, .Lagain_\name
   jmp .Lran_\name
+  OTHER_STACK .Lrun_few_\name, .Lagain_few_\name
+  OTHER_STACK .Lrun_\name, .Lagain_\name
 .Lagain_few_\name:
   mov %r11, R_R11(%rcx)
   SAVE_MORE
@@ -438,7 +452,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 8 + 128, 1, 1
   jz .Lrp_ran_\name
   testb $LIST_PLAIN, LIST_FLAGS(%rax)
   jz .Lrp_not_plain_\name
-  RUN_PLAIN .Lrp_ran_\name, .Lrp_again_\name
+  RUN_PLAIN .Lrp_run_\name, .Lrp_ran_\name, .Lrp_again_\name
 .Lrp_ran_\name:
   mov ENTRY_RETURN_ADDRESS(%rbx), %rax
   mov ENTRY_SAVED_RBX(%rbx), %rdx
@@ -474,6 +488,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 8 + 128, 1, 1
   jz .Lrp_general_\name
   RUN_SIMPLE 44, .Lrp_again_\name
   jmp .Lrp_ran_\name
+  OTHER_STACK .Lrp_run_\name, .Lrp_again_\name
 .Lrp_again_\name:
   mov ENTRY_RESUME(%rbx), %rdx
   mov -32(%rdx), %rdx
@@ -545,7 +560,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 8 + 128, 1, 1
   jz .Lrt_ran_\name                    // disarmed meanwhile
   testb $LIST_PLAIN, LIST_FLAGS(%rax)
   jz .Lrt_not_plain_\name
-  RUN_PLAIN .Lrt_ran_\name, .Lrt_again_\name
+  RUN_PLAIN .Lrt_run_\name, .Lrt_ran_\name, .Lrt_again_\name
 .Lrt_ran_\name:
   RESTORE_ARGUMENTS
   mov BLOCK_TRAMPOLINE(%rcx), %r11
@@ -558,6 +573,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 8 + 128, 1, 1
   jz .Lrt_general_\name
   RUN_SIMPLE 48, .Lrt_again_\name
   jmp .Lrt_ran_\name
+  OTHER_STACK .Lrt_run_\name, .Lrt_again_\name
 .Lrt_again_\name:
   mov BLOCK_TRAMPOLINE(%rcx), %rdx
   mov (%rdx), %rdx

@@ -17,6 +17,7 @@
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <span>
 
 #include "isa/opcode.hpp"
 #include "jit_x64/emitter.hpp"
@@ -45,6 +46,12 @@ struct Function {
   uint8_t used_saved;  // bit n: r(6+n) is written
   bool uses_frame, has_may_goto, makes_calls, is_callback;
   uint32_t entry, callback_thunk;  // offsets of its code and of the thunk for helpers
+};
+
+// A read that was compiled inline.
+struct InlineRead {
+  std::array<uint32_t, 3> misses;  // displacements of the jumps to its slow way
+  uint32_t loads_begin, loads_end, back;
 };
 
 struct Fixup {
@@ -90,18 +97,20 @@ class Compiler {
     compiled.slots = slots_.take();
     if (needs_hit_) {
       compiled.faults.push_back({body_begin_, body_end_, leave_stub_});
+      append_fixups(&compiled);
     }
     uint32_t frame = 0;
     for (const Function& function : functions_) {
       const auto pushes = static_cast<uint32_t>(std::popcount(saved_by(function))) +
                           (pushes_rbp(function) ? 1 : 0) +
                           (is_main(function) && needs_hit_ ? 1 : 0);
-      frame = std::max(frame,
-                       8 + 8 * pushes + frame_bytes(function) + (function.is_callback ? 16U : 0U));
+      frame = std::max(frame, 8 + 8 * pushes + frame_bytes(function) +
+                                  (function.is_callback ? 16U : 0U) + (reads_inline_ ? 8U : 0U));
     }
     compiled.facts = (calls_helpers_ || has_callbacks_ ? uint32_t{kCallsHelpers} : 0) |
                      (counts_fuel_ || has_callbacks_ ? uint32_t{kCountsFuel} : 0) |
-                     (out_.touches_more() ? uint32_t{kTouchesMore} : 0);
+                     (out_.touches_more() ? uint32_t{kTouchesMore} : 0) |
+                     (reads_inline_ ? uint32_t{kReadsInline} : 0);
     compiled.stack_bytes = frame * depth;
     return compiled;
   }
@@ -134,9 +143,7 @@ class Compiler {
                 return make_error(EOPNOTSUPP, "calls of kernel functions are not supported");
               }
               if (insn.src_reg == kCallHelper) {
-                slots_.intern(SlotKind::kHelper, static_cast<uint32_t>(insn.imm), 0);
                 needs_hit_ = true;
-                calls_helpers_ = true;
               }
             } else if (insn.code != kOpExit) {
               const auto target = static_cast<uint32_t>(jump_target(insn, i));
@@ -208,7 +215,55 @@ class Compiler {
     if (has_callbacks_) {
       all_saved_ = 15;  // a helper that is left for good may have changed any of them
     }
+    find_reads();
     return {};
+  }
+  // Which calls of helpers are compiled inline; once all targets of jumps are known.
+  void find_reads() {
+    for (const Function& function : functions_) {
+      for (uint32_t i = function.begin; i < function.end; i += insns_[i].code == kOpLddw ? 2 : 1) {
+        const bpf_insn& insn = insns_[i];
+        if (insn.code != kOpCall || insn.src_reg != kCallHelper) {
+          continue;
+        }
+        if (inline_read_bytes(function, i) != 0) {
+          slots_.intern(SlotKind::kReadAside, 0, 0);
+          reads_inline_ = true;
+        } else {
+          slots_.intern(SlotKind::kHelper, static_cast<uint32_t>(insn.imm), 0);
+          calls_helpers_ = true;
+        }
+      }
+    }
+  }
+  // Bytes that the call at `i` reads, when it is a read to be compiled inline; else 0. The size (r2) is known when the
+  // instruction that set it lies before in one run, and sets a constant.
+  [[nodiscard]] uint32_t inline_read_bytes(const Function& function, uint32_t i) const {
+    const int32_t helper = insns_[i].imm;
+    if (options_.read_cache == nullptr ||
+        (helper != BPF_FUNC_probe_read && helper != BPF_FUNC_probe_read_user &&
+         helper != BPF_FUNC_probe_read_kernel)) {
+      return 0;
+    }
+    while (i > function.begin && is_target_[i] == 0) {
+      i--;
+      const bpf_insn& insn = insns_[i];
+      const bool is_alu = insn_class(insn.code) == BPF_ALU || insn_class(insn.code) == BPF_ALU64;
+      if (is_alu && insn.dst_reg == 2) {
+        const bool is_constant = insn_op(insn.code) == BPF_MOV && !insn_has_reg(insn.code);
+        return is_constant && insn.imm > 0 && insn.imm <= static_cast<int32_t>(kLargestInlineRead)
+                   ? static_cast<uint32_t>(insn.imm)
+                   : 0;
+      }
+      const bool is_easy = is_alu || insn.code == 0 || insn.code == kOpLddw ||
+                           insn_class(insn.code) == BPF_ST || insn_class(insn.code) == BPF_LDX ||
+                           (insn_class(insn.code) == BPF_STX && insn_mode(insn.code) == BPF_MEM);
+      if (!is_easy || (insn.dst_reg == 2 && insn_class(insn.code) != BPF_ST &&
+                       insn_class(insn.code) != BPF_STX)) {
+        return 0;
+      }
+    }
+    return 0;
   }
   static void writes(Function& function, uint8_t reg) {
     if (reg >= 6 && reg <= 9) {
@@ -232,7 +287,10 @@ class Compiler {
   [[nodiscard]] uint32_t frame_bytes(const Function& function) const {
     uint32_t bytes = 0;
     if (function.uses_frame) {
-      bytes = kFrameBytes + (function.has_may_goto ? 8 : 0);
+      const bool is_known =
+          options_.frame_bytes != 0 && functions_.size() == 1 && !function.has_may_goto;
+      bytes = is_known ? std::min((options_.frame_bytes + 7) & ~7U, kFrameBytes)
+                       : kFrameBytes + (function.has_may_goto ? 8 : 0);
     }
     const auto pushes = static_cast<uint32_t>(std::popcount(saved_by(function))) +
                         (pushes_rbp(function) ? 1 : 0) + (is_main(function) && needs_hit_ ? 1 : 0);
@@ -305,6 +363,7 @@ class Compiler {
   // ---------------------------------------------------------------------------------------------------
   void emit_all() {
     fixups_.clear();
+    reads_.clear();
     for (Function& function : functions_) {
       out_.make_room();
       if (function.is_callback) {
@@ -339,6 +398,10 @@ class Compiler {
         i += taken;
       }
     }
+    for (const InlineRead& read : reads_) {
+      out_.make_room();
+      emit_read_aside(read);
+    }
     out_.make_room();
     body_end_ = out_.position();
     offset_of_[count_] = body_end_;  // jumps to the fuel stub go there
@@ -353,7 +416,11 @@ class Compiler {
       out_.load64(kRsp, kRdi, kHitRsp);
       out_.mov_imm(kRax, 0);
       emit_pops(functions_[0]);
+      for (const uint32_t at : leave_fixups_) {
+        out_.patch32(at, static_cast<int32_t>(leave_stub_ - at - 4));
+      }
     }
+    leave_fixups_.clear();
     if (is_last_round_) {
       for (const Fixup& call : call_fixups_) {
         out_.patch32(call.at, static_cast<int32_t>(functions_[call.target].entry - call.at - 4));
@@ -452,7 +519,7 @@ class Compiler {
         if (insn.code == kOpExit) {
           emit_exit(function);
         } else if (insn.code == kOpCall) {
-          emit_call(insn, i);
+          emit_call(function, i);
         } else {
           emit_branch(insn, i);
         }
@@ -1079,6 +1146,11 @@ class Compiler {
     }
   }
 
+  // Without sign; 1, 2 and 4 bytes become 8.
+  void emit_load_sized(uint8_t size, unsigned dst, unsigned base, int32_t disp) {
+    const unsigned opcode = size == BPF_B ? 0x0fb6 : size == BPF_H ? 0x0fb7 : 0x8b;
+    out_.op_rm(size == BPF_DW, opcode, dst, base, disp);
+  }
   void emit_store(const bpf_insn& insn) {
     emit_store_sized(insn_size(insn.code), reg(insn.dst_reg), insn.off, reg(insn.src_reg));
   }
@@ -1191,7 +1263,8 @@ class Compiler {
     return insn;
   }
 
-  void emit_call(const bpf_insn& insn, uint32_t i) {
+  void emit_call(const Function& function, uint32_t i) {
+    const bpf_insn& insn = insns_[i];
     if (insn.src_reg == kCallLocal) {
       out_.byte(0xe8);
       if (is_last_round_) {
@@ -1202,7 +1275,14 @@ class Compiler {
       out_.word32(0);
       return;
     }
-    const uint32_t slot = slots_.intern(SlotKind::kHelper, static_cast<uint32_t>(insn.imm), 0);
+    if (const uint32_t bytes = inline_read_bytes(function, i); bytes != 0) {
+      emit_read(bytes);
+    } else {
+      emit_slot_call(slots_.intern(SlotKind::kHelper, static_cast<uint32_t>(insn.imm), 0));
+    }
+  }
+  // With the hit as the sixth argument.
+  void emit_slot_call(uint32_t slot) {
     if (counts_fuel_) {
       out_.store64(kHit, kHitFuel, kFuel);
     }
@@ -1211,6 +1291,79 @@ class Compiler {
     out_.op_rm(false, 0xff, 2, kRax, static_cast<int32_t>(slot * 8));
     if (counts_fuel_) {
       out_.load64(kFuel, kHit, kHitFuel);
+    }
+  }
+
+  // ---- reads of user memory (docs/decisions/0005)
+  uint32_t jump_if(Condition condition) {
+    out_.byte(0x0f);
+    out_.byte(0x80U | condition);
+    out_.word32(0);
+    return out_.position() - 4;
+  }
+  // rdi = to, rdx = from; rsi = bytes, for the slow way. Changes rax and rcx, what a helper may change. All is loaded
+  // before anything is stored: where a load faults, the slow way finds the arguments, and does what the helper does.
+  void emit_read(uint32_t bytes) {
+    const ReadCache& cache = *options_.read_cache;
+    InlineRead read{};
+    out_.mov(true, kRax, kRdx);
+    out_.group1_imm(true, kOr, kRax,
+                    static_cast<int32_t>(cache.page_mark));  // the page's last byte
+    out_.lea(true, kRcx, kRdx, static_cast<int32_t>(bytes) - 1);
+    out_.group1_rr(true, kCmp, kRcx, kRax);
+    read.misses[0] = jump_if(kAbove);
+    out_.mov(false, kRcx, kRdx);
+    out_.shift_imm(false, kShr, kRcx, 12);
+    out_.group1_imm(false, kAnd, kRcx, static_cast<int32_t>(cache.page_count) - 1);
+    out_.lea(true, kRcx, kHit, kRcx, 3, cache.pages);
+    out_.op_rm(true, 0x3b, kRax, kRcx, 0);
+    read.misses[1] = jump_if(kNotEqual);
+    out_.load64(kRax, kHit, cache.hits);
+    out_.shift_imm(true, kShr, kRax, cache.age_shift);
+    out_.op_rm(true, 0x3b, kRax, kHit, cache.age);
+    read.misses[2] = jump_if(kNotEqual);
+    const uint8_t size = bytes >= 8 ? BPF_DW : bytes >= 4 ? BPF_W : bytes >= 2 ? BPF_H : BPF_B;
+    const uint32_t part = bytes >= 8 ? 8 : bytes >= 4 ? 4 : bytes >= 2 ? 2 : 1;
+    const auto rest = static_cast<int32_t>(bytes - part);  // the parts overlap
+    read.loads_begin = out_.position();
+    emit_load_sized(size, kRax, kRdx, 0);
+    if (rest != 0) {
+      emit_load_sized(size, kRcx, kRdx, rest);
+    }
+    read.loads_end = out_.position();
+    emit_store_sized(size, kRdi, 0, kRax);
+    if (rest != 0) {
+      emit_store_sized(size, kRdi, rest, kRcx);
+    }
+    out_.mov_imm(kRax, 0);
+    read.back = out_.position();
+    reads_.push_back(read);
+  }
+  void emit_read_aside(const InlineRead& read) {
+    const uint32_t begin = out_.position();
+    for (const uint32_t miss : read.misses) {
+      out_.patch32(miss, static_cast<int32_t>(begin - miss - 4));
+    }
+    read_fixups_.push_back({read.loads_begin, read.loads_end, begin});
+    leave_fixups_.push_back(out_.lea_rip(kRcx));
+    emit_slot_call(slots_.intern(SlotKind::kReadAside, 0, 0));
+    out_.byte(0xe9);
+    out_.word32(static_cast<int32_t>(read.back - out_.position() - 4));
+  }
+  // Behind the code, for the fault handler.
+  void append_fixups(CompiledProgram* compiled) const {
+    if (reads_.empty()) {
+      return;
+    }
+    FaultRange& body = compiled->faults.back();
+    compiled->code.resize((compiled->code.size() + 3) / 4 * 4);
+    body.reads_at = static_cast<uint32_t>(compiled->code.size());
+    body.read_count = static_cast<uint32_t>(reads_.size());
+    for (const ReadFixup& fixup : std::span(read_fixups_).last(reads_.size())) {
+      const ReadFixup from_body = {fixup.begin - body_begin_, fixup.end - body_begin_,
+                                   fixup.resume - body_begin_};
+      const auto* const bytes = reinterpret_cast<const std::byte*>(&from_body);
+      compiled->code.insert(compiled->code.end(), bytes, bytes + sizeof(from_body));
     }
   }
 
@@ -1296,6 +1449,9 @@ class Compiler {
   std::vector<uint32_t> offset_of_;  // code of each instruction; [count_] = the fuel stub
   std::vector<Fixup> fixups_;        // forward jumps; target is an instruction
   std::vector<Fixup> call_fixups_, thunk_fixups_;  // target is a function
+  std::vector<InlineRead> reads_;
+  std::vector<ReadFixup> read_fixups_;  // in `code`; those of the last round count
+  std::vector<uint32_t> leave_fixups_;  // displacements to the leave stub
   std::vector<uint16_t> live_;  // registers read at or after each instruction; empty until needed
   uint32_t old_offset_ = 0;     // where the instruction at hand lay in the round before
   bool is_last_round_ = false;
@@ -1303,6 +1459,7 @@ class Compiler {
   bool counts_fuel_ = false;  // asked for, and there is a backward jump
   bool has_callbacks_ = false;
   bool calls_helpers_ = false;
+  bool reads_inline_ = false;
   bool any_frame_ = false;
   uint8_t all_saved_ = 0;
   uint32_t body_begin_ = 0, body_end_ = 0, leave_stub_ = 0;

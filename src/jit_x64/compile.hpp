@@ -24,11 +24,27 @@
 
 namespace bpftime {
 
+// What checked reads of user memory know of a thread (helpers/checked_read.cpp): a page that was found readable is
+// copied from plainly. Offsets are from the Hit*.
+struct ReadCache {
+  int32_t pages;        // uint64_t[page_count], direct mapped by page number: page | page_mark
+  uint32_t page_count;  // a power of two, at most 128
+  uint32_t page_mark;   // 4095
+  int32_t hits, age;    // the cache is as old as it may be unless hits >> age_shift == age
+  uint32_t age_shift;
+};
+inline constexpr uint32_t kLargestInlineRead = 16;
+
 struct CompileOptions {
   bool count_fuel = true;
   bool has_bmi2 = false;      // the code may use BMI2 (shlx and others); see host_has_bmi2()
   bool takes_length = false;  // the code has a third argument, which becomes r2: uint64_t
                               // (*)(void*, Hit*, uint64_t)
+  // Not null: probe_read, probe_read_user and probe_read_kernel of 1 to kLargestInlineRead bytes become a look into the
+  // cache and a copy; what is not in it is read through Slot kReadAside. Stays valid.
+  const ReadCache* read_cache = nullptr;
+  // Of a program of one function: what it uses of its stack; 0 = not known.
+  uint32_t frame_bytes = 0;
 };
 
 // Errors: E2BIG for call chains deeper than kMaxCallFrames, recursion, or more than 2 GB of code;

@@ -5,8 +5,12 @@
 #include "base/raw_syscall.hpp"
 #include "helpers/helpers.hpp"
 #include "runtime/run.hpp"
+#include "runtime/run_offsets.h"
 
-extern "C" __attribute__((visibility("hidden"))) void bpftime_program_left();  // run_list.S
+extern "C" {
+__attribute__((visibility("hidden"))) void bpftime_program_left();  // run_list.S
+__attribute__((visibility("hidden"))) void bpftime_read_left();     // read_aside.S
+}
 
 namespace bpftime {
 namespace {
@@ -27,8 +31,25 @@ bool is_in(const CodeRange* range, uint64_t ip) {
 // Where a running program's hit goes on.
 struct Resume {
   uint64_t ip;
-  uint64_t rsp;  // 0: as it is
+  uint64_t rsp;          // 0: as it is
+  bool goes_on = false;  // the program does: a read of its own failed
 };
+
+Resume resume_in(const CodeRange& range, uint64_t ip) {
+  const auto* const reads = reinterpret_cast<const ReadFixup*>(range.reads);
+  for (uint64_t i = 0; i < range.read_count; i++) {
+    if (const uint64_t at = ip - range.begin; at >= reads[i].begin && at < reads[i].end) {
+      return {range.begin + reads[i].resume, 0, true};
+    }
+  }
+  return {range.resume, 0};
+}
+
+// A plain program ends whose leave stub that is: said to bpftime_run_begin.
+void end_plain(ProbeHit* hit, const CodeRange* range) {
+  hit->attached = nullptr;
+  hit->faulted = range;
+}
 
 // The running program of `thread` faulted at `ip`: where to continue; ip 0 = no program did.
 Resume resume_of(uint64_t ip, const ThreadBlock* thread, const AgentState* state) {
@@ -41,25 +62,34 @@ Resume resume_of(uint64_t ip, const ThreadBlock* thread, const AgentState* state
     return {0, 0};  // on its way out already: a fault there must not go round for ever
   }
   if (is_running(*hit) && is_in(hit->attached->code, ip)) {
-    return {hit->attached->code->resume, 0};
+    return resume_in(*hit->attached->code, ip);
   }
   const auto* const ranges = reinterpret_cast<const CodeRange*>(state->code_ranges);
   const uint64_t count =
       ranges == nullptr ? 0 : state->code_range_count.load(std::memory_order_acquire);
   for (uint64_t i = 0; i < count; i++) {
     if (is_in(&ranges[i], ip)) {
-      if (!is_running(*hit)) {
-        hit->attached = nullptr;  // to be set up once more, by bpftime_run_begin
-        hit->faulted = &ranges[i];
+      const Resume resume = resume_in(ranges[i], ip);
+      if (!is_running(*hit) && !resume.goes_on) {
+        end_plain(hit, &ranges[i]);
       }
-      return {ranges[i].resume, 0};
+      return resume;
+    }
+  }
+  const bool in_agent = state->agent_bytes != 0 && ip - state->agent_base < state->agent_bytes;
+  if (in_agent && is_reading_aside(*hit)) {
+    const uint64_t leave = reinterpret_cast<const uint64_t*>(hit->leave_rsp)[ASIDE_LEAVE / 8];
+    for (uint64_t i = 0; i < count; i++) {
+      if (ranges[i].resume == leave) {
+        end_plain(hit, &ranges[i]);
+        return {reinterpret_cast<uint64_t>(&bpftime_read_left), hit->leave_rsp};
+      }
     }
   }
   // In a helper that the program gave a bad pointer to: past the program, to where run_list called
   // it. A bucket lock that was held is taken over and repaired by whoever wants it next: this
   // thread at once, since its hits do not nest, others when it ends.
-  if (is_running(*hit) && state->agent_bytes != 0 && ip - state->agent_base < state->agent_bytes &&
-      (hit->attached->flags & kAttachedInternal) == 0) {
+  if (in_agent && is_running(*hit) && (hit->attached->flags & kAttachedInternal) == 0) {
     return {reinterpret_cast<uint64_t>(&bpftime_program_left), hit->leave_rsp};
   }
   return {0, 0};
@@ -119,8 +149,11 @@ void handle_fault(int signo, void* info_bytes, void* ucontext, ThreadBlock* thre
       return;
     }
     if (const Resume resume = resume_of(ip, thread, state); resume.ip != 0) {
-      thread->hit->ended = kHitFault;
       registers[REG_RIP] = static_cast<greg_t>(resume.ip);
+      if (resume.goes_on) {
+        return;
+      }
+      thread->hit->ended = kHitFault;
       registers[REG_RDI] = reinterpret_cast<greg_t>(thread->hit);
       if (resume.rsp != 0) {
         registers[REG_RSP] = static_cast<greg_t>(resume.rsp);

@@ -121,7 +121,7 @@ struct Owned {
 
 CodeRange range() {
   return {reinterpret_cast<uint64_t>(test_program), reinterpret_cast<uint64_t>(test_program_resume),
-          reinterpret_cast<uint64_t>(test_program_resume)};
+          reinterpret_cast<uint64_t>(test_program_resume), 0, 0};
 }
 
 TEST(Fault, InAProgramEndsThatHitAndDisarmsTheLink) {
@@ -175,13 +175,13 @@ TEST(Fault, ACachedPageThatVanishedIsEfault) {
     for (const uint64_t size : {1UL, 7UL, 8UL, 16UL, 33UL, 700UL}) {
       to[0] = '#';
       owned.armed.thread.page_cache[reinterpret_cast<uint64_t>(page) / 4096 % kPageCacheSize] =
-          reinterpret_cast<uint64_t>(page) | 1;
+          reinterpret_cast<uint64_t>(page) | kCachedPage;
       EXPECT_EQ(checked_read(&owned.armed.thread, to, reinterpret_cast<uint64_t>(page), size),
                 -EFAULT)
           << size;
       EXPECT_EQ(to[0], 0);
       owned.armed.thread.page_cache[reinterpret_cast<uint64_t>(page) / 4096 % kPageCacheSize] =
-          reinterpret_cast<uint64_t>(page) | 1;
+          reinterpret_cast<uint64_t>(page) | kCachedPage;
       EXPECT_EQ(
           checked_read_string(&owned.armed.thread, to, reinterpret_cast<uint64_t>(page), size),
           -EFAULT);

@@ -38,6 +38,8 @@ void handle_fault(int signo, void* info, void* ucontext, ThreadBlock* thread, Ag
 
 }  // namespace bpftime
 
+extern "C" __attribute__((visibility("hidden"))) void bpftime_read_aside();  // read_aside.S
+
 // Sinks, resolved at link time: by src/agent in a target, by the test in a test.
 extern "C" {
 void bpftime_say_disarmed(bpftime::ThreadBlock* thread, bpftime::AgentState* state, uint32_t link,

@@ -37,8 +37,9 @@ using HelperFn = uint64_t (*)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, 
 // kHelper: id = helper number; value = address of its HelperFn in this process.
 // kMap: id = MapId; value = address of this process's MapView of it (what a program holds as a map pointer).
 // kMapValue: id = MapId, addend = offset; value = address of that byte of the map's value area.
+// kReadAside: value = address of bpftime_read_aside (runtime/read_aside.S): the slow way of reads that are compiled inline.
 // kFunction: a callback's address (bpf_loop, for_each): id = instruction index; value = code base + its offset.
-enum class SlotKind : uint32_t { kHelper, kMap, kMapValue, kFunction };
+enum class SlotKind : uint32_t { kHelper, kMap, kMapValue, kFunction, kReadAside };
 struct Slot {
   SlotKind kind;
   uint32_t id;
@@ -51,6 +52,14 @@ static_assert(sizeof(Slot) == 16);
 // Hit* into rdi before it resumes there.
 struct FaultRange {
   uint32_t code_begin, code_end, resume_at;
+  uint32_t reads_at = 0,
+           read_count = 0;  // ReadFixup[read_count] in `code`, behind the instructions
+};
+
+// Loads of a read that is compiled inline: at a fault in [begin, end) the program goes on at `resume` with
+// its registers as they were. Offsets from FaultRange::code_begin.
+struct ReadFixup {
+  uint32_t begin, end, resume;
 };
 
 // What a caller may leave out for a program.
@@ -58,6 +67,7 @@ enum ProgramFact : uint32_t {
   kCallsHelpers = 1,  // or has callbacks that helpers call
   kCountsFuel = 2,    // it, or a helper that calls it back, spends hit->fuel
   kTouchesMore = 4,   // its code names r8, r9, r10 or r11
+  kReadsInline = 8,   // it has a SlotKind::kReadAside
 };
 
 struct CompiledProgram {

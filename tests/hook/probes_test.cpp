@@ -4,9 +4,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdarg>
 #include <cstring>
+#include <iterator>
 
 #include "abi/hit_offsets.h"
 #include "base/raw_syscall.hpp"
@@ -242,6 +244,28 @@ TEST(Probe, APlainProgramRunsNeitherForADeadBrokerNorBeforeTheHitIsSetUp) {
       EXPECT_EQ(seen.plain, hits);
       EXPECT_EQ(seen.entries + seen.returns, hits);
       h.restore();
+    }
+  }
+  use_lists(0);
+}
+
+TEST(Probe, AProgramThatReadsIsPlainOnlyOnAStackThatIsKnown) {
+  for (const uint32_t kind : {uint32_t{kListPlain}, kListPlain | kListFew}) {
+    for (const bool reads : {false, true}) {
+      for (Probe probe : {Probe::kEntry, Probe::kReturn}) {
+        use_lists(kind | (reads ? kListReads : 0U), program_of(kind));
+        Hooked h = hook(&shape_all, probe);
+        forget();
+        ThreadBlock* const block = thread_block();
+        block->plain_window = 0;
+        std::fill(std::begin(block->plain_stacks), std::end(block->plain_stacks), 0);
+        EXPECT_EQ(call_and_compare(&shape_all), 0u);
+        EXPECT_EQ(seen.plain, reads ? 0u : 1u);
+        EXPECT_EQ(seen.entries + seen.returns, reads ? 1u : 0u);
+        EXPECT_EQ(call_and_compare(&shape_all), 0u);
+        EXPECT_EQ(seen.plain, reads ? 1u : 2u);
+        h.restore();
+      }
     }
   }
   use_lists(0);
