@@ -18,7 +18,7 @@
 #include <list>
 
 #include "helpers/helpers.hpp"
-#include "helpers/lane.hpp"
+#include "helpers/run_state.hpp"
 #include "maps/map_view.hpp"
 #include "runtime/run.hpp"
 
@@ -130,29 +130,16 @@ Result<void> prepare(const TestRun& run, const LaneTable* lanes, Prepared* out) 
   return {};
 }
 
-// One run. The end of a hit, without anything attached: runtime/run.cpp has the same for probes.
-RunResult run_once(const TestRun& run, const Prepared& prepared, const ProcessInfo& process,
-                   ThreadBlock* thread, void* context) {
+// One run, without anything attached.
+RunResult run_once(const Prepared& prepared, const ProcessInfo& process, ThreadBlock* thread,
+                   void* context) {
   auto& hit = *reinterpret_cast<ProbeHit*>(thread->hit_space);
   hit.slots = prepared.slots.data();
-  hit.fuel = kHitFuel;
-  hit.ended = kHitNormal;
-  hit.reserved = 0;
-  hit.cpu = kNoCpu;
-  hit.thread = thread;
-  hit.regs = context;
-  hit.process = &process;
-  thread->hit = &hit;
-  set_idle(hit);
+  set_up(hit, thread, context, &process);
   RunResult result{kResultMagic, 0, 0, 0};
   result.value = static_cast<uint32_t>(prepared.program(context, &hit));
   result.ended = hit.ended;
-  if ((hit.reserved & kHitHasLane) != 0) {
-    give_back_lane(hit);
-  }
-  if (thread->open_record_count != 0) {
-    discard_open_records(*thread, run.owner);
-  }
+  end_run(hit);
   return result;
 }
 
@@ -213,7 +200,7 @@ std::string name_of(pid_t pid) {
   std::copy(run.context.begin(), run.context.end(), context);
   RunResult result{};
   for (uint64_t i = 0; i < run.repeat && result.ended == kHitNormal; i++) {
-    result = run_once(run, prepared, process, thread, context);
+    result = run_once(prepared, process, thread, context);
   }
   (void)!::send(3, &result, sizeof(result), MSG_NOSIGNAL);
   ::_exit(0);

@@ -1,9 +1,7 @@
 // The loop itself is run_list.S; here is what it seldom needs.
 #include "runtime/run.hpp"
 
-#include "helpers/helpers.hpp"
-#include "helpers/lane.hpp"
-#include "helpers/probe_hit.hpp"
+#include "helpers/run_state.hpp"
 #include "runtime/run_offsets.h"
 
 extern "C" {
@@ -66,24 +64,8 @@ void bpftime_run_begin(bpftime::ThreadBlock* thread, void* regs,
     hit.attached = list->items;
     bpftime_run_ended(&hit);
   }
-  if ((hit.reserved & kHitHasLane) != 0) {
-    give_back_lane(hit);
-  }
-  hit.fuel = kHitFuel;
-  hit.ended = kHitNormal;
-  hit.reserved = 0;
-  hit.answer = 0;
-  hit.cpu = kNoCpu;
-  hit.faulted = nullptr;
-  hit.thread = thread;
-  hit.regs = regs;
+  set_up(hit, thread, regs, &list->state->process);
   hit.state = list->state;
-  hit.process = &list->state->process;
-  thread->hit = &hit;
-  set_idle(hit);
-  if (thread->open_record_count != 0) {
-    discard_open_records(*thread, OwnerId{list->state->process.owner});
-  }
 }
 
 // A program that left something to put back (Hit::reserved), or that did not end by itself: never again
@@ -92,15 +74,7 @@ void bpftime_run_ended(bpftime::ProbeHit* hit) {
   using namespace bpftime;
   const Attached& item = *hit->attached;
   const uint32_t why = hit->ended;
-  if ((hit->reserved & kHitHasLane) != 0) {
-    give_back_lane(*hit);
-  }
-  hit->ended = kHitNormal;
-  hit->reserved = 0;
-  hit->cpu = kNoCpu;
-  if (hit->thread->open_record_count != 0) {
-    discard_open_records(*hit->thread, OwnerId{hit->process->owner});
-  }
+  end_run(*hit);
   if (why == kHitNormal) {
     return;
   }
