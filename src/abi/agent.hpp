@@ -114,6 +114,14 @@ struct CodeRange {
   uint64_t read_count;
 };
 
+// A program that others call at their end (PROG_ARRAY): immutable, in the arena.
+struct TailTarget {
+  uint64_t (*program)(void* ctx, struct Hit* hit);
+  const uint64_t* slots;
+  const CodeRange* code;
+};
+inline constexpr uint32_t kMostTailCalls = 33;  // of one run; kernel: MAX_TAIL_CALL_CNT
+
 // Journal of what was overwritten, so that a later broker, or the same one after a fork, can
 // restore it. Append only; an entry whose `after` is no longer in place is stale and skipped.
 struct JournalEntry {
@@ -196,6 +204,8 @@ struct AgentDescriptor {
   void (*return_point_hashed)();
   // Stands for the program of a session link, whose address lies before its slots.
   uint64_t (*run_session)(void* regs, struct Hit* hit);
+  // The same for one that makes tail calls.
+  uint64_t (*run_tail_calls)(void* regs, struct Hit* hit);
   void (*inside_thunk_hashed)();
   void (*read_aside)();  // what programs call for SlotKind::kReadAside
 };

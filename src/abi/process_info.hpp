@@ -20,9 +20,11 @@ struct ProcessInfo {
   LaneWord* lanes;     // lane_count of them; null: hits that need one are missed
   uint32_t cpu_lanes;  // the CPUs' own, the first ones
   uint32_t reserved;
+  uint64_t cgroup_id;                    // when the agent came
+  const struct BuildIdTable* build_ids;  // build_ids.hpp
 };
 // For src/helpers/lane.S.
-static_assert(sizeof(ProcessInfo) == 56 && offsetof(ProcessInfo, owner) == 0 &&
+static_assert(sizeof(ProcessInfo) == 72 && offsetof(ProcessInfo, owner) == 0 &&
               offsetof(ProcessInfo, rseq_offset) == 16 && offsetof(ProcessInfo, lanes) == 40 &&
               offsetof(ProcessInfo, cpu_lanes) == 48);
 

@@ -104,6 +104,13 @@ static_assert(sizeof(RingRecordHead) == 8);
 inline constexpr uint32_t kRingBusy = 1U << 31;     // BPF_RINGBUF_BUSY_BIT
 inline constexpr uint32_t kRingDiscard = 1U << 30;  // BPF_RINGBUF_DISCARD_BIT
 
+// QUEUE, STACK: at table_offset; the values follow.
+struct alignas(64) QueueState {
+  RobustLock lock;
+  std::atomic<uint64_t> head, tail;  // numbers of values; [tail, head) are there
+};
+static_assert(sizeof(QueueState) == 64);
+
 // PERF_EVENT_ARRAY: the head page, with WakeWords of the whole map at kPerfWakeOffset; at table_offset a word for each
 // index (number of its buffer + 1; 0 = none), then the PerfBuffers; at values_offset what the loader maps of each:
 // struct perf_event_mmap_page in its page, then the data.

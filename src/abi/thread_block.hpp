@@ -94,7 +94,7 @@ struct alignas(64) ThreadBlock {
   uint64_t trampoline;     // of the running hit, where a return probe follows its entry probe
   uint64_t own_robust[3];  // struct robust_list_head of ours, for threads without one (musl, Go)
   ReturnEntry* returning;  // of the hit that runs at a return, where it is not plain or simple
-  alignas(64) uint64_t hit_space[16];  // ProbeHit (helpers/probe_hit.hpp)
+  alignas(64) uint64_t hit_space[24];  // ProbeHit (helpers/probe_hit.hpp)
   uint32_t open_record_count, reserved;
   OpenRecord open_records[kOpenRecords];
   SessionCell* sessions;  // kSessionsOfCall for each of entries

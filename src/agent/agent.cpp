@@ -12,6 +12,7 @@
 #include "hook/thunks.hpp"
 #include "runtime/run.hpp"
 #include "runtime/session.hpp"
+#include "runtime/tail_call.hpp"
 
 using bpftime::AgentState;
 using bpftime::Site;
@@ -82,8 +83,7 @@ uint64_t run_timed(void* regs, bpftime::Hit* hit) {
   const bpftime::Attached* const attached = static_cast<bpftime::ProbeHit*>(hit)->attached;
   bpftime::HitCounts* const counts = attached->counts;
   const bool is_session = (attached->flags & bpftime::kAttachedSession) != 0;
-  const auto program =
-      is_session ? bpftime::run_session : reinterpret_cast<bpftime::ProgramFn>(hit->slots[-1]);
+  const auto program = is_session ? bpftime::run_session : bpftime::run_tail_calls;
   const uint64_t begin = bpftime::helper::ktime_get_ns(0, 0, 0, 0, 0, hit);
   const uint64_t result = program(regs, hit);
   counts->ns.fetch_add(bpftime::helper::ktime_get_ns(0, 0, 0, 0, 0, hit) - begin,
@@ -114,6 +114,7 @@ extern "C" __attribute__((
     .return_thunk_hashed = bpftime_return_thunk_hashed,
     .return_point_hashed = bpftime_return_point_hashed,
     .run_session = bpftime::run_session,
+    .run_tail_calls = bpftime::run_tail_calls,
     .inside_thunk_hashed = bpftime_inside_thunk_hashed,
     .read_aside = bpftime_read_aside,
 };

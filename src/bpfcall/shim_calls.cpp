@@ -91,7 +91,9 @@ long in_map(uint32_t command, uint64_t attr, uint32_t attr_bytes, Read read, Do 
       return -EPERM;
     }
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(*call)>, MapCall>) {
-      if (changes_map(command) && use->map.view.code == MapCode::kPerfEventArray) {
+      const MapCode code = use->map.view.code;
+      if ((command == BPF_MAP_UPDATE_ELEM || command == BPF_MAP_DELETE_ELEM) &&
+          (code == MapCode::kPerfEventArray || code == MapCode::kProgArray)) {
         return slot_command(use, *call);
       }
     }

@@ -212,6 +212,7 @@ Lock::~Lock() {
 }
 
 bool has_session() { return *session() != '\0'; }
+const char* session_dir() { return session(); }
 
 bool is_active() {
   const State* s = g_state.load(std::memory_order_acquire);

@@ -15,6 +15,8 @@ namespace bpftime::shim {
 
 // True when BPFTIME_SESSION named a broker's directory at the first call; read once.
 bool has_session();
+// That directory, or "".
+const char* session_dir();
 // True once this process (not its parent) has a connection. No system call.
 bool is_active();
 

@@ -44,6 +44,7 @@ Result<AgentFile> AgentFile::parse(std::vector<std::byte> file_bytes) {
   file.run_timed = field(offsetof(AgentDescriptor, run_timed));
   file.run_session = field(offsetof(AgentDescriptor, run_session));
   file.read_aside = field(offsetof(AgentDescriptor, read_aside));
+  file.run_tail_calls = field(offsetof(AgentDescriptor, run_tail_calls));
   file.nobody = field(offsetof(AgentDescriptor, nobody));
   const uint64_t table = field(offsetof(AgentDescriptor, helpers));
   const auto count_bytes =

@@ -117,6 +117,10 @@ Result<void> settle_calls(const std::vector<bool>& dead, uint32_t prog_type, con
       helper = nullptr;
     }
     if (helper != nullptr && (helper->program_types & program_type_bit(prog_type)) != 0) {
+      if (helper->id == kHelperTailCall && function_of(*program, i) != 0) {
+        *log += "tail_call is not supported in functions\n";
+        return make_error(EINVAL, "tail call in a function");
+      }
       if (is_kfunc) {
         insn.src_reg = kCallHelper;
         insn.imm = static_cast<int32_t>(helper->id);

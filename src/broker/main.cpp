@@ -198,6 +198,7 @@ int serve(const Options& options, int ready) {
   config.lanes = &*lanes;
   config.uprobe_type = uprobe_type();
   config.log = log;
+  config.pins = options.session_dir + "/" + kPinsName;
   Session session(loop->get(), config,
                   std::make_unique<WorkerCompiler>(loop->get(), WorkerCompiler::Limits{}));
   Targets::Config targets;

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,6 +28,7 @@ namespace bpftime {
 
 struct Object {
   ObjectKind kind;
+  uint32_t pins = 0;           // names that keep it (pins.hpp)
   uint32_t id = 0;             // unique among its kind, never reused in a session
   uint64_t charged_bytes = 0;  // of the session's memory quota
   uint64_t* charge = nullptr;
@@ -35,7 +37,7 @@ struct Object {
   Object(const Object&) = delete;
   Object& operator=(const Object&) = delete;
   // A descriptor for it (the other end's inode) was closed for the last time.
-  virtual void reference_ended(uint64_t /*inode*/) {}
+  virtual void reference_ended(uint64_t /*inode*/, bool /*is_last*/) {}
   virtual ~Object() {
     if (charge != nullptr) {
       *charge -= charged_bytes;
@@ -50,6 +52,12 @@ struct BtfObject : Object {
 };
 
 struct MapObject;
+struct ProgramObject;
+
+struct ProgramKind {
+  uint32_t type, expected_attach_type;
+  bool operator==(const ProgramKind&) const = default;
+};
 
 // A perf event of PERF_COUNT_SW_BPF_OUTPUT: a buffer, once it stands in a PERF_EVENT_ARRAY and somebody has mapped it.
 struct PerfOutputObject : Object {
@@ -65,7 +73,8 @@ struct PerfOutputObject : Object {
 struct MapObject : Object {
   static constexpr ObjectKind kKind = ObjectKind::kMap;
   MapObject() : Object(kKind) {}
-  void reference_ended(uint64_t inode) override;
+  void reference_ended(uint64_t inode, bool is_last) override;
+  void clear_programs();
   MapSpec spec{};
   std::string name;
   uint64_t map_extra = 0;
@@ -82,6 +91,9 @@ struct MapObject : Object {
   };
   std::map<uint32_t, Slot> slots;
   std::vector<std::weak_ptr<PerfOutputObject>> buffers;
+  // PROG_ARRAY: what stands at each index, until the last descriptor goes; of which kind all of them are.
+  std::map<uint32_t, std::shared_ptr<ProgramObject>> programs;
+  std::optional<ProgramKind> callers;
 
   [[nodiscard]] int file_in_use() const { return sealed ? sealed.get() : region.get(); }
 };
@@ -104,6 +116,9 @@ struct ProgramObject : Object {
   std::vector<std::byte> insns;  // with map ids where the loader's fds stood
   std::vector<std::byte> func_info, line_info;
 };
+
+// May the program stand in a PROG_ARRAY, or use it?
+bool fits_in(const MapObject& array, const ProgramObject& program);
 
 // Kernel v6.18 include/linux/license.h: license_is_gpl_compatible.
 bool is_gpl_compatible(const std::string& license);

@@ -103,7 +103,8 @@ bool ObjectTable::end(const Identity& identity) {
   if (count != given_.end() && --count->second == 0) {
     given_.erase(count);
   }
-  gone.object->reference_ended(identity.second);
+  gone.object->reference_ended(identity.second,
+                               gone.object->pins == 0 && by_object_.count(gone.object.get()) == 0);
   gone.object.reset();
   if (++ended_since_cleaning_ >= 256) {
     forget_expired();

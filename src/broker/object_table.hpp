@@ -59,6 +59,9 @@ class ObjectTable {
   void collect_ended();
   void end_all();
 
+  [[nodiscard]] bool is_referenced(const Object& object) const {
+    return by_object_.contains(&object);
+  }
   [[nodiscard]] size_t reference_count() const { return references_.size(); }
   [[nodiscard]] size_t references_of(uint64_t giver) const;
 

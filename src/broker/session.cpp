@@ -20,6 +20,16 @@ Session::Session(EventLoop* loop, Config config, std::unique_ptr<ProgramCompiler
       config_(std::move(config)),
       printk_(loop),
       objects_(loop, [this] { objects_changed(); }),
+      pins_(loop, config_.pins,
+            [this](Pins::Gone gone) {
+              for (const auto& object : gone) {
+                if (object->pins == 0 && !objects_.is_referenced(*object)) {
+                  object->reference_ended(0, true);
+                }
+              }
+              gone.clear();
+              objects_changed();
+            }),
       compiler_(std::move(compiler)),
       test_runner_(loop, config_.lanes, [this](const AgentMessage& message) {
         if (message.says == AgentSays::kPrintk) {
@@ -44,8 +54,8 @@ void Session::log(const std::string& line) {
 }
 
 bool Session::is_unused() const {
-  return objects_.reference_count() == 0 && pending_.empty() && printk_.reader_count() == 0 &&
-         (targets_ == nullptr || targets_->count() == 0);
+  return objects_.reference_count() == 0 && pins_.empty() && pending_.empty() &&
+         printk_.reader_count() == 0 && (targets_ == nullptr || targets_->count() == 0);
 }
 
 void Session::shut_down() {
@@ -53,6 +63,7 @@ void Session::shut_down() {
   if (targets_ != nullptr) {
     targets_->detach_all();
   }
+  pins_.clear();
   objects_.end_all();
 }
 

@@ -26,6 +26,7 @@
 #include "broker/compile.hpp"
 #include "broker/object.hpp"
 #include "broker/object_table.hpp"
+#include "broker/pins.hpp"
 #include "broker/printk.hpp"
 #include "broker/target_control.hpp"
 #include "broker/test_run.hpp"
@@ -68,6 +69,7 @@ class Session : public TargetHost {
     Limits limits;
     std::function<void(const std::string&)> log;  // one line, without "bpftime:"
     const LaneTable* lanes = nullptr;             // for test runs
+    std::string pins{};                           // directory of pins; empty: there are none
   };
   using Answer = std::function<void(Reply&&)>;
 
@@ -94,6 +96,7 @@ class Session : public TargetHost {
   Result<ProgramForTarget> program_for_target(ProgId id) override;
   std::vector<WantedLink> wanted_links() override;
   std::vector<WantedLink> wanted_links_of(LinkId id) override;
+  std::map<uint32_t, ProgId> called_programs(MapId id) override;
   void target_said_printk(pid_t pid, const AgentMessage& message) override;
   void target_said_wake(MapId id) override;
   void link_disarmed(LinkId id, pid_t pid, HitEnd why) override;
@@ -108,12 +111,15 @@ class Session : public TargetHost {
   Result<Reply> map_create(const BpfCall& call);
   Result<Reply> map_freeze(const BpfCall& call);
   Result<Reply> slot_command(const BpfCall& call);
+  Result<Reply> program_slot(const BpfCall& call, const std::shared_ptr<MapObject>& map);
   Result<Reply> btf_load(const BpfCall& call);
   Result<Reply> link_create(const BpfCall& call);
   Result<Reply> link_create_multi(const BpfCall& call,
                                   const std::shared_ptr<ProgramObject>& program);
   Result<void> check_semaphores(uint64_t device, uint64_t inode,
                                 std::span<const UprobePlaces::Place> places) const;
+  Result<Reply> obj_pin(const BpfCall& call);
+  Result<Reply> obj_get(const BpfCall& call);
   Result<Reply> link_update(const BpfCall& call);
   Result<Reply> link_detach(const BpfCall& call);
   Result<Reply> prog_bind_map(const BpfCall& call);
@@ -184,6 +190,7 @@ class Session : public TargetHost {
   PrintkLog printk_;
   std::unique_ptr<TargetControl> targets_;
   ObjectTable objects_;
+  Pins pins_;
   std::map<uint64_t, size_t> pending_;  // by Caller::key
   std::unique_ptr<ProgramCompiler> compiler_;
   TestRunner test_runner_;

@@ -33,6 +33,9 @@ size_t attr_end(uint32_t command) {
   switch (command) {
     case BPF_MAP_FREEZE:
       return sizeof(uint32_t);
+    case BPF_OBJ_PIN:
+    case BPF_OBJ_GET:
+      return BPFTIME_END_OF(file_flags);
     case BPF_LINK_CREATE:
       return 64;
     case BPF_LINK_UPDATE:
@@ -282,6 +285,10 @@ Result<Reply> Session::bpf(const Caller& caller, const Request& request) {
       return btf_load(call);
     case BPF_LINK_CREATE:
       return link_create(call);
+    case BPF_OBJ_PIN:
+      return obj_pin(call);
+    case BPF_OBJ_GET:
+      return obj_get(call);
     case BPF_PROG_BIND_MAP:
       return prog_bind_map(call);
     case BPF_OBJ_GET_INFO_BY_FD:
@@ -476,6 +483,11 @@ void Session::prog_load(const Caller& caller, Request&& request, Answer answer_t
       program->line_info = TRY(records_of(request, tag_of(attr, attr.line_info), attr.line_info_cnt,
                                           attr.line_info_rec_size, sizeof(bpf_line_info)));
     }
+    for (const auto& map : linked.maps) {
+      if (map->spec.map_type == BPF_MAP_TYPE_PROG_ARRAY && !fits_in(*map, *program)) {
+        return make_error(EINVAL, "an array of programs of another kind");
+      }
+    }
     program->maps = std::move(linked.maps);
     task->program = std::move(linked.program);
     task->prog_type = attr.prog_type;
@@ -537,6 +549,11 @@ void Session::prog_load(const Caller& caller, Request&& request, Answer answer_t
       TRY(write_all(program->code.get(), code, 0));
       TRY(seal_content(program->code.get()));
       program->load_time_ns = since_boot_ns();
+      for (const auto& map : program->maps) {
+        if (map->spec.map_type == BPF_MAP_TYPE_PROG_ARRAY) {
+          map->callers = ProgramKind{program->type, program->expected_attach_type};
+        }
+      }
       return give(caller, program);
     };
     auto installed = install();

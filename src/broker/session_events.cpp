@@ -83,7 +83,10 @@ Result<void> give_buffer(const std::shared_ptr<MapObject>& map,
 
 }  // namespace
 
-void MapObject::reference_ended(uint64_t inode) {
+void MapObject::reference_ended(uint64_t inode, bool is_last) {
+  if (is_last) {
+    clear_programs();  // kernel: bpf_fd_array_map_clear
+  }
   // Kernel: perf_event_fd_array_release.
   if (slots.empty() || (spec.map_flags & BPF_F_PRESERVE_ELEMS) != 0) {
     return;
@@ -139,7 +142,8 @@ Result<Reply> Session::slot_command(const BpfCall& call) {
   const ObjectRef* ref = call.request.ref(static_cast<int>(call.attr.map_fd));
   const auto map =
       TRY(object_of<MapObject>(call.request, static_cast<int>(call.attr.map_fd), EINVAL));
-  if (map->spec.map_type != BPF_MAP_TYPE_PERF_EVENT_ARRAY) {
+  const bool has_programs = map->spec.map_type == BPF_MAP_TYPE_PROG_ARRAY;
+  if (map->spec.map_type != BPF_MAP_TYPE_PERF_EVENT_ARRAY && !has_programs) {
     return make_error(EINVAL, "the elements of this map are in its region");
   }
   const bool is_update = call.request.command == BPF_MAP_UPDATE_ELEM;
@@ -149,6 +153,9 @@ Result<Reply> Session::slot_command(const BpfCall& call) {
   }
   if (key >= map->spec.max_entries) {
     return make_error(E2BIG, "no such index");
+  }
+  if (has_programs) {
+    return program_slot(call, map);
   }
   const OpenRegion region(*map);
   if (!region.is_open) {

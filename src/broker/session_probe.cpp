@@ -117,6 +117,7 @@ Result<void> Session::set_program(const Caller& caller,
 
 Result<Reply> Session::perf_ioctl(const Caller& caller, const Request& request) {
   objects_.collect_ended();
+  pins_.look();
   if (request.refs.empty()) {
     if (request.command == kSettle) {  // the caller closed an fd: what it kept armed is to be gone
       if (targets_ != nullptr) {

@@ -69,6 +69,8 @@ class TargetHost {
     std::erase_if(links, [id](const WantedLink& link) { return link.id != id; });
     return links;
   }
+  // What stands in a PROG_ARRAY, by index; nothing for other maps.
+  virtual std::map<uint32_t, ProgId> called_programs(MapId) { return {}; }
   virtual void target_said_printk(pid_t pid, const AgentMessage& message) = 0;
   // Somebody waits on a descriptor for what was written to the map. HOSTILE: any map may be named.
   virtual void target_said_wake(MapId) {}

@@ -13,6 +13,7 @@
 #include <string>
 #include <utility>
 
+#include "broker/cgroup.hpp"
 #include "broker/takeout.hpp"
 #include "inject/remote_memory.hpp"
 
@@ -266,6 +267,7 @@ Result<void> Targets::Impl::set_up(TargetProcess* t, RemoteThread& thread) {
   state->code_ranges = t->arena + kCodeRangesOffset;
   state->process.owner = t->owner;
   state->process.tgid = static_cast<uint32_t>(t->status.inner_tgid);
+  state->process.cgroup_id = cgroup_id_of(t->pid);
   state->process.lanes = reinterpret_cast<LaneWord*>(lanes);
   state->process.lane_count = config.lanes->count();
   state->process.cpu_lanes = config.lanes->cpus();

@@ -60,6 +60,11 @@ void Targets::Impl::child_forked(TargetProcess* parent, const AgentMessage& mess
   t->rooms = parent->rooms;
   t->programs = parent->programs;
   t->maps = parent->maps;
+  t->tail_tables = parent->tail_tables;
+  t->walks_stacks = parent->walks_stacks;
+  t->code_seen = parent->code_seen;
+  t->build_ids_at = parent->build_ids_at;
+  t->build_ids_bytes = parent->build_ids_bytes;
   t->retired = parent->retired;
   t->looks = parent->looks;
   t->mappings = parent->mappings;

@@ -62,6 +62,10 @@ Result<ListHere> Targets::Impl::make_list(TargetProcess* t, const std::vector<Wa
     Attached item{};
     item.program = reinterpret_cast<decltype(item.program)>(program.code);
     item.slots = reinterpret_cast<const uint64_t*>(program.slots);
+    if (program.makes_tail_calls) {
+      item.program =
+          reinterpret_cast<decltype(item.program)>(raw(t->image.base) + agent.run_tail_calls);
+    }
     if (link.is_timed) {
       item.program = reinterpret_cast<decltype(item.program)>(raw(t->image.base) + agent.run_timed);
       item.flags = kAttachedCounted;

@@ -19,7 +19,8 @@ namespace {
 // The kind of hits (docs/decisions/0003) of a list with this program alone; `words` of its context are
 // there where registers that a callee keeps are not saved.
 uint32_t list_flags(const CompiledProgram& program, uint32_t words) {
-  if ((program.facts & kCountsFuel) != 0 || (program.context_use & ~words) != 0) {
+  if ((program.facts & (kCountsFuel | kMakesTailCalls)) != 0 ||
+      (program.context_use & ~words) != 0) {
     return 0;
   }
   if ((program.facts & kCallsHelpers) != 0 || program.stack_bytes > kPlainStackBytes) {
@@ -142,6 +143,11 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     m.view.map_id = raw(map.id);
     m.base = at;
     m.bytes = page_up(map.region_bytes);
+    if (map.spec.map_type == BPF_MAP_TYPE_PROG_ARRAY) {
+      TailTable table = TRY(make_tail_table(t, map.spec.max_entries, process));
+      m.view.used = reinterpret_cast<std::byte*>(table.at);
+      t->tail_tables[raw(map.id)] = std::move(table);
+    }
     m.view_at = t->heap.allocate(sizeof(MapView));
     if (m.view_at == 0) {
       return make_error(ENOSPC, "the arena is full");
@@ -156,12 +162,15 @@ Result<void> Targets::Impl::bring_mappings(TargetProcess* t, std::vector<Mapping
     p.bytes = page_up(compiled.code.size());
     p.flags_at_entry = list_flags(compiled, kPlainEntryWords);
     p.flags_at_return = list_flags(compiled, kPlainReturnWords);
+    p.makes_tail_calls = (compiled.facts & kMakesTailCalls) != 0;
     std::vector<uint64_t> slots{
         at};  // the program itself before the first, for AgentDescriptor::run_timed
     for (const Slot& slot : compiled.slots) {
       uint64_t value = 0;
       switch (slot.kind) {
         case SlotKind::kHelper: {
+          t->walks_stacks =
+              t->walks_stacks || slot.id == BPF_FUNC_get_stack || slot.id == BPF_FUNC_get_stackid;
           const auto helper = agent.helpers.find(slot.id);
           value = helper == agent.helpers.end() ? 0 : raw(t->image.base) + helper->second;
           break;

@@ -34,6 +34,13 @@ struct ProgramHere {
   uint64_t slots_block, slots_bytes;         // what was allocated
   uint64_t range;                            // address of its first CodeRange
   uint32_t flags_at_entry, flags_at_return;  // ListFlags of a list with it alone
+  bool makes_tail_calls = false;
+  uint64_t tail_target = 0;  // its TailTarget; 0: nobody has called it yet
+};
+// Of a PROG_ARRAY.
+struct TailTable {
+  uint64_t at = 0;                      // TailTarget*[max_entries]
+  std::map<uint32_t, ProgId> programs;  // what stands there, by index
 };
 struct MapHere {
   uint64_t base, bytes;
@@ -100,6 +107,10 @@ struct TargetProcess {
   std::vector<TrampolineRoom> rooms;
   std::map<uint32_t, ProgramHere> programs;
   std::map<uint32_t, MapHere> maps;
+  std::map<uint32_t, TailTable> tail_tables;  // by map
+  bool walks_stacks = false;                  // one of its programs does
+  std::vector<Mapping> code_seen;             // what its table of build ids was made from
+  uint64_t build_ids_at = 0, build_ids_bytes = 0;
   std::map<uint32_t, uint64_t> counts;  // link -> HitCounts
   std::vector<Retired> retired;
   uint64_t looks = 0;                      // for threads inside

@@ -64,7 +64,9 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, Held* held, const LinkId
   find_gone(t, only == nullptr, &change);
   TRY(plan_fresh(t, &change));
   find_changed(t, &change);
-  if (change.gone.empty() && change.changed.empty() && t->armed) {
+  add_called_programs(&change);
+  if (change.gone.empty() && change.changed.empty() && t->armed && tables_are_right(t) &&
+      build_ids_are_right(t, change)) {
     return {};
   }
   TRY(bring_missing(t, held, &change));
@@ -75,7 +77,10 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, Held* held, const LinkId
     if (held == nullptr) {
       stopped.emplace(TRY(StoppedProcess::stop(t->pid, deadline())));
     }
-    TRY(apply(t, held != nullptr ? *held->process : *stopped, &change));
+    StoppedProcess& all = held != nullptr ? *held->process : *stopped;
+    TRY(settle_tables(t, all));
+    TRY(settle_build_ids(t, change, all));
+    TRY(apply(t, all, &change));
   }
   t->stopped_ns = std::max(t->stopped_ns, watch.elapsed());
   return {};

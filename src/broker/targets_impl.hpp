@@ -153,6 +153,12 @@ class Targets::Impl {
   void later(TargetProcess* t, int ms, void (Impl::*what)(TargetProcess*));
   void stop_listening(TargetProcess* t);
   void try_again_to_give_back(TargetProcess* t);
+  Result<TailTable> make_tail_table(TargetProcess* t, uint32_t entries, StoppedProcess& process);
+  void add_called_programs(Change* change);
+  bool tables_are_right(const TargetProcess* t);
+  Result<void> settle_tables(TargetProcess* t, StoppedProcess& all);
+  bool build_ids_are_right(const TargetProcess* t, const Change& change);
+  Result<void> settle_build_ids(TargetProcess* t, const Change& change, StoppedProcess& all);
   Result<void> own_signals(TargetProcess* t, RemoteThread& thread);
   Result<void> unregister(TargetProcess* t);
   Result<void> listen_to(TargetProcess* t);

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <list>
 
+#include "broker/cgroup.hpp"
 #include "helpers/helpers.hpp"
 #include "helpers/run_state.hpp"
 #include "maps/map_view.hpp"
@@ -188,6 +189,7 @@ std::string name_of(pid_t pid) {
   process.owner = raw(run.owner);
   process.tgid = static_cast<uint32_t>(run.caller);
   process.user = &voice;
+  process.cgroup_id = cgroup_id_of(run.caller);
   if (lanes != nullptr && prepared.lanes != nullptr) {
     process.lanes = prepared.lanes;
     process.cpu_lanes = lanes->cpus();

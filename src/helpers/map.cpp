@@ -5,6 +5,7 @@
 #include "helpers/lock_context.hpp"
 #include "maps/kinds.hpp"
 #include "maps/map_ops.hpp"
+#include "maps/queue.hpp"
 
 namespace bpftime::helper {
 namespace {
@@ -17,6 +18,18 @@ bool is_per_cpu(const MapView& map) {
 }
 uint32_t lane_for(const MapView& map, Hit* hit) {
   return is_per_cpu(map) ? lane_of(probe(hit)) : 0;
+}
+
+// As in the kernel the room is zeroed where nothing is there.
+int look_at_queue(const MapView& map, uint64_t to, Hit* hit, bool takes) {
+  if (!is_queue(map)) {
+    return -EINVAL;
+  }
+  const int error = queue_look(map, lock_context(probe(hit)), reinterpret_cast<void*>(to), takes);
+  for (uint32_t i = 0; error != 0 && i < map.spec.value_size; i++) {
+    reinterpret_cast<volatile char*>(to)[i] = 0;
+  }
+  return error;
 }
 
 uint64_t result(int code) { return static_cast<uint64_t>(static_cast<int64_t>(code)); }
@@ -59,6 +72,21 @@ BPFTIME_HELPER(map_update_elem) {
 BPFTIME_HELPER(map_delete_elem) {
   (void)a3, (void)a4, (void)a5;
   return result(map_erase(view(a1), lock_context(probe(hit)), memory(a2)));
+}
+
+// (map, value, flags), (map, value), (map, value): queues and stacks.
+BPFTIME_HELPER(map_push_elem) {
+  (void)a4, (void)a5;
+  return result(is_queue(view(a1)) ? queue_push(view(a1), lock_context(probe(hit)), memory(a2), a3)
+                                   : -EINVAL);
+}
+BPFTIME_HELPER(map_pop_elem) {
+  (void)a3, (void)a4, (void)a5;
+  return result(look_at_queue(view(a1), a2, hit, true));
+}
+BPFTIME_HELPER(map_peek_elem) {
+  (void)a3, (void)a4, (void)a5;
+  return result(look_at_queue(view(a1), a2, hit, false));
 }
 
 // (map, index). No slot is ever filled: see maps/cgroup_array.cpp.

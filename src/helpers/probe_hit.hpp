@@ -26,8 +26,10 @@ struct alignas(64) ProbeHit : Hit {
   AgentState* state;
   SessionCell* session;  // of the session program that runs (runtime/session.hpp)
   uint32_t cpu;          // lane of the program that runs (helpers/lane.hpp); kNoCpu = not asked yet
-  uint32_t unused;
+  uint32_t tail_calls;   // made in this run
   const CodeRange* faulted;  // Attached::code of the plain program that did, where `ended` says so
+  const TailTarget* tail_target;  // what the program that ended has called; else null
+  const CodeRange* running;       // of the program that runs, where it may make tail calls
 };
 static_assert(sizeof(ProbeHit) == sizeof(ThreadBlock::hit_space));
 inline constexpr uint32_t kNoCpu = ~0U;

@@ -89,6 +89,11 @@ BPFTIME_HELPER(get_current_uid_gid) {
          static_cast<uint32_t>(raw_syscall(SYS_getuid));
 }
 
+BPFTIME_HELPER(get_current_cgroup_id) {
+  (void)a1, (void)a2, (void)a3, (void)a4, (void)a5;
+  return probe(hit).process->cgroup_id;
+}
+
 // (char* buf, u32 size): the thread's name, filled up with NUL.
 BPFTIME_HELPER(get_current_comm) {
   (void)a3, (void)a4, (void)a5, (void)hit;

@@ -100,11 +100,9 @@ BPFTIME_HELPER(get_stack) {
   }
   const uint32_t given = least(count - skip, size / frame);
   for (uint32_t i = 0; i < given; i++) {
-    if (with_build_id) {  // which file an address is of is not known here
-      auto& to = reinterpret_cast<bpf_stack_build_id*>(a2)[i];
-      zero(reinterpret_cast<uint64_t>(&to), 0, sizeof(to));
-      to.status = BPF_STACK_BUILD_ID_IP;
-      to.ip = ips[skip + i];
+    if (with_build_id) {
+      stack_frame(self.process->build_ids, ips[skip + i],
+                  reinterpret_cast<uint64_t*>(a2) + uint64_t{i} * kFrameWords);
     } else {
       reinterpret_cast<uint64_t*>(a2)[i] = ips[skip + i];
     }
@@ -131,7 +129,8 @@ BPFTIME_HELPER(get_stackid) {
   if (count <= skip) {
     return error(EFAULT);
   }
-  return static_cast<uint64_t>(stack_id(map, lock_context(self), ips + skip, count - skip, a3));
+  return static_cast<uint64_t>(
+      stack_id(map, lock_context(self), self.process->build_ids, ips + skip, count - skip, a3));
 }
 
 }  // namespace bpftime::helper

@@ -110,7 +110,8 @@ class Compiler {
     compiled.facts = (calls_helpers_ || has_callbacks_ ? uint32_t{kCallsHelpers} : 0) |
                      (counts_fuel_ || has_callbacks_ ? uint32_t{kCountsFuel} : 0) |
                      (out_.touches_more() ? uint32_t{kTouchesMore} : 0) |
-                     (reads_inline_ ? uint32_t{kReadsInline} : 0);
+                     (reads_inline_ ? uint32_t{kReadsInline} : 0) |
+                     (makes_tail_calls_ ? uint32_t{kMakesTailCalls} : 0);
     compiled.stack_bytes = frame * depth;
     return compiled;
   }
@@ -144,6 +145,7 @@ class Compiler {
               }
               if (insn.src_reg == kCallHelper) {
                 needs_hit_ = true;
+                makes_tail_calls_ = makes_tail_calls_ || insn.imm == BPF_FUNC_tail_call;
               }
             } else if (insn.code != kOpExit) {
               const auto target = static_cast<uint32_t>(jump_target(insn, i));
@@ -1460,6 +1462,7 @@ class Compiler {
   bool has_callbacks_ = false;
   bool calls_helpers_ = false;
   bool reads_inline_ = false;
+  bool makes_tail_calls_ = false;
   bool any_frame_ = false;
   uint8_t all_saved_ = 0;
   uint32_t body_begin_ = 0, body_end_ = 0, leave_stub_ = 0;

@@ -4,7 +4,7 @@
 
 namespace bpftime {
 
-extern const MapOps kStackTraceOps;
+extern const MapOps kStackTraceOps, kQueueOps, kStackOps, kProgArrayOps;
 extern const MapOps kArrayOps, kHash4Ops, kHash8Ops, kHash16Ops, kHashAnyOps, kPercpuArrayOps,
     kPercpuHash4Ops, kPercpuHash8Ops, kPercpuHash16Ops, kPercpuHashAnyOps, kCgroupArrayOps,
     kRingBufferOps, kPerfEventArrayOps;

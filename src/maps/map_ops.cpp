@@ -9,7 +9,8 @@ namespace {
 constinit const MapOps* const kRows[] = {
     &kArrayOps,       &kHash4Ops,       &kHash8Ops,          &kHash16Ops,       &kHashAnyOps,
     &kPercpuArrayOps, &kPercpuHash4Ops, &kPercpuHash8Ops,    &kPercpuHash16Ops, &kPercpuHashAnyOps,
-    &kCgroupArrayOps, &kRingBufferOps,  &kPerfEventArrayOps, &kStackTraceOps,
+    &kCgroupArrayOps, &kRingBufferOps,  &kPerfEventArrayOps, &kStackTraceOps,   &kQueueOps,
+    &kStackOps,       &kProgArrayOps,
 };
 static_assert(sizeof kRows / sizeof kRows[0] == static_cast<size_t>(MapCode::kCount));
 

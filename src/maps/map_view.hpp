@@ -27,6 +27,9 @@ enum class MapCode : uint32_t {
   kRingBuffer,
   kPerfEventArray,
   kStackTrace,
+  kQueue,
+  kStack,
+  kProgArray,
   kCount
 };
 
@@ -44,7 +47,9 @@ struct MapView {
   std::byte* table;      // +48 base + table_offset; RINGBUF: the producer's page
   uint64_t size_bytes;   // +56
   MapSpec spec;          // +64
-  std::byte* used;       // +96 HASH: bit map of used elements; PERF_EVENT_ARRAY: the PerfBuffers
+  std::byte*
+      used;  // +96 HASH: bit map of used elements; PERF_EVENT_ARRAY: the PerfBuffers; PROG_ARRAY in a
+             // target: its table of TailTarget*, else null
   std::byte* full;       // +104 HASH: bit map of full words of it
   uint32_t map_id;       // +112 for messages only
   uint32_t lane_eighth;  // +116 lane_place()

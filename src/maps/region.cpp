@@ -2,7 +2,7 @@
 //   ARRAY: head page, values (stride round_up(value_size, 8)), page aligned so that BPF_F_MMAPABLE
 //   can map them. PERCPU_ARRAY: head page, then such an array a lane, each at the beginning of a
 //   cache line. HASH, PERCPU_HASH: head page, buckets, bit map of used elements, bit map of full words of it,
-//   elements (page aligned). RINGBUF: consumer page, producer page, data twice, head page. PERF_EVENT_ARRAY: head page,
+//   elements (page aligned). QUEUE, STACK: head page, QueueState, values. RINGBUF: consumer page, producer page, data twice, head page. PERF_EVENT_ARRAY: head page,
 //   indexes, PerfBuffers, then for each a header page and room for its data.
 #include <linux/bpf.h>
 
@@ -60,8 +60,11 @@ bool is_hash(const MapSpec& spec) {
 Result<Shape> shape_of(const MapSpec& spec) {
   Shape s = {};
   s.table_offset = kRegionHeadBytes;
-  const bool has_elements = spec.map_type != BPF_MAP_TYPE_RINGBUF;
-  if (spec.max_entries == 0 || (has_elements && (spec.value_size == 0 || spec.key_size == 0))) {
+  const bool is_queue = spec.map_type == BPF_MAP_TYPE_QUEUE || spec.map_type == BPF_MAP_TYPE_STACK;
+  const bool has_values = spec.map_type != BPF_MAP_TYPE_RINGBUF;
+  const bool has_keys = has_values && !is_queue;
+  if (spec.max_entries == 0 || (has_values && spec.value_size == 0) ||
+      (has_keys && spec.key_size == 0)) {
     return make_error(EINVAL, "map without entries, key or value");
   }
   switch (spec.map_type) {
@@ -131,6 +134,24 @@ Result<Shape> shape_of(const MapSpec& spec) {
       s.element_stride = sizeof(StackBucket) + spec.value_size;
       s.values_offset = kRegionHeadBytes;
       s.size_bytes = round_up(s.values_offset + s.elements * s.element_stride, kPage);
+      break;
+    case BPF_MAP_TYPE_PROG_ARRAY:
+      s.code = MapCode::kProgArray;
+      s.elements = spec.max_entries;
+      s.value_stride = sizeof(uint32_t);
+      s.values_offset = kRegionHeadBytes;
+      s.size_bytes = round_up(s.values_offset + s.elements * s.value_stride, kPage);
+      break;
+    case BPF_MAP_TYPE_QUEUE:
+    case BPF_MAP_TYPE_STACK:
+      if (spec.key_size != 0) {
+        return make_error(EINVAL, "queues and stacks have no keys");
+      }
+      s.code = spec.map_type == BPF_MAP_TYPE_QUEUE ? MapCode::kQueue : MapCode::kStack;
+      s.elements = spec.max_entries;
+      s.value_stride = round_up(spec.value_size, 8);
+      s.values_offset = s.table_offset + sizeof(QueueState);
+      s.size_bytes = round_up(s.values_offset + s.elements * s.value_stride, kPage);
       break;
     case BPF_MAP_TYPE_RINGBUF:
       if (!is_power_of_two(spec.max_entries) || spec.max_entries % kPage != 0) {
@@ -253,6 +274,9 @@ Result<MapView> open_region(std::byte* base, uint64_t size_bytes, const MapSpec&
   view.lane_eighth = lanes(spec) % 8 == 0 ? lanes(spec) / 8 : 0;
   view.used = base + s.used_offset;
   view.full = base + s.full_offset;
+  if (s.code == MapCode::kProgArray) {
+    view.used = nullptr;
+  }
   return view;
 }
 

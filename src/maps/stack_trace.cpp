@@ -17,8 +17,8 @@ constexpr uint32_t kTries = 128;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
-constexpr uint32_t kBuildIdWords = sizeof(bpf_stack_build_id) / 8;
-static_assert(sizeof(bpf_stack_build_id) == 32 && offsetof(bpf_stack_build_id, ip) == 24);
+static_assert(sizeof(bpf_stack_build_id) == kFrameWords * 8 &&
+              offsetof(bpf_stack_build_id, ip) == 24);
 
 bool has_build_ids(const MapView& map) { return (map.spec.map_flags & BPF_F_STACK_BUILD_ID) != 0; }
 
@@ -30,17 +30,27 @@ StackBucket& bucket_at(const MapView& map, uint32_t id) {
 std::byte* words_of(StackBucket& bucket) { return reinterpret_cast<std::byte*>(&bucket + 1); }
 uint64_t most_words(const MapView& map) { return map.spec.value_size / 8; }
 
-// Word `n` of the value that `ips` make. Without a look at the files behind them, addresses are all
-// that can be said: BPF_STACK_BUILD_ID_IP.
-uint64_t word_at(const MapView& map, const uint64_t* ips, uint32_t n) {
-  if (!has_build_ids(map)) {
-    return ips[n];
+// The value that addresses make, word by word, in their order.
+class Words {
+ public:
+  Words(const MapView& map, const BuildIdTable* build_ids, const uint64_t* ips)
+      : has_build_ids_(has_build_ids(map)), build_ids_(build_ids), ips_(ips) {}
+  uint64_t at(uint32_t n) {
+    if (!has_build_ids_) {
+      return ips_[n];
+    }
+    if (n % kFrameWords == 0) {
+      stack_frame(build_ids_, ips_[n / kFrameWords], frame_);
+    }
+    return frame_[n % kFrameWords];
   }
-  const uint32_t part = n % kBuildIdWords;
-  return part == 0                   ? uint64_t{BPF_STACK_BUILD_ID_IP}
-         : part == kBuildIdWords - 1 ? ips[n / kBuildIdWords]
-                                     : 0;
-}
+
+ private:
+  bool has_build_ids_;
+  const BuildIdTable* build_ids_;
+  const uint64_t* ips_;
+  uint64_t frame_[kFrameWords] = {};
+};
 
 uint32_t hash_of(const uint64_t* ips, uint32_t count) {
   uint64_t hash = count;
@@ -54,15 +64,15 @@ uint32_t hash_of(const uint64_t* ips, uint32_t count) {
 enum class Found : uint8_t { kUnclear, kNothing, kSame, kOther };
 
 // What stands in a bucket, as far as it stands still.
-BPFTIME_RACY Found look(const MapView& map, StackBucket& bucket, uint32_t hash, const uint64_t* ips,
-                        uint32_t words, bool is_fast) {
+BPFTIME_RACY Found look(StackBucket& bucket, uint32_t hash, Words value, uint32_t words,
+                        bool is_fast) {
   const uint32_t version = bucket.version.load(kAcquire);
   const uint32_t there = bucket.words.load(kRelaxed);
   bool is_same = bucket.hash.load(kRelaxed) == hash && (is_fast || there == words);
   if (is_same && !is_fast) {
     const std::byte* at = words_of(bucket);
     for (uint32_t n = 0; n < words && is_same; n++, at += 8) {
-      is_same = load_as<uint64_t>(at) == word_at(map, ips, n);
+      is_same = load_as<uint64_t>(at) == value.at(n);
     }
   }
   __asm__ volatile("" ::: "memory");
@@ -199,21 +209,36 @@ int visit(const MapView& map, uint64_t* cursor, void* key, uint32_t /*lane*/, st
 }  // namespace
 
 uint32_t stack_depth(const MapView& map) {
-  return static_cast<uint32_t>(most_words(map)) / (has_build_ids(map) ? kBuildIdWords : 1);
+  return static_cast<uint32_t>(most_words(map)) / (has_build_ids(map) ? kFrameWords : 1);
 }
 
-int64_t stack_id(const MapView& map, const LockContext& who, const uint64_t* ips, uint32_t count,
-                 uint64_t flags) {
+void stack_frame(const BuildIdTable* build_ids, uint64_t ip, uint64_t* words) {
+  bpf_stack_build_id frame = {};
+  static_assert(sizeof(frame.build_id) == kBuildIdBytes);
+  if (const BuildIdRow* const row = find_build_id(build_ids, ip)) {
+    frame.status = BPF_STACK_BUILD_ID_VALID;
+    copy_bytes(frame.build_id, row->id, kBuildIdBytes);
+    frame.offset = row->offset + (ip - row->begin);
+  } else {
+    frame.status = BPF_STACK_BUILD_ID_IP;
+    frame.ip = ip;
+  }
+  copy_bytes(words, &frame, sizeof(frame));
+}
+
+int64_t stack_id(const MapView& map, const LockContext& who, const BuildIdTable* build_ids,
+                 const uint64_t* ips, uint32_t count, uint64_t flags) {
   if (count > stack_depth(map)) {
     return -EINVAL;
   }
-  const uint32_t words = count * (has_build_ids(map) ? kBuildIdWords : 1);
+  const uint32_t words = count * (has_build_ids(map) ? kFrameWords : 1);
   const uint32_t hash = hash_of(ips, count);
   const uint32_t id = hash & map.bucket_mask;
   const bool is_fast = (flags & BPF_F_FAST_STACK_CMP) != 0;
   const bool replaces = (flags & BPF_F_REUSE_STACKID) != 0;
   StackBucket& bucket = bucket_at(map, id);
-  Found found = look(map, bucket, hash, ips, words, is_fast);
+  Words value(map, build_ids, ips);
+  Found found = look(bucket, hash, value, words, is_fast);
   if (found == Found::kSame) [[likely]] {
     return id;
   }
@@ -224,7 +249,7 @@ int64_t stack_id(const MapView& map, const LockContext& who, const uint64_t* ips
   if (!held) {
     return -EBUSY;
   }
-  found = look(map, bucket, hash, ips, words, is_fast);
+  found = look(bucket, hash, value, words, is_fast);
   if (found == Found::kSame) {
     return id;
   }
@@ -234,7 +259,7 @@ int64_t stack_id(const MapView& map, const LockContext& who, const uint64_t* ips
   held.begin_change();
   std::byte* at = words_of(bucket);
   for (uint32_t n = 0; n < words; n++, at += 8) {
-    store_as<uint64_t>(at, word_at(map, ips, n));
+    store_as<uint64_t>(at, value.at(n));
   }
   bucket.hash.store(hash, kRelaxed);
   bucket.words.store(words, kRelaxed);

@@ -22,8 +22,11 @@ MapSpec stack_spec(uint32_t frames, uint32_t entries, uint32_t flags = 0) {
   return MapSpec{BPF_MAP_TYPE_STACK_TRACE, flags, 4, frames * frame, entries, 1, 0};
 }
 
+const BuildIdTable* build_ids = nullptr;
+
 int64_t put(const TestMap& map, const std::vector<uint64_t>& ips, uint64_t flags = 0) {
-  return stack_id(map.map, this_thread(), ips.data(), static_cast<uint32_t>(ips.size()), flags);
+  return stack_id(map.map, this_thread(), build_ids, ips.data(), static_cast<uint32_t>(ips.size()),
+                  flags);
 }
 
 std::vector<uint64_t> get(const TestMap& map, int64_t id) {
@@ -88,6 +91,32 @@ TEST(StackTrace, InBuildIdModeAddressesAreMarkedAsSuch) {
   EXPECT_EQ(frames[0].ip, 0x1234U);
   EXPECT_EQ(frames[1].ip, 0x5678U);
   EXPECT_EQ(frames[2].status, BPF_STACK_BUILD_ID_EMPTY);
+}
+
+TEST(StackTrace, InBuildIdModeAFileIsNamedByItsBuildIdAndTheOffset) {
+  struct {
+    BuildIdTable head{2};
+    BuildIdRow rows[2] = {{0x1000, 0x3000, 0x5000, {1, 2, 3}, 0}, {0x4000, 0x5000, 0, {9}, 0}};
+  } table;
+  const TestMap map(stack_spec(4, 16, BPF_F_STACK_BUILD_ID));
+  build_ids = &table.head;
+  const int64_t id = put(map, {0x1234, 0x3000, 0x4fff, 0xfff});
+  EXPECT_EQ(put(map, {0x1234, 0x3000, 0x4fff, 0xfff}), id);
+  build_ids = nullptr;
+  ASSERT_GE(id, 0);
+  bpf_stack_build_id frames[4];
+  const auto key = static_cast<uint32_t>(id);
+  ASSERT_EQ(map_sys_lookup(map.map, &key, frames), 0);
+  EXPECT_EQ(frames[0].status, BPF_STACK_BUILD_ID_VALID);
+  EXPECT_EQ(frames[0].offset, 0x5234U);
+  EXPECT_EQ(frames[0].build_id[2], 3);
+  EXPECT_EQ(frames[0].build_id[19], 0);
+  EXPECT_EQ(frames[1].status, BPF_STACK_BUILD_ID_IP);
+  EXPECT_EQ(frames[2].status, BPF_STACK_BUILD_ID_VALID);
+  EXPECT_EQ(frames[2].offset, 0xfffU);
+  EXPECT_EQ(frames[2].build_id[0], 9);
+  EXPECT_EQ(frames[3].status, BPF_STACK_BUILD_ID_IP);
+  EXPECT_EQ(frames[3].ip, 0xfffU);
 }
 
 // Stacks that fight for one id: whoever reads meets one of them whole.

@@ -2,6 +2,7 @@
 
 #include "helpers/helpers.hpp"
 #include "helpers/probe_hit.hpp"
+#include "runtime/tail_call.hpp"
 
 namespace bpftime {
 namespace {
@@ -60,8 +61,6 @@ uint64_t run_nothing(const ProbeHit& hit) {
 
 uint64_t run_session(void* regs, Hit* base) {
   auto& hit = *static_cast<ProbeHit*>(base);
-  // SAFETY: the broker wrote the program's address there (broker/target_mappings.cpp).
-  const auto program = reinterpret_cast<ProgramFn>(hit.slots[-1]);
   if (runs_at_return(hit)) {
     SessionCell* const cell = find_cell(hit);
     if (cell == nullptr) {
@@ -72,7 +71,7 @@ uint64_t run_session(void* regs, Hit* base) {
       return run_nothing(hit);
     }
     hit.session = cell;
-    return program(regs, base);
+    return run_tail_calls(regs, base);
   }
   SessionCell* const cell = take_cell(hit);
   if (cell == nullptr) {
@@ -80,7 +79,7 @@ uint64_t run_session(void* regs, Hit* base) {
     return run_nothing(hit);
   }
   hit.session = cell;
-  if (program(regs, base) != 0) {
+  if (run_tail_calls(regs, base) != 0) {
     cell->flags |= kSessionSkipsReturn;
   }
   return 0;

@@ -10,7 +10,7 @@ namespace {
 constexpr MapKind kMapKinds[] = {
     {BPF_MAP_TYPE_HASH, "hash", false, true},
     {BPF_MAP_TYPE_ARRAY, "array", false, true},
-    {BPF_MAP_TYPE_PROG_ARRAY, "prog_array", false, false},
+    {BPF_MAP_TYPE_PROG_ARRAY, "prog_array", false, true},
     {BPF_MAP_TYPE_PERF_EVENT_ARRAY, "perf_event_array", false, true},
     {BPF_MAP_TYPE_PERCPU_HASH, "percpu_hash", true, true},
     {BPF_MAP_TYPE_PERCPU_ARRAY, "percpu_array", true, true},
@@ -29,8 +29,8 @@ constexpr MapKind kMapKinds[] = {
     {BPF_MAP_TYPE_CGROUP_STORAGE, "cgroup_storage", false, false},
     {BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, "reuseport_sockarray", false, false},
     {BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE, "percpu_cgroup_storage", true, false},
-    {BPF_MAP_TYPE_QUEUE, "queue", false, false},
-    {BPF_MAP_TYPE_STACK, "stack", false, false},
+    {BPF_MAP_TYPE_QUEUE, "queue", false, true},
+    {BPF_MAP_TYPE_STACK, "stack", false, true},
     {BPF_MAP_TYPE_SK_STORAGE, "sk_storage", false, false},
     {BPF_MAP_TYPE_DEVMAP_HASH, "devmap_hash", false, false},
     {BPF_MAP_TYPE_STRUCT_OPS, "struct_ops", false, false},
@@ -69,6 +69,7 @@ constexpr HelperSpec kHelperSpecs[] = {
     {6, "trace_printk", {kR, kSize, kS, kS, kS}, kRetScalar, kAllProgramTypes},
     {7, "get_prandom_u32", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {8, "get_smp_processor_id", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
+    {12, "tail_call", {kCtx, kM, kS, kN, kN}, kRetVoid, kAllProgramTypes},
     {14, "get_current_pid_tgid", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {15, "get_current_uid_gid", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {16, "get_current_comm", {kW, kSize, kN, kN, kN}, kRetScalar, kAllProgramTypes},
@@ -79,6 +80,10 @@ constexpr HelperSpec kHelperSpecs[] = {
     {37, "current_task_under_cgroup", {kM, kS, kN, kN, kN}, kRetScalar, kTracingPrograms},
     {45, "probe_read_str", {kW, kSize0, kS, kN, kN}, kRetScalar, kTracingPrograms},
     {67, "get_stack", {kCtx, kW, kSize0, kS, kN}, kRetScalar, kTracingPrograms},
+    {80, "get_current_cgroup_id", {kN, kN, kN, kN, kN}, kRetScalar, kAllProgramTypes},
+    {87, "map_push_elem", {kM, kV, kS, kN, kN}, kRetScalar, kAllProgramTypes},
+    {88, "map_pop_elem", {kM, kAny, kN, kN, kN}, kRetScalar, kAllProgramTypes},
+    {89, "map_peek_elem", {kM, kAny, kN, kN, kN}, kRetScalar, kAllProgramTypes},
     {105, "strtol", {kR, kSize, kS, kLongOut, kN}, kRetScalar, kAllProgramTypes},
     {106, "strtoul", {kR, kSize, kS, kLongOut, kN}, kRetScalar, kAllProgramTypes},
     {109, "send_signal", {kS, kN, kN, kN, kN}, kRetScalar, kTracingPrograms},
@@ -289,6 +294,17 @@ Result<void> check_stack_trace(const MapCreate& a) {
   return {};
 }
 
+// kernel/bpf/queue_stack_maps.c: queue_stack_map_alloc_check
+Result<void> check_queue(const MapCreate& a) {
+  if (a.key_size != 0 || a.value_size == 0 || a.max_entries == 0) {
+    return make_error(EINVAL, "a queue has values and no keys");
+  }
+  if (a.value_size > kLargestAllocation) {
+    return make_error(E2BIG, "value too large");
+  }
+  return {};
+}
+
 // What BPF_MAP_CREATE asks of a kind; for those that are supported.
 struct MapRules {
   uint32_t map_type, flags;
@@ -302,8 +318,11 @@ constexpr MapRules kMapRules[] = {
      check_array},
     {BPF_MAP_TYPE_PERCPU_HASH, kHashFlags, check_hash},
     {BPF_MAP_TYPE_PERCPU_ARRAY, kArrayFlags, check_array},
+    {BPF_MAP_TYPE_PROG_ARRAY, BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY, check_fd_array},
     {BPF_MAP_TYPE_CGROUP_ARRAY, BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY, check_fd_array},
     {BPF_MAP_TYPE_RINGBUF, BPF_F_NUMA_NODE, check_ring_buffer},
+    {BPF_MAP_TYPE_QUEUE, kAccessFlags | BPF_F_NUMA_NODE, check_queue},
+    {BPF_MAP_TYPE_STACK, kAccessFlags | BPF_F_NUMA_NODE, check_queue},
     {BPF_MAP_TYPE_PERF_EVENT_ARRAY,
      BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_PRESERVE_ELEMS, check_fd_array},
 };

@@ -73,6 +73,7 @@ const HelperSpec& helper_spec_at(uint32_t index);
 
 // Functions of the kernel that programs call by BTF id; their numbers here stand beside the helpers' and are no
 // program's business.
+inline constexpr uint32_t kHelperTailCall = 12;  // BPF_FUNC_tail_call
 inline constexpr uint32_t kKfuncSessionIsReturn = 1U << 16;
 inline constexpr uint32_t kKfuncSessionCookie = (1U << 16) + 1;
 const HelperSpec* find_kfunc(const char* name, size_t length);  // nullptr = we do not have it

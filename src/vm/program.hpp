@@ -68,6 +68,7 @@ enum ProgramFact : uint32_t {
   kCountsFuel = 2,    // it, or a helper that calls it back, spends hit->fuel
   kTouchesMore = 4,   // its code names r8, r9, r10 or r11
   kReadsInline = 8,   // it has a SlotKind::kReadAside
+  kMakesTailCalls = 16,
 };
 
 struct CompiledProgram {

@@ -13,7 +13,7 @@ class Parity(EndToEnd):
 
 def programs():
     return sorted(p.name for p in (harness.BUILD / "bin").glob("parity_*")
-                  if os.access(p, os.X_OK) and p.is_file() and p.name not in ("parity_helpers", "parity_events"))
+                  if os.access(p, os.X_OK) and p.is_file() and p.name not in ("parity_helpers", "parity_events", "parity_laps"))
 
 
 def make(name):
@@ -68,6 +68,17 @@ class Events(EndToEnd):
         status, theirs = kernel.finish(60)
         self.assertEqual(status, 0, theirs + kernel.stderr())
         self.assertEqual(theirs.splitlines(), output.splitlines())
+
+
+class Laps(EndToEnd):
+    def test_libbpfs_readers_over_a_thousand_laps_with_producers_in_many_processes(self):
+        ours = self.session.load("parity_laps")
+        status, output = ours.finish(200)
+        self.assertEqual(status, 0, output + ours.stderr())
+        self.assertIn("ok laps", output)
+        self.assertNotIn("WRONG", output)
+        self.session.bpftime("shutdown")
+        self.assert_nothing_left()
 
 
 class Complete(unittest.TestCase):

@@ -114,10 +114,12 @@ int main(void) {
   }
   say("obj_pin_on_no_bpffs", pinned < 0);
   memset(&attr, 0, sizeof(attr));
-  attr.map_type = BPF_MAP_TYPE_QUEUE;
+  attr.map_type = BPF_MAP_TYPE_LPM_TRIE;
+  attr.key_size = 8;
   attr.value_size = 8;
   attr.max_entries = 1;
-  say("queue", sys_bpf(BPF_MAP_CREATE, &attr, sizeof(attr)) >= 0);
+  attr.map_flags = BPF_F_NO_PREALLOC;
+  say("lpm_trie", sys_bpf(BPF_MAP_CREATE, &attr, sizeof(attr)) >= 0);
   memset(&attr, 0, sizeof(attr));
   attr.map_type = BPF_MAP_TYPE_LRU_HASH;
   attr.key_size = 4;
