@@ -70,17 +70,23 @@ Result<UniqueFd> open_path(void* /*self*/, const char* path) {
 }
 
 LockContext nobody(void* /*self*/) {
-  return LockContext{OwnerId{1}, 1, nullptr, false, nullptr, nullptr};
+  LockContext who;
+  who.owner = OwnerId{1};
+  who.tid = 1;
+  return who;
 }
 
 // A small map of each kind, kept from input to input.
 LocalMap* map_of(uint32_t number) {
-  static std::vector<std::byte> regions[3];
-  static LocalMap maps[3];
-  static const MapSpec kSpecs[3] = {{BPF_MAP_TYPE_ARRAY, 0, 4, 12, 5, 1, 0},
-                                    {BPF_MAP_TYPE_HASH, 0, 8, 600, 16, 1, 0},
-                                    {BPF_MAP_TYPE_HASH, 0, 500, 3, 4, 1, 0}};
-  const uint32_t i = number % 3;
+  static const MapSpec kSpecs[] = {
+      {BPF_MAP_TYPE_ARRAY, 0, 4, 12, 5, 1, 0},       {BPF_MAP_TYPE_HASH, 0, 8, 600, 16, 1, 0},
+      {BPF_MAP_TYPE_HASH, 0, 500, 3, 4, 1, 0},       {BPF_MAP_TYPE_PERCPU_HASH, 0, 4, 12, 5, 3, 0},
+      {BPF_MAP_TYPE_PERCPU_ARRAY, 0, 4, 8, 5, 3, 0}, {BPF_MAP_TYPE_STACK_TRACE, 0, 4, 32, 8, 1, 0},
+      {BPF_MAP_TYPE_QUEUE, 0, 0, 20, 5, 1, 0},       {BPF_MAP_TYPE_PROG_ARRAY, 0, 4, 4, 5, 1, 0}};
+  constexpr uint32_t kCount = sizeof(kSpecs) / sizeof(kSpecs[0]);
+  static std::vector<std::byte> regions[kCount];
+  static LocalMap maps[kCount];
+  const uint32_t i = number % kCount;
   if (regions[i].empty()) {
     regions[i].resize(*region_bytes(kSpecs[i]));
     (void)format_region(regions[i].data(), regions[i].size(), kSpecs[i], 1).has_value();
@@ -121,6 +127,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (call) {
       answer_map_call(*map_of(head.command), caller.memory, *call, nobody, nullptr);
     }
+  }
+  const auto taken =
+      read_map_call(caller.memory, BPF_MAP_LOOKUP_AND_DELETE_ELEM, attr, head.attr_bytes);
+  if (taken) {
+    answer_map_call(*map_of(head.command), caller.memory, *taken, nobody, nullptr);
   }
   for (uint32_t command = BPF_MAP_LOOKUP_BATCH; command <= BPF_MAP_DELETE_BATCH; command++) {
     const auto call = read_map_batch_call(caller.memory, command, attr, head.attr_bytes);

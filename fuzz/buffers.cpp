@@ -5,41 +5,14 @@
 #include <unistd.h>
 
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 
+#include "fuzz/input.hpp"
 #include "maps/perf_buffer.hpp"
 #include "maps/ring_buffer.hpp"
 
-using namespace bpftime;  // NOLINT: a fuzz target
-
-namespace {
-
-struct Input {
-  const uint8_t* at;
-  const uint8_t* end;
-  uint64_t take(uint32_t bytes) {
-    uint64_t value = 0;
-    for (uint32_t i = 0; i < bytes; i++) {
-      value = value << 8 | (at < end ? *at++ : 0U);
-    }
-    return value;
-  }
-};
-
-void require(bool holds) {
-  if (!holds) {
-    std::abort();
-  }
-}
-
-// A lock that someone seems to hold costs 20 ms each time: keep only what can be taken.
-void keep_takeable(RobustLock& lock) {
-  lock.word = (lock.word & 0x40000000) != 0 ? 0x40000001U : 0U;
-  lock.owner = 7;
-}
-
-}  // namespace
+using namespace bpftime;        // NOLINT: a fuzz target
+using namespace bpftime::fuzz;  // NOLINT
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Input in = {data, data + size};

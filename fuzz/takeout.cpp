@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "broker/arena.hpp"
+#include "broker/inside.hpp"
 #include "broker/takeout.hpp"
 #include "inject/bring_agent.hpp"
 #include "inject/stopped_process.hpp"
