@@ -130,17 +130,10 @@ State* Engine::loop_in_progress(const State& state) const {
 
 // The current path is cut off at `target`, which is under way (an ancestor).
 void Engine::note_loop(State* target, State* current) {
-  const auto rank = [](const State* s) {
-    uint32_t n = 0;
-    for (; s != nullptr; s = s->parent) {
-      ++n;
-    }
-    return n;
-  };
-  const uint32_t target_rank = rank(target);
+  const uint32_t target_rank = target->rank;
   for (State* s = current->parent; s != nullptr; s = s->parent) {
     State* known = loop_in_progress(*s);
-    if (known == nullptr || rank(known) > target_rank) {
+    if (known == nullptr || known->rank > target_rank) {
       s->loop_entry = target;
     }
     if (s == target) {
@@ -202,6 +195,7 @@ void Engine::store_state() {
   stored->branches = 1;
   stored->insn = cur().insn;
   stored->parent = cur().parent;
+  stored->rank = cur().parent != nullptr ? cur().parent->rank + 1 : 1;
   stored->steps = std::move(cur().steps);
   each_reg(stored.get(), [](Reg& r) { r.precise = false; });
   each_reg(&cur(), [](Reg& r) { r.precise = false; });

@@ -159,6 +159,7 @@ struct State {
   uint32_t insn = 0;            // what comes next
   uint32_t branches = 1;        // paths from here that have not ended
   State* parent = nullptr;      // the stored state that this path went through last
+  uint32_t rank = 0;            // stored: how many there are from the entry to it
   std::vector<Step> steps;      // since then
   State* loop_entry = nullptr;  // a path from here was cut off at this state while it was under way
   uint32_t back_edges = 0;      // on the path so far

@@ -26,26 +26,46 @@ Embedding::Embedding(const VerifierTrace& trace)
 }
 
 void Embedding::find_live_slots() {
-  bool has_changed = true;
-  while (has_changed) {
-    has_changed = false;
-    for (size_t i = trace_.nodes.size(); i-- > 0;) {
-      const VerifierTrace::Node& node = trace_.nodes[i];
-      std::array<uint64_t, 8> live{};
-      const auto add = [&](uint32_t next) {
-        for (size_t f = 0; f < node.frames.size(); ++f) {
-          live[f] |= live_slots_[next][f];
-        }
-      };
-      std::for_each(children_[i].begin(), children_[i].end(), add);
-      if (node.pruned_into != VerifierTrace::kNone) {
-        add(node.pruned_into);
+  const auto count = static_cast<uint32_t>(trace_.nodes.size());
+  std::vector<std::vector<uint32_t>> pruned_here(count);
+  std::vector<uint32_t> todo;
+  std::vector<bool> is_waiting(count, true);
+  for (uint32_t i = 0; i < count; ++i) {
+    if (trace_.nodes[i].pruned_into != VerifierTrace::kNone) {
+      pruned_here[trace_.nodes[i].pruned_into].push_back(i);
+    }
+    todo.push_back(i);  // the last first
+  }
+  const auto wait = [&](uint32_t node) {
+    if (!is_waiting[node]) {
+      is_waiting[node] = true;
+      todo.push_back(node);
+    }
+  };
+  while (!todo.empty()) {
+    const uint32_t i = todo.back();
+    todo.pop_back();
+    is_waiting[i] = false;
+    const VerifierTrace::Node& node = trace_.nodes[i];
+    std::array<uint64_t, 8> live{};
+    const auto add = [&](uint32_t next) {
+      for (size_t f = 0; f < node.frames.size(); ++f) {
+        live[f] |= live_slots_[next][f];
       }
-      for (size_t f = 0; f < live.size(); ++f) {
-        live[f] = node.reads[f] | (live[f] & ~node.writes[f]);
-      }
-      has_changed = has_changed || live != live_slots_[i];
+    };
+    std::for_each(children_[i].begin(), children_[i].end(), add);
+    if (node.pruned_into != VerifierTrace::kNone) {
+      add(node.pruned_into);
+    }
+    for (size_t f = 0; f < live.size(); ++f) {
+      live[f] = node.reads[f] | (live[f] & ~node.writes[f]);
+    }
+    if (live != live_slots_[i]) {
       live_slots_[i] = live;
+      if (node.parent < i) {
+        wait(node.parent);
+      }
+      std::for_each(pruned_here[i].begin(), pruned_here[i].end(), wait);
     }
   }
 }
