@@ -15,6 +15,7 @@
 #include "base/raw_syscall.hpp"
 #include "bpfcall/shim_memory.hpp"
 #include "bpfcall/shim_session.hpp"
+#include "bpfcall/shim_signals.hpp"
 #include "maps/perf_buffer.hpp"
 #include "maps/ring_buffer.hpp"
 
@@ -28,8 +29,6 @@ constexpr uint64_t kPage = 4096;
 constexpr uint32_t kNumbers = 1 << 20;
 constinit std::atomic<uint64_t> g_waitable[kNumbers / 64] = {};
 constinit std::atomic<uint32_t> g_waitable_noted{0};  // ever; 0: nothing here has any work
-
-bool is_any_waitable() { return g_waitable_noted.load(std::memory_order_relaxed) != 0; }
 
 // ---- Epoll sets. Changed under the Lock.
 
@@ -161,8 +160,12 @@ int sleep_on(WakeWords& wake, int timeout_ms, F&& look) {
   if (timeout_ms == 0) {
     return look();
   }
+  if (const int found = look(); found != 0) {
+    return found;
+  }
   const uint64_t deadline = deadline_of(timeout_ms);
   for (;;) {
+    SignalsHeld signals(true);
     // First the word, then the look, then the sleep: a producer does it the other way round.
     wake.sleeping.store(1, std::memory_order_seq_cst);
     const uint32_t sequence = wake.sequence.load(std::memory_order_seq_cst);
@@ -170,9 +173,13 @@ int sleep_on(WakeWords& wake, int timeout_ms, F&& look) {
     if (found != 0) {
       return found;
     }
+    if (signals.is_handler_due()) {
+      return -EINTR;
+    }
     // With a deadline, so that a signal handler ends it whatever its SA_RESTART, as it ends epoll_wait and poll.
     const timespec until = {static_cast<time_t>(deadline / 1'000'000'000),
                             static_cast<long>(deadline % 1'000'000'000)};
+    signals.let_go();
     const long result =
         raw_syscall(SYS_futex, reinterpret_cast<uint64_t>(&wake.sequence), FUTEX_WAIT_BITSET,
                     sequence, reinterpret_cast<uint64_t>(&until), 0, FUTEX_BITSET_MATCH_ANY);
@@ -207,6 +214,8 @@ constexpr uint32_t kPlainEvents = EPOLLIN | EPOLLRDNORM | EPOLLPRI | EPOLLERR | 
 }  // namespace
 
 // ---- Numbers
+
+bool is_any_waitable() { return g_waitable_noted.load(std::memory_order_relaxed) != 0; }
 
 void note_waitable(int fd) {
   if (fd >= 0 && static_cast<uint32_t>(fd) < kNumbers) {
@@ -546,9 +555,9 @@ void before_wait(int count, const fd_set* fds) {
 }
 
 int wait_epoll(int epoll, epoll_event* events, int most, int timeout_ms,
-               int (*next)(int, epoll_event*, int, int)) {
+               int (*next)(int, epoll_event*, int, int, const sigset_t*)) {
   if (!is_any_waitable() || most <= 0) {
-    return next(epoll, events, most, timeout_ms);
+    return next(epoll, events, most, timeout_ms, nullptr);
   }
   const int saved = errno;
   std::vector<Member> members;
@@ -563,9 +572,10 @@ int wait_epoll(int epoll, epoll_event* events, int most, int timeout_ms,
     }
   }
   if (!is_ours || !have_one_word(uses)) {
+    const SignalsHeld signals(true);
     before_wait(epoll);
     errno = saved;
-    return next(epoll, events, most, timeout_ms);
+    return next(epoll, events, most, timeout_ms, signals.mask_before());
   }
   static constinit std::atomic<uint32_t> turn{0};  // the one that was given last is looked at last
   const int result = sleep_on(wake_words(uses[0]), timeout_ms, [&] {
@@ -585,9 +595,10 @@ int wait_epoll(int epoll, epoll_event* events, int most, int timeout_ms,
   return finished(result);
 }
 
-int wait_poll(pollfd* fds, nfds_t count, int timeout_ms, int (*next)(pollfd*, nfds_t, int)) {
+int wait_poll(pollfd* fds, nfds_t count, int timeout_ms,
+              int (*next)(pollfd*, nfds_t, int, const sigset_t*)) {
   if (!is_any_waitable() || count == 0 || count > 4096) {
-    return next(fds, count, timeout_ms);
+    return next(fds, count, timeout_ms, nullptr);
   }
   const int saved = errno;
   std::vector<MapUse> uses;
@@ -600,9 +611,10 @@ int wait_poll(pollfd* fds, nfds_t count, int timeout_ms, int (*next)(pollfd*, nf
     }
   }
   if (!is_ours || !have_one_word(uses)) {
+    const SignalsHeld signals(true);
     before_wait(fds, count);
     errno = saved;
-    return next(fds, count, timeout_ms);
+    return next(fds, count, timeout_ms, signals.mask_before());
   }
   const int result = sleep_on(wake_words(uses[0]), timeout_ms, [&] {
     int found = 0;

@@ -16,6 +16,7 @@
 namespace bpftime::shim {
 
 void note_waitable(int fd);
+bool is_any_waitable();  // else no wait is any work of ours
 bool is_waitable(int fd);
 // A number stands for something else now, or for nothing.
 void forget_waitables(uint32_t first, uint32_t last);
@@ -32,11 +33,13 @@ void note_epoll(int fd);
 void note_epoll_change(int epoll, int operation, int fd, const epoll_event* event);
 
 // ---- Waits. Each asks `next` with what it was asked itself, after having seen to it that the kernel will notice what
-// happens in our buffers, or answers by itself where only buffers of one map are waited for. -1 and errno.
+// happens in our buffers, or answers by itself where only buffers of one map are waited for. -1 and errno. The mask
+// that `next` is given is to be in force while it sleeps; null: as it is.
 int wait_epoll(int epoll, epoll_event* events, int most, int timeout_ms,
-               int (*next)(int, epoll_event*, int, int));
-int wait_poll(pollfd* fds, nfds_t count, int timeout_ms, int (*next)(pollfd*, nfds_t, int));
-// For the other waits: only the first half.
+               int (*next)(int, epoll_event*, int, int, const sigset_t*));
+int wait_poll(pollfd* fds, nfds_t count, int timeout_ms,
+              int (*next)(pollfd*, nfds_t, int, const sigset_t*));
+// For the other waits: only the first half. It may take a while: signals are to be held.
 void before_wait(int epoll);
 void before_wait(const pollfd* fds, nfds_t count);
 void before_wait(int count, const fd_set* fds);

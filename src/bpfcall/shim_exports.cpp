@@ -9,10 +9,13 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 #include "bpfcall/shim_calls.hpp"
 #include "bpfcall/shim_events.hpp"
 #include "bpfcall/shim_next.hpp"
 #include "bpfcall/shim_session.hpp"
+#include "bpfcall/shim_signals.hpp"
 
 using bpftime::is_syscall_error;
 using bpftime::raw_syscall;
@@ -42,13 +45,21 @@ constinit Next<int (*)(int, epoll_event*, int, int)> g_next_epoll_wait("epoll_wa
 constinit Next<int (*)(int, epoll_event*, int, int, const sigset_t*)> g_next_epoll_pwait(
     "epoll_pwait");
 
-int kernel_poll(pollfd* fds, nfds_t count, int timeout_ms) {
+int kernel_poll(pollfd* fds, nfds_t count, int timeout_ms, const sigset_t* mask) {
+  const timespec timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1'000'000L};
+  if (mask != nullptr) {
+    return g_next_ppoll.get()(fds, count, timeout_ms < 0 ? nullptr : &timeout, mask);
+  }
   const auto next = g_next_poll.get();
   return next != nullptr
              ? next(fds, count, timeout_ms)
              : static_cast<int>(finish(raw_syscall(SYS_poll, word(fds), count, word(timeout_ms))));
 }
-int kernel_epoll_wait(int epoll, epoll_event* events, int most, int timeout_ms) {
+int kernel_epoll_wait(int epoll, epoll_event* events, int most, int timeout_ms,
+                      const sigset_t* mask) {
+  if (mask != nullptr) {
+    return g_next_epoll_pwait.get()(epoll, events, most, timeout_ms, mask);
+  }
   const auto next = g_next_epoll_wait.get();
   return next != nullptr
              ? next(epoll, events, most, timeout_ms)
@@ -215,15 +226,17 @@ BPFTIME_EXPORT int epoll_pwait(int epoll, epoll_event* events, int most, int tim
   if (mask == nullptr) {
     return epoll_wait(epoll, events, most, timeout_ms);
   }
+  const shim::SignalsHeld signals(shim::is_any_waitable());
   shim::before_wait(epoll);
-  const auto next = g_next_epoll_pwait.get();
-  return next(epoll, events, most, timeout_ms, mask);
+  return g_next_epoll_pwait.get()(epoll, events, most, timeout_ms, mask);
 }
 BPFTIME_EXPORT int epoll_pwait2(int epoll, epoll_event* events, int most, const timespec* timeout,
                                 const sigset_t* mask) {
+  const shim::SignalsHeld signals(shim::is_any_waitable());
   shim::before_wait(epoll);
+  const sigset_t* const asleep = mask != nullptr ? mask : signals.mask_before();
   return static_cast<int>(finish(raw_syscall(SYS_epoll_pwait2, word(epoll), word(events),
-                                             word(most), word(timeout), word(mask), 8)));
+                                             word(most), word(timeout), word(asleep), 8)));
 }
 BPFTIME_EXPORT int poll(pollfd* fds, nfds_t count, int timeout_ms) {
   return shim::wait_poll(fds, count, timeout_ms, kernel_poll);
@@ -237,8 +250,9 @@ BPFTIME_EXPORT int __poll_chk(pollfd* fds, nfds_t count, int timeout_ms, size_t 
 BPFTIME_EXPORT int ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask) {
   const pollfd* asked = fds;
   __asm__("" : "+r"(asked));  // libc declares that fds is only written
+  const shim::SignalsHeld signals(shim::is_any_waitable());
   shim::before_wait(asked, count);
-  return g_next_ppoll.get()(fds, count, timeout, mask);
+  return g_next_ppoll.get()(fds, count, timeout, mask != nullptr ? mask : signals.mask_before());
 }
 BPFTIME_EXPORT int __ppoll_chk(pollfd* fds, nfds_t count, const timespec* timeout,
                                const sigset_t* mask, size_t room) {
@@ -249,13 +263,22 @@ BPFTIME_EXPORT int __ppoll_chk(pollfd* fds, nfds_t count, const timespec* timeou
 }
 BPFTIME_EXPORT int select(int count, fd_set* read, fd_set* write, fd_set* except,
                           timeval* timeout) {
-  shim::before_wait(count, read);
+  {
+    const shim::SignalsHeld signals(shim::is_any_waitable());
+    shim::before_wait(count, read);
+    if (signals.is_handler_due()) {
+      errno = EINTR;
+      return -1;
+    }
+  }
   return g_next_select.get()(count, read, write, except, timeout);
 }
 BPFTIME_EXPORT int pselect(int count, fd_set* read, fd_set* write, fd_set* except,
                            const timespec* timeout, const sigset_t* mask) {
+  const shim::SignalsHeld signals(shim::is_any_waitable());
   shim::before_wait(count, read);
-  return g_next_pselect.get()(count, read, write, except, timeout, mask);
+  return g_next_pselect.get()(count, read, write, except, timeout,
+                              mask != nullptr ? mask : signals.mask_before());
 }
 BPFTIME_EXPORT int close(int fd) { return close_fd(fd); }
 BPFTIME_EXPORT int dup(int fd) noexcept {

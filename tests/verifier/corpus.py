@@ -12,6 +12,7 @@ written, out of packages that are downloaded (not installed) for it.
 import collections
 import json
 import pathlib
+import select
 import signal
 import struct
 import subprocess
@@ -63,6 +64,14 @@ def foreign_of(folder, package):
             yield name
 
 
+def waits_for_events(pid):
+    """In epoll_wait or epoll_pwait (asm/unistd_64.h)."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/syscall").read_text().split()[0] in ("232", "281")
+    except OSError:
+        return False
+
+
 def bpftrace_scripts(folder, build):
     """bpftrace loads each program into the kernel; what it hands over is written down on the way."""
     recorder = build / "lib/libbpf-recorder.so"
@@ -72,16 +81,13 @@ def bpftrace_scripts(folder, build):
             continue
         name = folder / f"bpftrace-{path.stem}.record"
         name.unlink(missing_ok=True)
-        # Scripts run until they are interrupted; all programs are loaded before that: nothing more comes for a while.
         script = subprocess.Popen(["bpftrace", path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                   env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LD_PRELOAD": str(recorder),
                                        "BPF_RECORD": str(name), "HOME": "/root"})
-        size, since = -1, time.monotonic()
-        while script.poll() is None and time.monotonic() - since < (1.5 if size > 0 else 15):
-            time.sleep(0.1)
-            now = name.stat().st_size if name.exists() else 0
-            if now != size:
-                size, since = now, time.monotonic()
+        # All programs are loaded before it waits for events, until it is interrupted.
+        end = time.monotonic() + 60
+        while script.poll() is None and time.monotonic() < end and not waits_for_events(script.pid):
+            select.select([], [], [], 0.005)
         script.send_signal(signal.SIGINT)
         try:
             script.wait(3)

@@ -194,15 +194,8 @@ static void ring_by_hand(void) {
 
 // ---- Waiting: another thread hits the probe once this one sleeps.
 
-struct later {
-  pid_t tid;
-  unsigned operation;
-  bool by_signal;
-};
-static void* hit_later(void* argument) {
-  const struct later* later = argument;
-  char path[64];
-  snprintf(path, sizeof(path), "/proc/self/task/%d/stat", later->tid);
+// Three times in a row, since it may have had to wait for something else on the way.
+static void await_sleep(const char* path) {
   for (int sleeping = 0; sleeping < 3;) {
     char text[512];
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -213,6 +206,17 @@ static void* hit_later(void* argument) {
     sleeping = state != NULL && state[2] == 'S' ? sleeping + 1 : 0;
     sched_yield();
   }
+}
+struct later {
+  pid_t tid;
+  unsigned operation;
+  bool by_signal;
+};
+static void* hit_later(void* argument) {
+  const struct later* later = argument;
+  char path[64];
+  snprintf(path, sizeof(path), "/proc/self/task/%d/stat", later->tid);
+  await_sleep(path);
   if (later->by_signal) {
     syscall(SYS_tgkill, getpid(), later->tid, SIGUSR1);
   } else {
@@ -278,16 +282,7 @@ static void wait_every_way(const char* what, int fd, unsigned operation, void (*
       g_later = (struct later){child, operation, false};
       char path[64];
       snprintf(path, sizeof(path), "/proc/%d/stat", child);
-      for (int sleeping = 0; sleeping < 3;) {
-        char text[512];
-        const int stat = open(path, O_RDONLY | O_CLOEXEC);
-        const ssize_t n = read(stat, text, sizeof(text) - 1);
-        close(stat);
-        text[n > 0 ? n : 0] = 0;
-        const char* state = strrchr(text, ')');
-        sleeping = state != NULL && state[2] == 'S' ? sleeping + 1 : 0;
-        usleep(5000);
-      }
+      await_sleep(path);
       hit(operation, 64, operation == kPerfOutput ? BPF_F_CURRENT_CPU : 0, 7);
       int status = 0;
       waitpid(child, &status, 0);
