@@ -4,7 +4,7 @@
 // writes everything from outside: the arena (private memory, a MAP_PRIVATE memfd named kArenaName,
 // so that a process with an agent is known from /proc/PID/maps), the site table (anonymous,
 // MADV_WIPEONFORK), trampolines, code mappings. The agent only reads them, and speaks first, on its
-// channel, in five cases (AgentSays).
+// channel, in six cases (AgentSays).
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -208,6 +208,7 @@ struct AgentDescriptor {
   uint64_t (*run_tail_calls)(void* regs, struct Hit* hit);
   void (*inside_thunk_hashed)();
   void (*read_aside)();  // what programs call for SlotKind::kReadAside
+  uint64_t (*on_exec)(void* regs, struct Hit* hit);  // internal program for libc's execve
 };
 struct HelperEntry {
   uint64_t id;
@@ -223,6 +224,7 @@ enum class AgentSays : uint32_t {
   kPrintk = 3,     // `text` follows; never waits, dropped when the queue is full
   kDisarmed = 4,   // `value` = link, `code` = HitEnd
   kWake = 5,  // `value` = map: a reader waits on a descriptor for what was written; never waits
+  kExec = 6,  // about to execve what `text`, 8 bytes, says the address of; waits as kLibraries does
 };
 struct AgentMessage {
   uint32_t magic;

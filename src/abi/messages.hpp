@@ -58,7 +58,7 @@ enum class MessageKind : uint16_t {
   // from the command line; command output is UTF-8 text for people or, with args[3] = 1, JSON
   kAttach = 20,  // args[0] = pid
   kDetach = 21,  // args[0] = pid, 0 = all
-  kStart = 22,   // args[0] = pid that will exec at once; reply when it may
+  kStart = 22,  // args[0] = pid that will exec at once, args[1] = kStartNoFollow; reply when it may
   kStatus = 23,  // reply: value = number of armed probes
   kLog = 24,     // args[0] = 1: follow; reply: a readable fd
   kShutdown = 25,
@@ -72,6 +72,7 @@ enum class Role : uint32_t { kLoader = 1, kCommand = 2 };
 inline constexpr uint64_t kOptionNoAttach =
     1;  // a probe that names a pid does not bring the agent in
 inline constexpr uint64_t kOptionUnverified = 2;  // what the verifier refuses loads all the same
+inline constexpr int64_t kStartNoFollow = 1;
 inline constexpr uint32_t kPayloadInFd = 1;
 // kPerfIoctl without refs and with this command: answered when nothing is armed any more that only fds kept which
 // are closed by now. A shim asks after it closed a link or an event, where the kernel detaches within close(2).

@@ -79,6 +79,12 @@ uint64_t on_sigaction(void* regs, bpftime::Hit* hit) {
   return 0;
 }
 
+// Internal program at libc's execve.
+uint64_t on_exec(void* regs, bpftime::Hit*) {
+  bpftime::say_exec_and_wait(bpftime_agent_state, static_cast<const pt_regs*>(regs)->rdi);
+  return 0;
+}
+
 uint64_t run_timed(void* regs, bpftime::Hit* hit) {
   const bpftime::Attached* const attached = static_cast<bpftime::ProbeHit*>(hit)->attached;
   bpftime::HitCounts* const counts = attached->counts;
@@ -117,4 +123,5 @@ extern "C" __attribute__((
     .run_tail_calls = bpftime::run_tail_calls,
     .inside_thunk_hashed = bpftime_inside_thunk_hashed,
     .read_aside = bpftime_read_aside,
+    .on_exec = on_exec,
 };

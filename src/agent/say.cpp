@@ -133,16 +133,29 @@ bool say_wake(const AgentState* state, uint32_t tid, uint32_t map) {
   return send(state->channel, &message, offsetof(AgentMessage, text), -1);
 }
 
-void say_libraries_and_wait(AgentState* state) {
+namespace {
+// `bytes` of `text` go with it.
+void say_and_wait(AgentState* state, AgentSays says, const void* text, uint32_t bytes) {
   if (!channel_is_ours(state)) {
     return;
   }
   AgentMessage message;  // NOLINT(cppcoreguidelines-pro-type-member-init)
-  fill(&message, AgentSays::kLibraries);
+  fill(&message, says);
   message.value = message.time_ns;
-  if (send(state->channel, &message, offsetof(AgentMessage, text), -1)) {
+  message.text_bytes = bytes;
+  __builtin_memcpy(message.text, text, bytes);
+  if (send(state->channel, &message, offsetof(AgentMessage, text) + bytes, -1)) {
     wait_for_word(state->channel, message.value);
   }
+}
+}  // namespace
+
+void say_libraries_and_wait(AgentState* state) {
+  say_and_wait(state, AgentSays::kLibraries, nullptr, 0);
+}
+
+void say_exec_and_wait(AgentState* state, uint64_t path) {
+  say_and_wait(state, AgentSays::kExec, &path, sizeof(path));
 }
 
 void say_forked_and_wait(AgentState* state) {

@@ -1,4 +1,4 @@
-// The five things an agent says (abi/agent.hpp: AgentSays). Home: injected, inside a target, on any thread, also
+// The six things an agent says (abi/agent.hpp: AgentSays). Home: injected, inside a target, on any thread, also
 // in signal handlers. Raw system calls only; nothing here waits except where it says so.
 #pragma once
 #include <cstddef>
@@ -20,6 +20,8 @@ void say_disarmed(const AgentState* state, uint32_t link, uint32_t why);
 bool say_wake(const AgentState* state, uint32_t tid, uint32_t map);
 // The link map has changed: waits at most kAgentWaitMs until the broker has looked.
 void say_libraries_and_wait(AgentState* state);
+// Returns when the broker has seen to it that the next program is a target, or need not be. `path`: an address.
+void say_exec_and_wait(AgentState* state, uint64_t path);
 // In a forked child, once: a channel of its own is offered over the inherited one; waits at most kAgentWaitMs. When
 // it returns, the broker has either made this process a target (table and state are its own) or declined.
 void say_forked_and_wait(AgentState* state);

@@ -41,6 +41,7 @@ Result<AgentFile> AgentFile::parse(std::vector<std::byte> file_bytes) {
   file.signal_restorer = field(offsetof(AgentDescriptor, signal_restorer));
   file.on_libraries = field(offsetof(AgentDescriptor, on_libraries));
   file.on_sigaction = field(offsetof(AgentDescriptor, on_sigaction));
+  file.on_exec = field(offsetof(AgentDescriptor, on_exec));
   file.run_timed = field(offsetof(AgentDescriptor, run_timed));
   file.run_session = field(offsetof(AgentDescriptor, run_session));
   file.read_aside = field(offsetof(AgentDescriptor, read_aside));

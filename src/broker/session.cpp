@@ -418,7 +418,7 @@ Result<Reply> Session::start_command(const Caller& caller, const Request& reques
   if (caller.pid != 0 && pid != caller.pid) {
     return make_error(EPERM, "a process starts only itself");
   }
-  TRY(targets_->attach_at_exec(pid));
+  TRY(targets_->attach_at_exec(pid, (request.args[1] & kStartNoFollow) == 0));
   asked_for_.insert(pid);
   return Reply{};
 }

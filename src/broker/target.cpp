@@ -58,7 +58,9 @@ Result<void> Targets::attach(pid_t pid) {
   return attached;
 }
 
-Result<void> Targets::attach_at_exec(pid_t pid) { return impl_->attach_at_exec(pid); }
+Result<void> Targets::attach_at_exec(pid_t pid, bool follows) {
+  return impl_->attach_at_exec(pid, follows, Impl::Why::kStarted);
+}
 
 Result<void> Targets::detach(pid_t pid) { return impl_->detach(pid); }
 

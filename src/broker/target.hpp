@@ -117,8 +117,9 @@ class Targets {
   // Brings the agent into a live process and arms what applies. Attaching twice is no error.
   // Errors: ESRCH, EPERM (+ why), EBUSY (traced by a debugger), ETIMEDOUT, ENOTSUP (not x86-64 ...).
   Result<void> attach(pid_t pid);
-  // For `start`: seizes pid, returns at once; when it execs, the agent comes in at its entry point.
-  Result<void> attach_at_exec(pid_t pid);
+  // For `start`: seizes pid, returns at once; when it execs, the agent comes in at its entry point. `follows`: its
+  // children, and what it execs then, are targets too.
+  Result<void> attach_at_exec(pid_t pid, bool follows);
   // Restores the bytes, unmaps what can be unmapped. Errors: ESRCH not a target.
   Result<void> detach(pid_t pid);
   void detach_all();

@@ -14,9 +14,9 @@ class RealTargets : public TargetControl {
     TRY(need_agent());
     return targets_.attach(pid);
   }
-  Result<void> attach_at_exec(pid_t pid) override {
+  Result<void> attach_at_exec(pid_t pid, bool follows) override {
     TRY(need_agent());
-    return targets_.attach_at_exec(pid);
+    return targets_.attach_at_exec(pid, follows);
   }
   Result<void> detach(pid_t pid) override { return targets_.detach(pid); }
   void detach_all() override { targets_.detach_all(); }

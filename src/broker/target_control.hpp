@@ -17,7 +17,7 @@ class TargetControl {
  public:
   virtual ~TargetControl() = default;
   virtual Result<void> attach(pid_t pid) = 0;
-  virtual Result<void> attach_at_exec(pid_t pid) = 0;
+  virtual Result<void> attach_at_exec(pid_t pid, bool follows) = 0;
   virtual Result<void> detach(pid_t pid) = 0;
   virtual void detach_all() = 0;
   virtual Result<void> sync(const LinkId* concerning) = 0;

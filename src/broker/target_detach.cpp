@@ -23,6 +23,7 @@ Result<void> Targets::Impl::detach(pid_t pid) {
   auto t = std::move(it->second);
   targets.erase(it);
   (void)unregister(t.get());
+  let_go_before_exec(pid);
   const auto out = take_out(pid, deadline_in_ms(kTakeOutMs));
   if (!out) {
     watch_late();

@@ -63,6 +63,12 @@ void Targets::Impl::channel_ready(pid_t pid, uint32_t events) {
         }
         break;
       }
+      case AgentSays::kExec: {
+        about_to_exec(t, heard->sender, message);
+        const uint64_t word = message.value;
+        (void)::send(t->channel.get(), &word, sizeof(word), MSG_NOSIGNAL | MSG_DONTWAIT);
+        break;
+      }
       case AgentSays::kForked:
         if (heard->fds.size() == 1) {
           child_forked(t, message, heard->sender, std::move(heard->fds[0]));

@@ -31,8 +31,8 @@ void Targets::Impl::child_forked(TargetProcess* parent, const AgentMessage& mess
   auto t = std::make_unique<TargetProcess>();
   auto identity = identify(child);
   auto pidfd = open_pidfd(child);
-  if (!identity || !pidfd || generation_in_child != parent->generation) {
-    // Forked before the last change: its code is restored, as far as it has our bytes.
+  if (!identity || !pidfd || generation_in_child != parent->generation || !parent->follows) {
+    // Not followed, or forked before the last change: its code is restored, as far as it has our bytes.
     auto process = StoppedProcess::stop(child, deadline());
     if (process) {
       (void)restore_code(*process, parent->arena);

@@ -50,9 +50,8 @@ Result<ListHere> Targets::Impl::make_list(TargetProcess* t, const std::vector<Wa
   };
   if (internal != InternalProbe::kNone) {
     Attached item{};
-    item.program = reinterpret_cast<decltype(item.program)>(
-        raw(t->image.base) +
-        (internal == InternalProbe::kLibraries ? agent.on_libraries : agent.on_sigaction));
+    item.program =
+        reinterpret_cast<decltype(item.program)>(raw(t->image.base) + agent.program_at(internal));
     item.counts = reinterpret_cast<HitCounts*>(TRY(counts_of(0)));
     item.flags = kAttachedInternal;
     put(item);

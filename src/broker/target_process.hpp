@@ -16,6 +16,7 @@
 #include "abi/patch.hpp"
 #include "abi/trampoline.hpp"
 #include "base/unique_fd.hpp"
+#include "broker/agent_file.hpp"
 #include "broker/arena.hpp"
 #include "broker/target.hpp"
 #include "inject/bring_agent.hpp"
@@ -50,12 +51,6 @@ struct MapHere {
 struct ListHere {
   uint64_t at = 0, bytes = 0;
   std::vector<WantedLink> links;
-};
-// Places where the agent itself listens.
-enum class InternalProbe : uint8_t {
-  kNone,
-  kLibraries,  // ld.so's _dl_debug_state: a library came
-  kSigaction,  // libc's sigaction: answered from the shadow table (DESIGN D10)
 };
 struct SiteHere {
   uint32_t index = 0;
@@ -96,6 +91,7 @@ struct TargetProcess {
   std::string exe;
   AgentImage image{};
   bool unwinder_knows_image = false;
+  bool follows = true;  // forked children, and the program that it execs
   uint64_t arena = 0, table = 0, alive = 0;
   bool is_hashed = false;  // gs is not ours: thunks that do not read it
   int remote_channel_fd = -1;

@@ -12,12 +12,13 @@
 namespace bpftime {
 namespace {
 
-constexpr uint64_t kStartMs = 10000;  // from `bpftime start` to the program's entry point
+constexpr uint64_t kStartMs = 10000;    // from `bpftime start` to the program's entry point
+constexpr uint64_t kFollowedMs = 5000;  // from execve: it may fail, and the process goes on
 constexpr int kLookAtStartingMs = 5;
 
 }  // namespace
 
-Result<void> Targets::Impl::attach_at_exec(pid_t pid) {
+Result<void> Targets::Impl::attach_at_exec(pid_t pid, bool follows, Why why) {
   if (agent_error.code != 0) {
     return agent_error;
   }
@@ -42,7 +43,9 @@ Result<void> Targets::Impl::attach_at_exec(pid_t pid) {
   }
   auto held = TRY(HeldProcess::seize(pid, deadline()));
   const bool is_first = starting.empty();
-  starting.insert_or_assign(pid, Starting{std::move(held), deadline_in_ms(kStartMs)});
+  starting.insert_or_assign(
+      pid, Starting{std::move(held), deadline_in_ms(why == Why::kStarted ? kStartMs : kFollowedMs),
+                    follows, why});
   if (is_first) {
     look_at_starting();
   }
@@ -73,21 +76,32 @@ void Targets::Impl::step_starting(pid_t pid) {
   const auto state = it->second.held.step();
   if (!state || *state == HeldState::kGone || *state == HeldState::kNotFollowed ||
       monotonic_ns() > it->second.give_up_ns) {
-    host->log("process " + std::to_string(pid) + " was not followed into its program" +
-              (state ? "" : std::string(": ") + state.error().why));
+    if (state && *state == HeldState::kNotFollowed) {
+      host->log("process " + std::to_string(pid) +
+                " is left alone: its new program is set-user-id, unreadable or not for x86-64");
+    } else if (it->second.why == Why::kStarted) {
+      host->log("process " + std::to_string(pid) + " was not followed into its program" +
+                (state ? "" : std::string(": ") + state.error().why));
+    }
     starting.erase(it);
     return;
   }
   if (*state != HeldState::kAtEntry) {
     return;
   }
+  forget(pid, "runs another program now");
   const auto attached = [&]() -> Result<void> {
     auto t = TRY(new_record(pid));
+    t->follows = it->second.follows;
     StoppedProcess process = TRY(it->second.held.take(deadline()));
     const AgentEntrance way =
         TRY(find_entrance(process, {agent.bytes, agent_fd.get()}, AgentWish::kAny, true));
     RemoteThread thread = TRY(RemoteThread::begin(process, way.tid, deadline()));
     t->image = TRY(bring_agent(thread, way));
+    if (t->image.way == AgentWay::kMapped) {
+      host->log("process " + std::to_string(pid) +
+                " runs a program without a dynamic loader: entry probes only, and no libraries");
+    }
     TRY(set_up(t.get(), thread));
     Held held{&process, &thread};
     return adopt(std::move(t), &held);

@@ -23,6 +23,17 @@ bool same_links(const std::vector<WantedLink>& a, const std::vector<WantedLink>&
                     });
 }
 
+const char* what_is_lost(InternalProbe internal) {
+  switch (internal) {
+    case InternalProbe::kLibraries:
+      return ": libraries loaded later will not be probed: ";
+    case InternalProbe::kSigaction:
+      return ": its own sigaction() is not answered for: ";
+    default:
+      return ": it will not be followed into another program: ";
+  }
+}
+
 bool is_wanted(const WantedPlace& w) {
   return !w.entry.empty() || !w.on_return.empty() || w.internal != InternalProbe::kNone;
 }
@@ -69,6 +80,7 @@ Result<void> Targets::Impl::sync_once(TargetProcess* t, Held* held, const LinkId
       build_ids_are_right(t, change)) {
     return {};
   }
+  let_go_before_exec(t->pid);
   TRY(bring_missing(t, held, &change));
 
   const StopWatch watch;
@@ -168,11 +180,7 @@ Result<bool> Targets::Impl::plan_place(TargetProcess* t, uint64_t address, Wante
     note_why_not(t, w->entry, plan.error());
     note_why_not(t, w->on_return, plan.error());
     if (w->internal != InternalProbe::kNone) {
-      host->log("process " + std::to_string(t->pid) +
-                (w->internal == InternalProbe::kLibraries
-                     ? ": libraries loaded later will not be probed: "
-                     : ": its own sigaction() is not answered for: ") +
-                plan.error().why);
+      host->log("process " + std::to_string(t->pid) + what_is_lost(w->internal) + plan.error().why);
     }
     if (is_new) {
       t->free_sites.push_back(index);

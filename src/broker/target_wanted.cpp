@@ -113,50 +113,57 @@ std::map<uint64_t, WantedPlace> Targets::Impl::wanted_of_link(TargetProcess* t,
   return wanted;
 }
 
-// Where ld.so tells debuggers of a changed link map, and where libc sets a signal's action; a static program has none.
+// The first mapping of a libc (ld-musl is one, and the loader too) that has the place.
+bool Targets::Impl::add_internal_at(TargetProcess* t, const Mapping& m, const char* name,
+                                    InternalProbe internal,
+                                    std::map<uint64_t, WantedPlace>* wanted) {
+  const auto module = modules.of_mapping(t->pid, m);
+  if (!module) {
+    return false;
+  }
+  const auto symbol = (*module)->image.find_symbol(name);
+  const auto bias = (*module)->bias(m);
+  if (!symbol || !bias || !m.contains(*bias + symbol->address)) {
+    return false;
+  }
+  if (internal == InternalProbe::kSigaction && t->libc_restorer == 0) {
+    const auto restorer = restorer_in(**module, *bias);
+    if (!restorer) {
+      return false;
+    }
+    t->libc_restorer = *restorer;
+  }
+  const uint64_t address = *bias + symbol->address;
+  WantedPlace& w = (*wanted)[address];
+  w.mapping = &m;
+  w.file_offset = address - m.begin + m.offset;
+  w.internal = internal;
+  return true;
+}
+
+// Where ld.so tells debuggers of a changed link map, where libc sets a signal's action, and where it execs; a static
+// program has none.
 void Targets::Impl::add_internal(TargetProcess* t, const std::vector<Mapping>& maps,
                                  std::map<uint64_t, WantedPlace>* wanted) {
-  const auto has = [](const Mapping& m, const char* text) {
-    return m.path.find(text) != std::string::npos;
-  };
-  bool found_loader = false, found_libc = false;
-  const auto add = [&](const Mapping& m, const char* name, InternalProbe internal) {
-    const auto module = modules.of_mapping(t->pid, m);
-    if (!module) {
-      return false;
-    }
-    const auto symbol = (*module)->image.find_symbol(name);
-    const auto bias = (*module)->bias(m);
-    if (!symbol || !bias) {
-      return false;
-    }
-    const uint64_t address = *bias + symbol->address;
-    if (address < m.begin || address >= m.end) {
-      return false;
-    }
-    if (internal == InternalProbe::kSigaction && t->libc_restorer == 0) {
-      const auto restorer = restorer_in(**module, *bias);
-      if (!restorer) {
-        return false;
-      }
-      t->libc_restorer = *restorer;
-    }
-    WantedPlace& w = (*wanted)[address];
-    w.mapping = &m;
-    w.file_offset = address - m.begin + m.offset;
-    w.internal = internal;
-    return true;
-  };
+  struct {
+    const char* name;
+    InternalProbe internal;
+    bool in_loader, is_found;
+  } places[] = {{"_dl_debug_state", InternalProbe::kLibraries, true, false},
+                {"sigaction", InternalProbe::kSigaction, false, false},
+                {"execve", InternalProbe::kExec, false, !t->follows}};
   for (const Mapping& m : maps) {
-    if ((m.prot & PROT_EXEC) == 0) {
+    const auto has = [&](const char* text) { return m.path.find(text) != std::string::npos; };
+    const bool is_musl = has("/ld-musl");
+    const bool is_loader = is_musl || has("/ld-linux");
+    const bool is_libc = is_musl || has("/libc.so.6") || has("/libc-2.");
+    if ((m.prot & PROT_EXEC) == 0 || (!is_loader && !is_libc)) {
       continue;
     }
-    const bool is_musl = has(m, "/ld-musl");
-    if (!found_loader && (is_musl || has(m, "/ld-linux"))) {
-      found_loader = add(m, "_dl_debug_state", InternalProbe::kLibraries);
-    }
-    if (!found_libc && (is_musl || has(m, "/libc.so.6") || has(m, "/libc-2."))) {
-      found_libc = add(m, "sigaction", InternalProbe::kSigaction);
+    for (auto& place : places) {
+      if (!place.is_found && (place.in_loader ? is_loader : is_libc)) {
+        place.is_found = add_internal_at(t, m, place.name, place.internal, wanted);
+      }
     }
   }
 }

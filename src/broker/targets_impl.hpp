@@ -59,9 +59,12 @@ class Targets::Impl {
   uint32_t next_owner = 0;
   uint64_t alive_inode = 0;  // of our alive page: how our agents are told from another session's
   std::map<pid_t, std::unique_ptr<TargetProcess>> targets;
+  enum class Why : uint8_t { kStarted, kFollowed };
   struct Starting {
     HeldProcess held;
     uint64_t give_up_ns;
+    bool follows;
+    Why why;
   };
   std::map<pid_t, Starting> starting;
   UniqueFd child_signals;  // SIGCHLD: something that we follow has stopped
@@ -94,7 +97,9 @@ class Targets::Impl {
   void forget(pid_t pid, const char* how);
   void channel_ready(pid_t pid, uint32_t events);
   void child_forked(TargetProcess* parent, const AgentMessage& message, pid_t child, UniqueFd fd);
-  Result<void> attach_at_exec(pid_t pid);
+  Result<void> attach_at_exec(pid_t pid, bool follows, Why why);
+  void about_to_exec(TargetProcess* t, pid_t sender, const AgentMessage& message);
+  void let_go_before_exec(pid_t pid);
   void step_starting(pid_t pid);
   void look_at_starting();
 
@@ -109,6 +114,8 @@ class Targets::Impl {
                                                  LinkId id);
   void add_internal(TargetProcess* t, const std::vector<Mapping>& maps,
                     std::map<uint64_t, WantedPlace>* wanted);
+  bool add_internal_at(TargetProcess* t, const Mapping& m, const char* name, InternalProbe internal,
+                       std::map<uint64_t, WantedPlace>* wanted);
   Result<uint64_t> take_slot(TargetProcess* t, std::vector<Mapping>* maps, uint64_t near,
                              std::vector<uint64_t>* new_rooms);
   Result<Plan> plan_site(TargetProcess* t, std::vector<Mapping>* maps, uint64_t address,

@@ -12,7 +12,11 @@ namespace bpftime::cli {
 
 // Return only when the command could not be run.
 int run_load(const Surroundings& here, const std::vector<std::string>& words);
-int run_start(const Surroundings& here, const std::vector<std::string>& words, bool show_printk);
+struct StartOptions {
+  bool show_printk = false, no_follow = false;
+};
+int run_start(const Surroundings& here, const std::vector<std::string>& words,
+              const StartOptions& options);
 
 int run_attach(const Surroundings& here, const Invocation& invocation);
 int run_detach(const Surroundings& here, const Invocation& invocation);
@@ -31,6 +35,8 @@ int find_program(const std::string& word, std::string* file);
 // True when running `file` gives rights that we do not have: whoever is traced gets none of them (execve(2)), and a
 // preload is not for such a program (ld.so(8)).
 bool gives_rights(const std::string& file);
+// A program without an interpreter: it loads neither libraries nor a shim. Unreadable or no ELF: not known to be one.
+bool is_static(const std::string& file);
 // Replaces this process; prints why it could not. Returns kExitNotFound or kExitNotRun.
 int run_command(const std::vector<std::string>& words);
 

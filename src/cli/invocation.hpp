@@ -35,6 +35,7 @@ struct Invocation {
   bool no_attach = false;
   bool unverified = false;
   bool show_printk = false;
+  bool no_follow = false;
   bool json = false;
   bool follow = false;
   int64_t pid = 0;                 // 0 = not given

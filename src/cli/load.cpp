@@ -38,7 +38,21 @@ std::string search_path(const std::string& word) {
   return "";
 }
 
-// A program without an interpreter loads no shim. Unreadable or no ELF: not known to be static.
+}  // namespace
+
+int find_program(const std::string& word, std::string* file) {
+  *file = word.find('/') == std::string::npos ? search_path(word) : word;
+  if (file->empty() || ::access(file->c_str(), F_OK) != 0) {
+    complain(word, "no such command", "give a command that exists");
+    return kExitNotFound;
+  }
+  if (::access(file->c_str(), X_OK) != 0 || is_directory(*file)) {
+    complain(word, "cannot be run", "give a command that can be run");
+    return kExitNotRun;
+  }
+  return 0;
+}
+
 bool is_static(const std::string& file) {
   UniqueFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   Elf64_Ehdr head{};
@@ -59,21 +73,6 @@ bool is_static(const std::string& file) {
     }
   }
   return true;
-}
-
-}  // namespace
-
-int find_program(const std::string& word, std::string* file) {
-  *file = word.find('/') == std::string::npos ? search_path(word) : word;
-  if (file->empty() || ::access(file->c_str(), F_OK) != 0) {
-    complain(word, "no such command", "give a command that exists");
-    return kExitNotFound;
-  }
-  if (::access(file->c_str(), X_OK) != 0 || is_directory(*file)) {
-    complain(word, "cannot be run", "give a command that can be run");
-    return kExitNotRun;
-  }
-  return 0;
 }
 
 bool gives_rights(const std::string& file) {

@@ -75,7 +75,7 @@ int run(const Surroundings& here, const Config& config, const Invocation& invoca
     case Command::kLoad:
       return run_load(here, invocation.words);
     case Command::kStart:
-      return run_start(here, invocation.words, invocation.show_printk);
+      return run_start(here, invocation.words, {invocation.show_printk, invocation.no_follow});
     case Command::kAttach:
       return run_attach(here, invocation);
     case Command::kDetach:

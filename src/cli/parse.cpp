@@ -108,10 +108,11 @@ bool parse(int argc, char** argv, Invocation* to, int* exit_status) {
                  "a probe that names a process does not attach to it");
   load->add_flag("--unverified", to->unverified, "programs that the verifier refuses load too");
   load->prefix_command();
-  CLI::App* start =
-      add(&app, "start", "run a program as a target: start [--show-printk] COMMAND...", to,
-          Command::kStart);
+  CLI::App* start = add(&app, "start",
+                        "run a program as a target: start [--show-printk] [--no-follow] COMMAND...",
+                        to, Command::kStart);
   start->add_flag("--show-printk", to->show_printk, "print what programs print to stderr");
+  start->add_flag("--no-follow", to->no_follow, "neither its children nor what it execs then");
   start->prefix_command();
   CLI::App* attach = add(&app, "attach", "make running processes targets", to, Command::kAttach);
   add_processes(attach, to);

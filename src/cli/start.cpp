@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 
 #include "cli/commands.hpp"
 
@@ -57,7 +58,8 @@ Result<void> start_printer(Channel* broker, std::string* why) {
 
 }  // namespace
 
-int run_start(const Surroundings& here, const std::vector<std::string>& words, bool show_printk) {
+int run_start(const Surroundings& here, const std::vector<std::string>& words,
+              const StartOptions& options) {
   std::string program;
   if (const int failed = find_program(words[0], &program); failed != 0) {
     return failed;
@@ -67,13 +69,16 @@ int run_start(const Surroundings& here, const std::vector<std::string>& words, b
              "run bpftime start as root, or a copy of it");
     return kExitNotRun;
   }
+  if (is_static(program)) {
+    std::fprintf(stderr, "bpftime: %s is statically linked: entry probes only\n", words[0].c_str());
+  }
   {
     auto broker = reach_broker(here, Role::kCommand, true);
     if (!broker) {
       return complain("start", broker.error(), "", 0);
     }
     std::string why;
-    if (show_printk) {
+    if (options.show_printk) {
       auto printing = start_printer(&*broker, &why);
       if (!printing) {
         return complain("start --show-printk", printing.error(), why, 0);
@@ -81,7 +86,8 @@ int run_start(const Surroundings& here, const std::vector<std::string>& words, b
     }
     // Where Yama lets only parents trace (yama.txt: ptrace_scope 1), the broker may.
     ::prctl(PR_SET_PTRACER, broker->welcome.broker_pid, 0, 0, 0);
-    auto held = ask(&*broker, MessageKind::kStart, ::getpid(), &why);
+    auto held = ask(&*broker, MessageKind::kStart,
+                    {::getpid(), options.no_follow ? kStartNoFollow : 0}, &why);
     if (!held) {
       return complain("start " + words[0], held.error(), why, ::getpid());
     }

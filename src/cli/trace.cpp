@@ -116,7 +116,7 @@ int trace_command(const Surroundings& here, const std::vector<std::string>& tool
     }
     signals.wait(kLookMs, {tool});
   }
-  pid_t target = spawn(signals, [&] { return run_start(here, target_words, false); });
+  pid_t target = spawn(signals, [&] { return run_start(here, target_words, {}); });
   int target_status = 0;
   while (!reap(&target, &target_status)) {
     reap(&tool, &tool_status);

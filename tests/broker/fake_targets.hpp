@@ -42,7 +42,7 @@ class FakeTargets : public TargetControl {
     record_->targets.insert(pid);
     return {};
   }
-  Result<void> attach_at_exec(pid_t pid) override {
+  Result<void> attach_at_exec(pid_t pid, bool /*follows*/) override {
     record_->targets.insert(pid);
     return {};
   }
