@@ -207,7 +207,7 @@ struct AgentDescriptor {
   // The same for one that makes tail calls.
   uint64_t (*run_tail_calls)(void* regs, struct Hit* hit);
   void (*inside_thunk_hashed)();
-  void (*read_aside)();  // what programs call for SlotKind::kReadAside
+  void (*read_aside)();                              // what programs call for SlotKind::kReadAside
   uint64_t (*on_exec)(void* regs, struct Hit* hit);  // internal program for libc's execve
 };
 struct HelperEntry {

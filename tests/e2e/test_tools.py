@@ -25,8 +25,8 @@ for line in sys.stdin:
         bytearray(150000 + n)
     print("allocated", line.strip(), flush=True)
 """
-# epoll_wait, epoll_pwait, futex, poll, ppoll, nanosleep, clock_nanosleep, pause: asm/unistd_64.h
-EVENT_WAITS = {"232", "281", "202", "7", "271", "35", "230", "34"}
+# epoll_wait, epoll_pwait, futex, poll, ppoll, nanosleep, clock_nanosleep, pause, select, pselect6: asm/unistd_64.h
+EVENT_WAITS = {"232", "281", "202", "7", "271", "35", "230", "34", "23", "270"}
 TABLE = []  # (tool, target, what was compared, result)
 
 

@@ -248,7 +248,7 @@ static void* serve(void* unused) {
       printf("continued\n");
     } else if (strncmp(line, "exec", 4) == 0) {
       execl(self, self, (char*)NULL);
-      return 1;
+      return NULL;
     } else if (sscanf(line, "onstack %d %d", &n, &bytes) == 2) {
       static char small[65536];
       stack_t stack = {.ss_sp = small, .ss_size = (size_t)bytes};
