@@ -1,5 +1,5 @@
 // mkdir, unlink and statfs of /sys/fs/bpf, as tools that pin call them: they go to the session's own directory of pins
-// (docs/decisions/0004-pins.md). Home: shim *.
+// (docs/decisions/0006-pins.md). Home: shim *.
 #include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>

@@ -2,7 +2,7 @@
 //
 // Where the kernel has a file system of its own (bpffs) a session has a directory of ordinary files: "/sys/fs/bpf/NAME", and
 // the directory's own path, name the empty file NAME in it. Who removes the file takes the pin away: the directory is
-// watched, and a pin is looked at before it is used. docs/decisions/0004-pins.md.
+// watched, and a pin is looked at before it is used. docs/decisions/0006-pins.md.
 #pragma once
 #include <cstdint>
 #include <functional>
