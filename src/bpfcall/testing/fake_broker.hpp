@@ -274,9 +274,13 @@ class FakeBroker {
         return;
       }
       case BPF_PROG_LOAD: {
-        static constexpr char kLog[] = "a log line\n";
-        reply->output.assign(reinterpret_cast<const std::byte*>(kLog),
-                             reinterpret_cast<const std::byte*>(kLog) + sizeof(kLog));
+        if (attr.log_level != 0) {
+          struct {
+            LogOutput head{sizeof("a log line\n"), 0};
+            char text[sizeof("a log line\n")] = "a log line\n";
+          } log;
+          put(reply, log);
+        }
         if (attr.prog_type == 999) {
           reply->value = -EACCES;
           return;
