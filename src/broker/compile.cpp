@@ -3,10 +3,8 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +14,7 @@
 #include <optional>
 
 #include "abi/thread_block.hpp"
+#include "broker/worker.hpp"
 #include "isa/context_use.hpp"
 #include "jit_x64/compile.hpp"
 #include "spec/kernel_types.hpp"
@@ -162,27 +161,11 @@ void append(std::vector<std::byte>* to, const T* items, size_t count) {
 
 [[noreturn]] void work(const ProgramTask& task, int pipe, pid_t parent,
                        const WorkerCompiler::Limits& limits) {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (::getppid() != parent) {
-    ::_exit(1);
-  }
-  ::signal(SIGTERM, SIG_DFL);
-  // Nothing of the broker's stays open: a loader's HUP must not wait for a compiler.
-  if (::dup2(pipe, 3) < 0) {
-    ::_exit(1);
-  }
-  if (::close_range(4, ~0U, 0) != 0) {  // before Linux 5.9
-    for (int fd = 4; fd < static_cast<int>(::sysconf(_SC_OPEN_MAX)); fd++) {
-      ::close(fd);
-    }
-  }
-  rlimit cap{limits.cpu_seconds, limits.cpu_seconds};
-  ::setrlimit(RLIMIT_CPU, &cap);
-  cap = {0, 0};
-  ::setrlimit(RLIMIT_CORE, &cap);
+  begin_worker(parent);
+  isolate_worker(pipe, limits.cpu_seconds);
 #ifndef BPFTIME_SANITIZED
   const uint64_t most = limits.address_space_bytes;
-  cap = {std::min(most, address_space_bytes() + limits.judge_bytes), most};
+  rlimit cap = {std::min(most, address_space_bytes() + limits.judge_bytes), most};
   ::setrlimit(RLIMIT_AS, &cap);
 #endif
   if (limits.nap_for_tests_ms != 0) {
@@ -199,7 +182,7 @@ void append(std::vector<std::byte>* to, const T* items, size_t count) {
   }));
   size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t n = ::write(3, bytes.data() + done, bytes.size() - done);
+    const ssize_t n = ::write(kWorkerChannel, bytes.data() + done, bytes.size() - done);
     if (n <= 0) {
       ::_exit(1);
     }
@@ -222,7 +205,6 @@ std::vector<std::byte> serialize(const ProgramAnswer& answer) {
   head.insns_processed = answer.judgement.insns_processed;
   head.context_words = answer.judgement.context_words;
   head.most_back_edges = answer.judgement.most_back_edges;
-  head.stack_bytes = compiled.stack_bytes;
   head.log_bytes = answer.judgement.log.size();
   head.code_bytes = compiled.code.size();
   head.slot_count = compiled.slots.size();
@@ -308,8 +290,7 @@ WorkerCompiler::~WorkerCompiler() {
   for (auto& [fd, worker] : workers_) {
     loop_->remove(fd);
     loop_->cancel(worker.timer);
-    ::kill(worker.pid, SIGKILL);
-    ::waitpid(worker.pid, nullptr, 0);
+    end_worker(worker.pid);
   }
 }
 
@@ -344,8 +325,7 @@ Result<void> WorkerCompiler::start(const ProgramTask& task, Done* done) {
   ::fcntl(fd, F_SETFL, O_NONBLOCK);
   auto added = loop_->add(fd, EPOLLIN, [this, fd](uint32_t) { readable(fd); });
   if (!added) {
-    ::kill(pid, SIGKILL);
-    ::waitpid(pid, nullptr, 0);
+    end_worker(pid);
     return added.error();
   }
   const uint64_t timer = loop_->after(limits_.deadline_ms, [this, fd] { finish(fd, true); });
@@ -385,10 +365,7 @@ void WorkerCompiler::finish(int fd, bool timed_out) {
   Worker& worker = node.mapped();
   loop_->remove(fd);
   loop_->cancel(worker.timer);
-  ::kill(worker.pid, SIGKILL);  // it has said what it had to say, or never will
-  int status = 0;
-  while (::waitpid(worker.pid, &status, 0) < 0 && errno == EINTR) {
-  }
+  end_worker(worker.pid);
   start_waiting();
   if (timed_out) {
     worker.done(make_error(ETIMEDOUT, "the compiler took too long"));

@@ -1,4 +1,5 @@
 // SHA-256 (FIPS 180-4): the first 8 bytes are a program's tag (Linux 6.18). Home: broker; pure.
+// Our own: libcrypto would be the broker's largest library, loaded at each start for one hash a program.
 #pragma once
 #include <array>
 #include <cstddef>

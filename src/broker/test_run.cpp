@@ -6,9 +6,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +16,7 @@
 #include <list>
 
 #include "broker/cgroup.hpp"
+#include "broker/worker.hpp"
 #include "helpers/helpers.hpp"
 #include "helpers/run_state.hpp"
 #include "maps/map_view.hpp"
@@ -154,37 +153,25 @@ std::string name_of(pid_t pid) {
 }
 
 [[noreturn]] void work(const TestRun& run, const LaneTable* lanes, int channel, pid_t parent) {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (::getppid() != parent) {
-    ::_exit(1);
-  }
-  for (const int number : {SIGTERM, SIGSEGV, SIGBUS}) {
+  begin_worker(parent);
+  for (const int number : {SIGSEGV, SIGBUS}) {
     ::signal(number, SIG_DFL);
   }
   Prepared prepared;
   const auto ready = prepare(run, lanes, &prepared);
   const std::string name = name_of(run.caller);
   ::prctl(PR_SET_NAME, name.c_str());
-  // Nothing of the broker's stays open: a loader's HUP must not wait for us.
-  if (!ready || ::dup2(channel, 3) < 0) {
+  if (!ready) {
     ::_exit(1);
   }
-  if (::close_range(4, ~0U, 0) != 0) {  // before Linux 5.9
-    for (int fd = 4; fd < static_cast<int>(::sysconf(_SC_OPEN_MAX)); fd++) {
-      ::close(fd);
-    }
-  }
-  rlimit cap{kCpuSeconds, kCpuSeconds};
-  ::setrlimit(RLIMIT_CPU, &cap);
-  cap = {0, 0};
-  ::setrlimit(RLIMIT_CORE, &cap);
+  isolate_worker(channel, kCpuSeconds);
   if (run.cpu >= 0) {
     cpu_set_t set;
     CPU_ZERO(&set);
     CPU_SET(static_cast<size_t>(run.cpu), &set);
     ::sched_setaffinity(0, sizeof(set), &set);
   }
-  Voice voice{3, run.caller};
+  Voice voice{kWorkerChannel, run.caller};
   ProcessInfo process{};
   process.owner = raw(run.owner);
   process.tgid = static_cast<uint32_t>(run.caller);
@@ -204,7 +191,7 @@ std::string name_of(pid_t pid) {
   for (uint64_t i = 0; i < run.repeat && result.ended == kHitNormal; i++) {
     result = run_once(prepared, process, thread, context);
   }
-  (void)!::send(3, &result, sizeof(result), MSG_NOSIGNAL);
+  (void)!::send(kWorkerChannel, &result, sizeof(result), MSG_NOSIGNAL);
   ::_exit(0);
 }
 
@@ -216,8 +203,7 @@ TestRunner::~TestRunner() {
   for (auto& [fd, worker] : workers_) {
     loop_->remove(fd);
     loop_->cancel(worker.timer);
-    ::kill(worker.pid, SIGKILL);
-    ::waitpid(worker.pid, nullptr, 0);
+    end_worker(worker.pid);
   }
 }
 
@@ -240,8 +226,7 @@ Result<void> TestRunner::start(const TestRun& run, Done done) {
   const int fd = ours.get();
   auto added = loop_->add(fd, EPOLLIN, [this, fd](uint32_t) { readable(fd); });
   if (!added) {
-    ::kill(pid, SIGKILL);
-    ::waitpid(pid, nullptr, 0);
+    end_worker(pid);
     return added.error();
   }
   const uint64_t timer = loop_->after(
@@ -286,9 +271,7 @@ void TestRunner::finish(int fd, Result<uint32_t> result) {
   Worker& worker = node.mapped();
   loop_->remove(fd);
   loop_->cancel(worker.timer);
-  ::kill(worker.pid, SIGKILL);  // it has said what it had to say, or never will
-  while (::waitpid(worker.pid, nullptr, 0) < 0 && errno == EINTR) {
-  }
+  end_worker(worker.pid);
   worker.done(std::move(result));
 }
 
