@@ -34,13 +34,11 @@ constexpr uint32_t kMagic = 0x6a706662;
 struct Head {
   uint32_t magic;
   int32_t verdict, compile_error;  // 0, or an errno
-  uint32_t flags;                  // Flag
-  uint64_t insns_processed, context_words;
-  uint32_t most_back_edges, stack_bytes, facts, context_use;
+  uint32_t too_complex, stack_bytes, facts, context_use;
+  uint64_t insns_processed;
   uint64_t log_bytes, code_bytes, slot_count, fault_count;
 };
-static_assert(sizeof(Head) == 80);
-enum Flag : uint32_t { kTooComplex = 1, kReadsUnknown = 2, kPassesContext = 4 };
+static_assert(sizeof(Head) == 72);
 
 // Where code finds, from its Hit, what the thread's checked reads know (helpers/checked_read.cpp).
 constexpr int32_t from_hit(size_t offset_in_thread) {
@@ -199,12 +197,8 @@ std::vector<std::byte> serialize(const ProgramAnswer& answer) {
   head.magic = kMagic;
   head.verdict = answer.judgement.error;
   head.compile_error = answer.compile_error;
-  head.flags = (answer.judgement.too_complex ? kTooComplex : 0U) |
-               (answer.judgement.reads_unknown_context ? kReadsUnknown : 0U) |
-               (answer.judgement.passes_context ? kPassesContext : 0U);
+  head.too_complex = answer.judgement.too_complex ? 1 : 0;
   head.insns_processed = answer.judgement.insns_processed;
-  head.context_words = answer.judgement.context_words;
-  head.most_back_edges = answer.judgement.most_back_edges;
   head.log_bytes = answer.judgement.log.size();
   head.code_bytes = compiled.code.size();
   head.slot_count = compiled.slots.size();
@@ -243,12 +237,8 @@ Result<ProgramAnswer> parse_answer(std::span<const std::byte> bytes) {
   ProgramAnswer answer;
   answer.judgement.error = head.verdict;
   answer.compile_error = head.compile_error;
-  answer.judgement.too_complex = (head.flags & kTooComplex) != 0;
-  answer.judgement.reads_unknown_context = (head.flags & kReadsUnknown) != 0;
-  answer.judgement.passes_context = (head.flags & kPassesContext) != 0;
+  answer.judgement.too_complex = head.too_complex != 0;
   answer.judgement.insns_processed = head.insns_processed;
-  answer.judgement.context_words = head.context_words;
-  answer.judgement.most_back_edges = head.most_back_edges;
   answer.judgement.log.assign(reinterpret_cast<const char*>(bytes.data()), head.log_bytes);
   bytes = bytes.subspan(head.log_bytes);
   CompiledProgram& compiled = answer.compiled;

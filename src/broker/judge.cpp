@@ -61,10 +61,6 @@ Judgement judge(const ProgramTask& task, uint32_t seconds) {
   judgement.insns_processed = verdict.insns_processed;
   judgement.log = std::move(verdict.log);
   if (verdict.accepted()) {
-    judgement.context_words = verdict.facts.context_words;
-    judgement.reads_unknown_context = verdict.facts.reads_unknown_context;
-    judgement.passes_context = verdict.facts.passes_context;
-    judgement.most_back_edges = verdict.facts.most_back_edges;
     judgement.stack_bytes = std::max(verdict.facts.stack_bytes, 1U);
     judgement.dead = std::move(verdict.facts.dead);
   } else {

@@ -32,11 +32,7 @@ struct Judgement {
   bool too_complex = false;
   uint64_t insns_processed = 0;
   std::string log;
-  // ProgramFacts of an accepted program.
-  uint64_t context_words = 0;
-  bool reads_unknown_context = true, passes_context = true;
-  uint32_t most_back_edges = UINT32_MAX;
-  uint32_t stack_bytes = 0;  // 0: not known
+  uint32_t stack_bytes = 0;  // of an accepted program (ProgramFacts); 0: not known
   std::vector<bool> dead;
 };
 

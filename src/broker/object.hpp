@@ -106,9 +106,6 @@ struct ProgramObject : Object {
   uint64_t tag = 0, load_time_ns = 0;
   uint32_t uid = 0, insn_count = 0;
   bool verified = false;
-  // What the verifier learned (ProgramFacts), all ones where it did not accept.
-  uint64_t context_words = UINT64_MAX;
-  bool reads_unknown_context = true, passes_context = true;
   CompiledProgram compiled{};
   UniqueFd code;
   std::vector<std::shared_ptr<MapObject>> maps;

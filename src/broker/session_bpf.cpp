@@ -537,11 +537,6 @@ void Session::prog_load(const Caller& caller, Request&& request, Answer answer_t
         return make_error(judgement.error != 0 ? judgement.error : EPROTO, "the verifier says no");
       }
       program->verified = judgement.error == 0;
-      if (program->verified) {
-        program->context_words = judgement.context_words;
-        program->reads_unknown_context = judgement.reads_unknown_context;
-        program->passes_context = judgement.passes_context;
-      }
       program->compiled = std::move(answer->compiled);
       const auto& code = program->compiled.code;
       TRY(charge(program.get(), &code_bytes_, config_.limits.code_bytes, code.size()));
