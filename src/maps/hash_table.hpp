@@ -270,30 +270,14 @@ void set_chain_tag(HashBucket& bucket);
 void repair(const MapView& map, HashBucket& bucket);
 
 // The lock of one bucket, repaired when it came from the dead.
-class Held {
+class Held : public HeldLock {
  public:
   Held(const MapView& map, HashBucket& bucket, const LockContext& who)
-      : bucket_(bucket), who_(who) {
-    const Locked locked = lock(bucket.lock, who, &saved_);
-    held_ = locked != Locked::kBusy;
-    if (locked == Locked::kTakenFromDead) [[unlikely]] {
+      : HeldLock(bucket.lock, who) {
+    if (is_from_dead()) [[unlikely]] {
       repair(map, bucket);
     }
   }
-  ~Held() {
-    if (held_) {
-      unlock(bucket_.lock, who_, saved_);
-    }
-  }
-  Held(const Held&) = delete;
-  Held& operator=(const Held&) = delete;
-  explicit operator bool() const { return held_; }
-
- private:
-  HashBucket& bucket_;
-  const LockContext& who_;
-  void* saved_ = nullptr;
-  bool held_ = false;
 };
 
 // `fill_value(element)` writes the new element's value. Preconditions: the key is not there.

@@ -42,6 +42,28 @@ enum class Locked : uint32_t { kBusy, kTaken, kTakenFromDead };
 Locked lock(RobustLock& lock, const LockContext& who, void** saved);
 void unlock(RobustLock& lock, const LockContext& who, void* saved);
 
+// A lock for a scope, false where it was busy. `who` outlives it.
+class HeldLock {
+ public:
+  HeldLock(RobustLock& lock, const LockContext& who)
+      : lock_(lock), who_(who), how_(bpftime::lock(lock, who, &saved_)) {}
+  ~HeldLock() {
+    if (how_ != Locked::kBusy) {
+      unlock(lock_, who_, saved_);
+    }
+  }
+  HeldLock(const HeldLock&) = delete;
+  HeldLock& operator=(const HeldLock&) = delete;
+  explicit operator bool() const { return how_ != Locked::kBusy; }
+  [[nodiscard]] bool is_from_dead() const { return how_ == Locked::kTakenFromDead; }
+
+ private:
+  RobustLock& lock_;
+  const LockContext& who_;
+  void* saved_ = nullptr;
+  Locked how_;
+};
+
 // For locks that leave nothing to repair: frees one that `dead` holds, or that the kernel marked. False when it is free
 // or another's.
 bool release_of_dead(RobustLock& lock, const LockContext& who, OwnerId dead);

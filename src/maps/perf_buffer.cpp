@@ -166,14 +166,16 @@ int perf_output(const MapView& map, const LockContext& who, uint32_t cpu, uint64
     return -ENOSPC;  // scribbled over
   }
   touch(data, size);
-  void* saved = nullptr;
-  if (lock(buffer.lock, who, &saved) == Locked::kBusy) [[unlikely]] {
-    buffer.dropped.fetch_add(1, std::memory_order_relaxed);
-    return -EBUSY;
-  }
   bool wakes = false;
-  const int result = append(buffer, header_page(map, name - 1), bytes, data, size, &wakes);
-  unlock(buffer.lock, who, saved);
+  int result = 0;
+  {
+    const HeldLock held(buffer.lock, who);
+    if (!held) [[unlikely]] {
+      buffer.dropped.fetch_add(1, std::memory_order_relaxed);
+      return -EBUSY;
+    }
+    result = append(buffer, header_page(map, name - 1), bytes, data, size, &wakes);
+  }
   if (wakes) {
     buffer.poll.exchange(1, std::memory_order_seq_cst);  // and the fence that wake_readers() wants
     *wake = wake_readers(perf_wake_words(map));

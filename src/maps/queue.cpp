@@ -21,27 +21,6 @@ std::byte* value_at(const MapView& map, uint64_t number) {
   return map.values + number % map.element_count * map.value_stride;
 }
 
-class Held {
- public:
-  Held(QueueState& state, const LockContext& who) : state_(state), who_(who) {
-    held_ = lock(state.lock, who, &saved_) != Locked::kBusy;
-  }
-  ~Held() {
-    if (held_) {
-      unlock(state_.lock, who_, saved_);
-    }
-  }
-  Held(const Held&) = delete;
-  Held& operator=(const Held&) = delete;
-  explicit operator bool() const { return held_; }
-
- private:
-  QueueState& state_;
-  const LockContext& who_;
-  void* saved_ = nullptr;
-  bool held_ = false;
-};
-
 // How many there are; numbers that were scribbled over mean none.
 uint64_t count_of(const MapView& map, QueueState& state) {
   const uint64_t head = state.head.load(kRelaxed);
@@ -88,7 +67,7 @@ int queue_push(const MapView& map, const LockContext& who, const void* value, ui
     return -EINVAL;
   }
   QueueState& state = state_of(map);
-  const Held held(state, who);
+  const HeldLock held(state.lock, who);
   if (!held) {
     return -EBUSY;
   }
@@ -106,7 +85,7 @@ int queue_push(const MapView& map, const LockContext& who, const void* value, ui
 
 int queue_look(const MapView& map, const LockContext& who, void* value, bool takes) {
   QueueState& state = state_of(map);
-  const Held held(state, who);
+  const HeldLock held(state.lock, who);
   if (!held) {
     return -EBUSY;
   }

@@ -120,8 +120,8 @@ std::byte* ring_reserve(const MapView& map, const LockContext& who, uint64_t siz
     return nullptr;
   }
   const uint64_t read = consumer(map).position.load(std::memory_order_acquire);
-  void* saved = nullptr;
-  if (lock(page.lock, who, &saved) == Locked::kBusy) [[unlikely]] {
+  const HeldLock held(page.lock, who);
+  if (!held) [[unlikely]] {
     ring_count_dropped(map);
     return nullptr;
   }
@@ -134,7 +134,6 @@ std::byte* ring_reserve(const MapView& map, const LockContext& who, uint64_t siz
     page.pending.store(pending, std::memory_order_relaxed);
   }
   if (end - read > mask || end - pending > mask) [[unlikely]] {
-    unlock(page.lock, who, saved);
     ring_count_dropped(map);
     return nullptr;
   }
@@ -142,7 +141,6 @@ std::byte* ring_reserve(const MapView& map, const LockContext& who, uint64_t siz
   head.place.store(raw(who.owner), std::memory_order_relaxed);
   head.length.store(static_cast<uint32_t>(size) | kRingBusy, std::memory_order_relaxed);
   page.position.store(end, std::memory_order_release);
-  unlock(page.lock, who, saved);
   return reinterpret_cast<std::byte*>(&head) + kHeadBytes;
 }
 

@@ -82,24 +82,14 @@ BPFTIME_RACY Found look(StackBucket& bucket, uint32_t hash, Words value, uint32_
   return there == 0 ? Found::kNothing : is_same ? Found::kSame : Found::kOther;
 }
 
-class Held {
+class Held : public HeldLock {
  public:
-  Held(StackBucket& bucket, const LockContext& who) : bucket_(bucket), who_(who) {
-    const Locked locked = lock(bucket.lock, who, &saved_);
-    held_ = locked != Locked::kBusy;
-    if (held_ && (bucket.version.load(kRelaxed) & 1) != 0) {  // its writer died
+  Held(StackBucket& bucket, const LockContext& who) : HeldLock(bucket.lock, who), bucket_(bucket) {
+    if (*this && (bucket.version.load(kRelaxed) & 1) != 0) {  // its writer died
       bucket.words.store(0, kRelaxed);
       end_change();
     }
   }
-  ~Held() {
-    if (held_) {
-      unlock(bucket_.lock, who_, saved_);
-    }
-  }
-  Held(const Held&) = delete;
-  Held& operator=(const Held&) = delete;
-  explicit operator bool() const { return held_; }
   void begin_change() {
     // Acquire: what follows is not stored before the version is odd.
     bucket_.version.exchange(bucket_.version.load(kRelaxed) | 1, std::memory_order_acq_rel);
@@ -108,9 +98,6 @@ class Held {
 
  private:
   StackBucket& bucket_;
-  const LockContext& who_;
-  void* saved_ = nullptr;
-  bool held_ = false;
 };
 
 int update(const MapView& /*map*/, const LockContext& /*who*/, uint32_t /*lane*/,
