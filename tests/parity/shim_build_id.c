@@ -1,7 +1,7 @@
 // Stacks by build id: get_stack into a map, get_stackid in a map of them.
 #include <elf.h>
 
-#include "shim_parity.h"
+#include "shim_hits.h"
 
 extern const Elf64_Ehdr __ehdr_start;
 
@@ -27,14 +27,6 @@ static unsigned own_build_id(unsigned char* to) {
   return 0;
 }
 
-static volatile int sink;
-__attribute__((noinline, noclone)) int probed(int a) {
-  sink += a * 3;
-  sink ^= a + 17;
-  return sink + a;
-}
-static int (*volatile call_probed)(int) = probed;
-
 enum { kFrames = 8, kBytes = kFrames * sizeof(struct bpf_stack_build_id) };
 struct Result {
   int64_t written, id;
@@ -43,15 +35,12 @@ struct Result {
 
 int main(void) {
   unsigned char id[20] = {0};
-  char path[4096];
-  uint64_t offset = 0;
   struct Result got;
   uint32_t key = 0;
   const int results = map_create(BPF_MAP_TYPE_ARRAY, 4, sizeof(got), 1, 0, "results");
   const int stacks =
       map_create(BPF_MAP_TYPE_STACK_TRACE, 4, kBytes, 64, BPF_F_STACK_BUILD_ID, "stacks");
-  if (own_build_id(id) == 0 || results < 0 || stacks < 0 ||
-      !place_of((const void*)(uintptr_t)call_probed, path, sizeof(path), &offset)) {
+  if (own_build_id(id) == 0 || results < 0 || stacks < 0 || !find_probed()) {
     return 1;
   }
   const struct bpf_insn insns[] = {
@@ -72,8 +61,7 @@ int main(void) {
       EXIT(),
   };
   const int prog = (int)IS_OK("load", PROG_LOAD(BPF_PROG_TYPE_KPROBE, insns));
-  const int event = (int)uprobe_open(path, offset, false, getpid(), -1);
-  const int link = (int)IS_OK("link", link_create(prog, event, 0));
+  const int link = (int)IS_OK("link", link_probed(prog, 0));
   call_probed(1);
   IS_OK("lookup", map_lookup(results, &key, &got));
   IS_TRUE("written", got.written >= (int64_t)sizeof(got.frames[0]) && got.written % 32 == 0);
@@ -86,6 +74,5 @@ int main(void) {
   IS_OK("lookup_stack", map_lookup(stacks, &stack, frames));
   IS_TRUE("same_frame", memcmp(&frames[0], &got.frames[0], sizeof(frames[0])) == 0);
   close(link);
-  close(event);
   return done();
 }

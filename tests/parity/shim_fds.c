@@ -14,12 +14,8 @@ static bool map_exists(uint32_t id) {
 static uint32_t id_of(int map) {
   struct bpf_map_info info;
   memset(&info, 0, sizeof(info));
-  union bpf_attr attr;
-  memset(&attr, 0, sizeof(attr));
-  attr.info.bpf_fd = (unsigned)map;
-  attr.info.info_len = sizeof(info);
-  attr.info.info = (uintptr_t)&info;
-  return sys_bpf(BPF_OBJ_GET_INFO_BY_FD, &attr, 16) == 0 ? info.id : 0;
+  uint32_t bytes = sizeof(info);
+  return info_of(map, &info, &bytes) == 0 ? info.id : 0;
 }
 // The last close takes effect soon, not at once, on the kernel (RCU) as elsewhere.
 static bool gone_soon(uint32_t id) {

@@ -1,17 +1,6 @@
 // BPF_OBJ_GET_INFO_BY_FD and the walks through ids.
 #include "shim_parity.h"
 
-static long info_of(int fd, void* info, uint32_t* bytes) {
-  union bpf_attr attr;
-  memset(&attr, 0, sizeof(attr));
-  attr.info.bpf_fd = (unsigned)fd;
-  attr.info.info_len = *bytes;
-  attr.info.info = (uintptr_t)info;
-  const long result = sys_bpf(BPF_OBJ_GET_INFO_BY_FD, &attr, 16);
-  *bytes = attr.info.info_len;
-  return result;
-}
-
 static bool walk_finds(int next_command, uint32_t id) {
   union bpf_attr attr;
   memset(&attr, 0, sizeof(attr));

@@ -106,14 +106,18 @@ static inline long map_update(int map, const void* key, const void* value) {
 #define LOAD_VALUE(d, fd, o) \
   INSN(BPF_LD | BPF_IMM | BPF_DW, d, BPF_PSEUDO_MAP_VALUE, 0, fd), INSN(0, 0, 0, 0, o)
 
-static inline int prog_load_log(unsigned type, const struct bpf_insn* insns, size_t count,
-                                unsigned attr_bytes, char* log, unsigned log_bytes) {
+static inline union bpf_attr prog_attr(unsigned type, const struct bpf_insn* insns, size_t count) {
   union bpf_attr attr;
   memset(&attr, 0, sizeof(attr));
   attr.prog_type = type;
   attr.insns = (uintptr_t)insns;
   attr.insn_cnt = (unsigned)count;
   attr.license = (uintptr_t)"GPL";
+  return attr;
+}
+static inline int prog_load_log(unsigned type, const struct bpf_insn* insns, size_t count,
+                                unsigned attr_bytes, char* log, unsigned log_bytes) {
+  union bpf_attr attr = prog_attr(type, insns, count);
   if (log != NULL) {
     attr.log_level = 1;
     attr.log_buf = (uintptr_t)log;
@@ -121,8 +125,28 @@ static inline int prog_load_log(unsigned type, const struct bpf_insn* insns, siz
   }
   return (int)sys_bpf(BPF_PROG_LOAD, &attr, attr_bytes);
 }
+// A kprobe program that says beforehand how it will be attached.
+static inline int prog_load_for(unsigned attach_type, const struct bpf_insn* insns, size_t count) {
+  union bpf_attr attr = prog_attr(BPF_PROG_TYPE_KPROBE, insns, count);
+  attr.expected_attach_type = attach_type;
+  return (int)sys_bpf(BPF_PROG_LOAD, &attr, 128);
+}
 #define PROG_LOAD(type, insns) \
   prog_load_log(type, insns, sizeof(insns) / sizeof((insns)[0]), 128, NULL, 0)
+#define PROG_LOAD_FOR(attach_type, insns) \
+  prog_load_for(attach_type, insns, sizeof(insns) / sizeof((insns)[0]))
+
+// Of a map, program or link; *bytes: the room, then what was written.
+static inline long info_of(int fd, void* info, uint32_t* bytes) {
+  union bpf_attr attr;
+  memset(&attr, 0, sizeof(attr));
+  attr.info.bpf_fd = (unsigned)fd;
+  attr.info.info_len = *bytes;
+  attr.info.info = (uintptr_t)info;
+  const long result = sys_bpf(BPF_OBJ_GET_INFO_BY_FD, &attr, 16);
+  *bytes = attr.info.info_len;
+  return result;
+}
 
 static inline int trivial_program(unsigned type) {
   const struct bpf_insn insns[] = {MOV_IMM(0, 0), EXIT()};

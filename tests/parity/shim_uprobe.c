@@ -1,37 +1,14 @@
 // Uprobes on a function of this program: both ways to attach, ENABLE and DISABLE, cookies, pid filter, errors.
-#include "shim_parity.h"
+#include "shim_hits.h"
 
-static volatile int sink;
-// Something to probe: long enough for a jump, called through a pointer.
-__attribute__((noinline, noclone)) int probed(int a, int b) {
-  sink += a * 3;
-  sink ^= b + 17;
-  return sink + a;
-}
-static int (*volatile call_probed)(int, int) = probed;
+enum { kHits, kCookie, kPid, kReturned };
 
-enum { kHits, kCookie, kPid, kReturned, kWords };
-static char path[4096];
-static uint64_t offset;
-static int counters;
-
-static uint64_t read_word(int word) {
-  uint64_t words[kWords] = {0};
-  uint32_t key = 0;
-  map_lookup(counters, &key, words);
-  return words[word];
-}
-static void clear_words(void) {
-  uint64_t words[kWords] = {0};
-  uint32_t key = 0;
-  map_update(counters, &key, words);
-}
 static uint64_t hits_of(int calls) {
   clear_words();
   for (int i = 0; i < calls; i++) {
-    call_probed(i, 2);
+    call_probed(i);
   }
-  return read_word(kHits);
+  return word(kHits);
 }
 
 // The kernel (6.18) lets a BPF program of a uprobe run on after DISABLE: only the event's own counting stops
@@ -41,7 +18,7 @@ static bool is_disabled(uint64_t hits) {
 }
 
 // Counts, and notes the cookie and the process.
-static int load_counter(void) {
+static int load_witness(void) {
   const struct bpf_insn insns[] = {
       MOV_REG(6, 1),
       LOAD_VALUE(7, counters, 0),
@@ -68,8 +45,8 @@ static void by_link(int prog) {
   IS_TRUE("enabled_from_the_start", hits_of(10) == 10);  // perf_event_attr.disabled is 0
   IS_OK("enable", ioctl(event, PERF_EVENT_IOC_ENABLE, 0));
   IS_TRUE("hits", hits_of(10) == 10);
-  IS_TRUE("cookie", read_word(kCookie) == 0x1122334455667788);
-  IS_TRUE("pid", read_word(kPid) == (uint64_t)getpid());
+  IS_TRUE("cookie", word(kCookie) == 0x1122334455667788);
+  IS_TRUE("pid", word(kPid) == (uint64_t)getpid());
   IS_OK("disable", ioctl(event, PERF_EVENT_IOC_DISABLE, 0));
   IS_TRUE("disabled", is_disabled(hits_of(10)));
   IS_OK("enable_again", ioctl(event, PERF_EVENT_IOC_ENABLE, 0));
@@ -91,7 +68,7 @@ static void by_ioctl(int prog) {
   IS_OK("enable_2", ioctl(event, PERF_EVENT_IOC_ENABLE, 0));
   clear_words();
   IS_TRUE("hits_2", hits_of(10) == 10);
-  IS_TRUE("no_cookie", read_word(kCookie) == 0);
+  IS_TRUE("no_cookie", word(kCookie) == 0);
   IS_ERROR("set_bpf_again", EEXIST, ioctl(event, PERF_EVENT_IOC_SET_BPF, prog));
   IS_OK("disable_2", ioctl(event, PERF_EVENT_IOC_DISABLE, 0));
   IS_TRUE("disabled_2", is_disabled(hits_of(10)));
@@ -106,10 +83,10 @@ static void at_return(int prog) {
   const int link = (int)IS_OK("return_link", link_create(prog, event, 5));
   ioctl(event, PERF_EVENT_IOC_ENABLE, 0);
   clear_words();
-  const int result = call_probed(4, 2);
-  IS_TRUE("return_hit", read_word(kHits) == 1);
-  IS_TRUE("return_value", (int)read_word(kReturned) == result);
-  IS_TRUE("return_cookie", read_word(kCookie) == 5);
+  const int result = call_probed(4);
+  IS_TRUE("return_hit", word(kHits) == 1);
+  IS_TRUE("return_value", (int)word(kReturned) == result);
+  IS_TRUE("return_cookie", word(kCookie) == 5);
   close(link);
   close(event);
   IS_TRUE("return_detached", hits_of(3) == 0);
@@ -132,42 +109,27 @@ static void two_at_once(int prog) {
   close(two);
 }
 
+static void hit_five_times(void) {
+  for (int i = 0; i < 5; i++) {
+    call_probed(i);
+  }
+}
+
 static void pid_filter(int prog) {
-  int go[2], did[2];
-  if (pipe2(go, O_CLOEXEC) != 0 || pipe2(did, O_CLOEXEC) != 0) {
-    exit(1);
-  }
-  const pid_t child = fork();
-  if (child == 0) {
-    close(go[1]);
-    char byte;
-    while (read(go[0], &byte, 1) == 1) {
-      for (int i = 0; i < 5; i++) {
-        call_probed(i, 1);
-      }
-      (void)!write(did[1], &byte, 1);
-    }
-    _exit(0);
-  }
-  close(go[0]);
-  close(did[1]);
-  const int event = (int)IS_OK("event_of_the_child", uprobe_open(path, offset, false, child, -1));
+  const struct Child child = start_child(hit_five_times);
+  const int event =
+      (int)IS_OK("event_of_the_child", uprobe_open(path, offset, false, child.pid, -1));
   const int link = (int)IS_OK("link_of_the_child", link_create(prog, event, 9));
   IS_OK("enable_for_the_child", ioctl(event, PERF_EVENT_IOC_ENABLE, 0));
   IS_TRUE("not_this_process", hits_of(10) == 0);
-  char byte = 1;
-  (void)!write(go[1], &byte, 1);
-  (void)!read(did[0], &byte, 1);
-  IS_TRUE("but_the_child", read_word(kHits) == 5 && read_word(kPid) == (uint64_t)child);
+  let_hit(&child);
+  IS_TRUE("but_the_child", word(kHits) == 5 && word(kPid) == (uint64_t)child.pid);
   close(link);
   close(event);
   clear_words();
-  (void)!write(go[1], &byte, 1);
-  (void)!read(did[0], &byte, 1);
-  IS_TRUE("detached_from_the_child", read_word(kHits) == 0);
-  close(go[1]);
-  close(did[0]);
-  waitpid(child, NULL, 0);
+  let_hit(&child);
+  IS_TRUE("detached_from_the_child", word(kHits) == 0);
+  end_child(&child);
 }
 
 static void errors(int prog) {
@@ -217,12 +179,8 @@ static void errors(int prog) {
 static void runs_of(int prog, uint64_t* count, uint64_t* ns) {
   struct bpf_prog_info info;
   memset(&info, 0, sizeof(info));
-  union bpf_attr attr;
-  memset(&attr, 0, sizeof(attr));
-  attr.info.bpf_fd = (unsigned)prog;
-  attr.info.info = (uintptr_t)&info;
-  attr.info.info_len = sizeof(info);
-  IS_OK("run_info", sys_bpf(BPF_OBJ_GET_INFO_BY_FD, &attr, 16));
+  uint32_t bytes = sizeof(info);
+  IS_OK("run_info", info_of(prog, &info, &bytes));
   *count = info.run_cnt;
   *ns = info.run_time_ns;
 }
@@ -237,14 +195,13 @@ static void statistics(void) {
   attr.enable_stats.type = BPF_STATS_RUN_TIME;
   ((uint32_t*)&attr)[1] = 1;
   IS_ERROR("stats_with_more", EINVAL, sys_bpf(BPF_ENABLE_STATS, &attr, 8));
-  const int prog = load_counter();
-  const int event = (int)uprobe_open(path, offset, false, getpid(), -1);
-  const int link = (int)link_create(prog, event, 5);
+  const int prog = load_witness();
+  const int link = link_probed(prog, 5);
   hits_of(10);
   runs_of(prog, &count, &ns);
   IS_TRUE("not_counted", count == 0 && ns == 0);
   const int stats = (int)IS_OK("enable_stats", sys_bpf(BPF_ENABLE_STATS, &attr, 4));
-  IS_TRUE("hits_with_stats", hits_of(10) == 10 && read_word(kCookie) == 5);
+  IS_TRUE("hits_with_stats", hits_of(10) == 10 && word(kCookie) == 5);
   runs_of(prog, &count, &ns);
   IS_TRUE("counted", count == 10 && ns > 0);
   close(stats);
@@ -252,17 +209,15 @@ static void statistics(void) {
   runs_of(prog, &count, &ns);
   IS_TRUE("counted_no_more", count == 10);
   close(link);
-  close(event);
   close(prog);
 }
 
 int main(void) {
   alarm(60);  // rather than hang
-  if (!place_of((void*)(uintptr_t)probed, path, sizeof(path), &offset)) {
+  if (!find_probed() || !make_counters()) {
     return 2;
   }
-  counters = map_create(BPF_MAP_TYPE_ARRAY, 4, 8 * kWords, 1, 0, "counters");
-  const int prog = (int)IS_OK("program", load_counter());
+  const int prog = (int)IS_OK("program", load_witness());
   by_link(prog);
   by_ioctl(prog);
   at_return(prog);

@@ -1,22 +1,16 @@
 // uprobe_multi links: several places of a file by one link, cookies, semaphores, at the return, pid, errors, info. Numbers
 // of Linux 6.6 that the system's header does not have are stated here.
-#include "shim_parity.h"
+#include "shim_hits.h"
 
-enum { kUprobeMulti = 48, kLinkUprobeMulti = 12, kReturn = 1, kPlaces = 3 };
+enum { kLinkUprobeMulti = 12, kReturn = 1, kPlaces = 3 };
 
-struct MultiAttr {  // union bpf_attr: link_create
-  uint32_t prog_fd, target_fd, attach_type, flags;
-  uint64_t path, offsets, ref_ctr_offsets, cookies;
-  uint32_t cnt, multi_flags, pid, padding;
-};
 struct MultiInfo {  // struct bpf_link_info
   uint32_t type, id, prog_id, padding;
   uint64_t path, offsets, ref_ctr_offsets, cookies;
   uint32_t path_size, count, flags, pid;
 };
-_Static_assert(sizeof(struct MultiAttr) == 64 && sizeof(struct MultiInfo) == 64, "as in 6.18");
+_Static_assert(sizeof(struct MultiInfo) == 64, "as in 6.18");
 
-static volatile int sink;
 #define PLACE(name, factor)                            \
   __attribute__((noinline, noclone)) int name(int a) { \
     sink += a * (factor);                              \
@@ -29,23 +23,10 @@ PLACE(third, 7)
 static int (*volatile functions[kPlaces])(int) = {first, second, third};
 static uint16_t semaphores[kPlaces] __attribute__((section(".semaphores"))) = {0, 0, 0};
 
-enum { kHits, kCookie, kIp, kPid, kReturned, kWords };
-static char path[4096];
+enum { kHits, kCookie, kIp, kPid, kReturned };
 static uint64_t offsets[kPlaces], semaphore_offsets[kPlaces];
 static const uint64_t cookies[kPlaces] = {0x11, 0x2222222222222222, 0x33};
-static int counters;
 
-static uint64_t word(int n) {
-  uint64_t words[kWords] = {0};
-  uint32_t key = 0;
-  map_lookup(counters, &key, words);
-  return words[n];
-}
-static void clear_words(void) {
-  uint64_t words[kWords] = {0};
-  uint32_t key = 0;
-  map_update(counters, &key, words);
-}
 static uint64_t hits_of(int which, int calls) {
   clear_words();
   for (int i = 0; i < calls; i++) {
@@ -54,7 +35,7 @@ static uint64_t hits_of(int which, int calls) {
   return word(kHits);
 }
 
-static int load(unsigned expected) {
+static int load(unsigned attach_type) {
   const struct bpf_insn insns[] = {
       MOV_REG(6, 1),
       LOAD_VALUE(7, counters, 0),
@@ -74,36 +55,17 @@ static int load(unsigned expected) {
       MOV_IMM(0, 0),
       EXIT(),
   };
-  union bpf_attr attr;
-  memset(&attr, 0, sizeof(attr));
-  attr.prog_type = BPF_PROG_TYPE_KPROBE;
-  attr.insns = (uintptr_t)insns;
-  attr.insn_cnt = sizeof(insns) / sizeof(insns[0]);
-  attr.license = (uintptr_t)"GPL";
-  attr.expected_attach_type = expected;
-  return (int)sys_bpf(BPF_PROG_LOAD, &attr, 128);
+  return PROG_LOAD_FOR(attach_type, insns);
 }
 
 static struct MultiAttr attr_of(int prog) {
-  struct MultiAttr attr;
-  memset(&attr, 0, sizeof(attr));
-  attr.prog_fd = (uint32_t)prog;
-  attr.attach_type = kUprobeMulti;
-  attr.path = (uintptr_t)path;
-  attr.offsets = (uintptr_t)offsets;
-  attr.cookies = (uintptr_t)cookies;
-  attr.cnt = kPlaces;
-  attr.pid = (uint32_t)getpid();
-  return attr;
-}
-static long attach(const struct MultiAttr* attr) {
-  return sys_bpf(BPF_LINK_CREATE, attr, sizeof(*attr));
+  return multi_attr(prog, kUprobeMulti, offsets, cookies, kPlaces);
 }
 #define WITH(change)                       \
   ({                                       \
     struct MultiAttr attr = attr_of(prog); \
     change;                                \
-    attach(&attr);                         \
+    link_multi(&attr);                     \
   })
 
 static void entry(int prog) {
@@ -253,52 +215,37 @@ static void errors(int prog) {
   const int other = load(0);
   IS_ERROR("program_without_the_type", EINVAL, ({
              struct MultiAttr attr = attr_of(other);
-             attach(&attr);
+             link_multi(&attr);
            }));
   close(other);
   const int foreign = trivial_program(BPF_PROG_TYPE_SOCKET_FILTER);
   IS_ERROR("program_of_another_type", EINVAL, ({
              struct MultiAttr attr = attr_of(foreign);
-             attach(&attr);
+             link_multi(&attr);
            }));
   close(foreign);
   IS_ERROR("no_program", EBADF, ({
              struct MultiAttr attr = attr_of(-1);
-             attach(&attr);
+             link_multi(&attr);
            }));
 }
 
+static void hit_first(void) { functions[0](1); }
+
 static void pid_filter(int prog) {
-  int go[2], did[2];
-  if (pipe2(go, O_CLOEXEC) != 0 || pipe2(did, O_CLOEXEC) != 0) {
-    exit(1);
-  }
-  const pid_t child = fork();
-  if (child == 0) {
-    close(go[1]);
-    char byte;
-    while (read(go[0], &byte, 1) == 1) {
-      functions[0](1);
-      (void)!write(did[1], &byte, 1);
-    }
-    _exit(0);
-  }
-  char byte = 0;
-  const int link = (int)IS_OK("link_of_the_child", WITH(attr.pid = (uint32_t)child));
+  const struct Child child = start_child(hit_first);
+  const int link = (int)IS_OK("link_of_the_child", WITH(attr.pid = (uint32_t)child.pid));
   IS_TRUE("not_this_process", hits_of(0, 5) == 0);
   clear_words();
-  (void)!write(go[1], &byte, 1);
-  (void)!read(did[0], &byte, 1);
-  IS_TRUE("that_process", word(kHits) == 1 && word(kPid) == (uint64_t)child);
+  let_hit(&child);
+  IS_TRUE("that_process", word(kHits) == 1 && word(kPid) == (uint64_t)child.pid);
   close(link);
-  close(go[1]);
-  waitpid(child, NULL, 0);
+  end_child(&child);
 }
 
 int main(void) {
-  counters = map_create(BPF_MAP_TYPE_ARRAY, 4, sizeof(uint64_t) * kWords, 1, 0, "counters");
-  const int prog = load(kUprobeMulti);
-  if (counters < 0 || prog < 0) {
+  const int prog = make_counters() ? load(kUprobeMulti) : -1;
+  if (prog < 0) {
     perror("set-up");
     return 1;
   }

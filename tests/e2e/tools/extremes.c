@@ -2,14 +2,9 @@
 // all of it too (as root, within a minute).
 #include <dlfcn.h>
 
-#include "../../parity/shim_parity.h"
+#include "../../parity/shim_hits.h"
 
-enum { kUprobeMulti = 48, kPlaces = 10000, kStep = 16 };
-struct MultiAttr {  // union bpf_attr: link_create
-  uint32_t prog_fd, target_fd, attach_type, flags;
-  uint64_t path, offsets, ref_ctr_offsets, cookies;
-  uint32_t cnt, multi_flags, pid, padding;
-};
+enum { kPlaces = 10000, kStep = 16 };
 
 // Functions of kStep bytes each: eax = 2 * edi + 1.
 __asm__(
@@ -25,29 +20,6 @@ __asm__(
     "  .noaltmacro\n");
 extern const char many[];
 
-static uint64_t word(int map, uint32_t key) {
-  uint64_t value = 0;
-  map_lookup(map, &key, &value);
-  return value;
-}
-static void clear(int map, uint32_t key) {
-  const uint64_t zero = 0;
-  map_update(map, &key, &zero);
-}
-
-static int load_counter(int map, unsigned expected) {
-  const struct bpf_insn insns[] = {LOAD_VALUE(1, map, 0), MOV_IMM(2, 1), ATOMIC_ADD(1, 2, 0),
-                                   MOV_IMM(0, 0), EXIT()};
-  union bpf_attr attr;
-  memset(&attr, 0, sizeof(attr));
-  attr.prog_type = BPF_PROG_TYPE_KPROBE;
-  attr.insns = (uintptr_t)insns;
-  attr.insn_cnt = sizeof(insns) / sizeof(insns[0]);
-  attr.license = (uintptr_t)"GPL";
-  attr.expected_attach_type = expected;
-  return (int)sys_bpf(BPF_PROG_LOAD, &attr, 128);
-}
-
 static void huge_maps(void) {
   IS_ERROR("array_of_10_gb", ENOMEM,
            map_create(BPF_MAP_TYPE_ARRAY, 4, 1 << 20, 10 << 10, 0, "huge"));
@@ -59,53 +31,37 @@ static void huge_maps(void) {
   close(map);
 }
 
-static void many_probes(int counter) {
+static void many_probes(void) {
   static uint64_t offsets[kPlaces];
-  char path[4096];
   if (!place_of(many, path, sizeof(path), &offsets[0])) {
     exit(1);
   }
   for (int i = 1; i < kPlaces; i++) {
     offsets[i] = offsets[0] + (uint64_t)i * kStep;
   }
-  const int prog = (int)IS_OK("load_counter", load_counter(counter, kUprobeMulti));
-  struct MultiAttr attr;
-  memset(&attr, 0, sizeof(attr));
-  attr.prog_fd = (uint32_t)prog;
-  attr.attach_type = kUprobeMulti;
-  attr.path = (uintptr_t)path;
-  attr.offsets = (uintptr_t)offsets;
-  attr.cnt = kPlaces;
-  attr.pid = (uint32_t)getpid();
-  const int link = (int)IS_OK("10000_probes", sys_bpf(BPF_LINK_CREATE, &attr, sizeof(attr)));
-  clear(counter, 0);
+  const int prog = (int)IS_OK("load_counter", load_counter(kUprobeMulti));
+  const struct MultiAttr attr = multi_attr(prog, kUprobeMulti, offsets, NULL, kPlaces);
+  const int link = (int)IS_OK("10000_probes", link_multi(&attr));
+  clear_words();
   int wrong = 0;
   for (int i = 0; i < kPlaces; i++) {
     int (*volatile one)(int) = (int (*)(int))(uintptr_t)(many + (size_t)i * kStep);
     wrong += one(i) != 2 * i + 1;
   }
-  IS_TRUE("each_hit_once", word(counter, 0) == kPlaces);
+  IS_TRUE("each_hit_once", word(0) == kPlaces);
   IS_TRUE("each_right", wrong == 0);
   close(link);
-  clear(counter, 0);
+  clear_words();
   for (int i = 0; i < kPlaces; i++) {
     int (*volatile one)(int) = (int (*)(int))(uintptr_t)(many + (size_t)i * kStep);
     wrong += one(i) != 2 * i + 1;
   }
-  IS_TRUE("none_left", word(counter, 0) == 0 && wrong == 0);
+  IS_TRUE("none_left", word(0) == 0 && wrong == 0);
   close(prog);
 }
 
-static volatile int sink;
-__attribute__((noinline, noclone)) int probed(int a) {
-  sink += a * 3;
-  sink ^= a + 17;
-  return sink + a;
-}
-static int (*volatile call_probed)(int) = probed;
-
 // What was told to be there is there, in order; what was not is nowhere.
-static void unread_buffer(int counter) {
+static void unread_buffer(void) {
   enum { kCalls = 5000, kPage = 4096 };
   const int ring = (int)map_create(BPF_MAP_TYPE_RINGBUF, 0, 0, kPage, 0, "ring");
   const struct bpf_insn insns[] = {
@@ -119,23 +75,19 @@ static void unread_buffer(int counter) {
       MOV_IMM(4, 0),
       CALL(130),  // bpf_ringbuf_output
       INSN(BPF_JMP | BPF_JNE | BPF_K, 0, 0, 4, 0),
-      LOAD_VALUE(1, counter, 0),
+      LOAD_VALUE(1, counters, 0),
       MOV_IMM(2, 1),
       ATOMIC_ADD(1, 2, 0),
       MOV_IMM(0, 0),
       EXIT(),
   };
   const int prog = (int)IS_OK("load_writer", PROG_LOAD(BPF_PROG_TYPE_KPROBE, insns));
-  char path[4096];
-  uint64_t offset = 0;
-  place_of((const void*)(uintptr_t)call_probed, path, sizeof(path), &offset);
-  const int event = (int)uprobe_open(path, offset, false, getpid(), -1);
-  const int link = (int)IS_OK("link_writer", link_create(prog, event, 0));
-  clear(counter, 0);
+  const int link = (int)IS_OK("link_writer", link_probed(prog, 0));
+  clear_words();
   for (int i = 0; i < kCalls; i++) {
     call_probed(i);
   }
-  const uint64_t promised = word(counter, 0);
+  const uint64_t promised = word(0);
   IS_TRUE("as_many_as_there_is_room_for", promised == (kPage - 1) / 24);
   uint64_t* consumer = mmap(NULL, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, ring, 0);
   const char* producer = mmap(NULL, 3 * kPage, PROT_READ, MAP_SHARED, ring, kPage);
@@ -148,22 +100,21 @@ static void unread_buffer(int counter) {
   }
   IS_TRUE("all_that_was_promised", read == promised && good == promised);
   *(volatile uint64_t*)consumer = end;
-  clear(counter, 0);
+  clear_words();
   call_probed(1);
-  IS_TRUE("and_it_goes_on", word(counter, 0) == 1);
+  IS_TRUE("and_it_goes_on", word(0) == 1);
   close(link);
-  close(event);
   close(prog);
   close(ring);
 }
 
 // A library that is unmapped while it is probed, and comes again.
-static void library_goes(int counter) {
-  const int prog = (int)load_counter(counter, 0);
+static void library_goes(void) {
+  const int prog = (int)load_counter(0);
   char path[4096];
   uint64_t offset = 0;
   int event = -1, link = -1;
-  clear(counter, 0);
+  clear_words();
   for (int round = 0; round < 20; round++) {
     void* library = dlopen("libm.so.6", RTLD_NOW);
     double (*volatile cbrt_)(double) =
@@ -182,25 +133,24 @@ static void library_goes(int counter) {
     }
     dlclose(library);
   }
-  IS_TRUE("each_time", word(counter, 0) == 20);
+  IS_TRUE("each_time", word(0) == 20);
   close(link);
   close(event);
   void* library = dlopen("libm.so.6", RTLD_NOW);
   double (*volatile cbrt_)(double) = (double (*)(double))dlsym(library, "cbrt");
   cbrt_(8);
-  IS_TRUE("no_more", word(counter, 0) == 20);
+  IS_TRUE("no_more", word(0) == 20);
   dlclose(library);
   close(prog);
 }
 
 int main(void) {
-  const int counter = map_create(BPF_MAP_TYPE_ARRAY, 4, 8, 1, 0, "counter");
-  if (counter < 0) {
+  if (!find_probed() || !make_counters()) {
     return 1;
   }
   huge_maps();
-  unread_buffer(counter);
-  library_goes(counter);
-  many_probes(counter);
+  unread_buffer();
+  library_goes();
+  many_probes();
   return done();
 }
