@@ -3,15 +3,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 
-#include "shim_parity.h"
-
-static volatile int sink;
-__attribute__((noinline, noclone)) int probed(int a) {
-  sink += a * 3;
-  sink ^= a + 17;
-  return sink + a;
-}
-static int (*volatile call_probed)(int) = probed;
+#include "shim_hits.h"
 
 static long pin(int fd, const char* path, uint32_t flags) {
   union bpf_attr attr;
@@ -83,41 +75,25 @@ static void directories(int map) {
   IS_OK("unlink_inside", unlink("/sys/fs/bpf/parity_dir/map"));
 }
 
-static uint64_t hits(int counter) {
-  uint32_t key = 0;
-  uint64_t count = 0;
-  map_lookup(counter, &key, &count);
-  return count;
-}
-
 static void programs_and_links(void) {
-  const int counter = map_create(BPF_MAP_TYPE_ARRAY, 4, 8, 1, 0, "counter");
-  const struct bpf_insn insns[] = {LOAD_VALUE(1, counter, 0), MOV_IMM(2, 1), ATOMIC_ADD(1, 2, 0),
-                                   MOV_IMM(0, 0), EXIT()};
-  const int prog = (int)PROG_LOAD(BPF_PROG_TYPE_KPROBE, insns);
+  const int prog = load_counter(0);
   IS_OK("pin_program", pin(prog, "/sys/fs/bpf/parity_prog", 0));
   close(prog);
   const int again = (int)IS_OK("get_program", get("/sys/fs/bpf/parity_prog", 0, 0));
-  char path[4096];
-  uint64_t offset = 0;
-  place_of((const void*)(uintptr_t)call_probed, path, sizeof(path), &offset);
-  const int event = (int)uprobe_open(path, offset, false, getpid(), -1);
-  const int link = (int)IS_OK("link", link_create(again, event, 0));
+  const int link = (int)IS_OK("link", link_probed(again, 0));
   IS_OK("pin_link", pin(link, "/sys/fs/bpf/parity_link", 0));
   close(link);
-  close(event);
   close(again);
   call_probed(1);
-  IS_TRUE("link_goes_on", hits(counter) == 1);
+  IS_TRUE("link_goes_on", word(0) == 1);
   const int third = (int)IS_OK("get_link", get("/sys/fs/bpf/parity_link", 0, 0));
   IS_OK("unlink_link", unlink("/sys/fs/bpf/parity_link"));
   call_probed(1);
-  IS_TRUE("its_descriptor_keeps_it", hits(counter) == 2);
+  IS_TRUE("its_descriptor_keeps_it", word(0) == 2);
   close(third);
   call_probed(1);
-  IS_TRUE("and_then_it_is_gone", hits(counter) == 2);
+  IS_TRUE("and_then_it_is_gone", word(0) == 2);
   IS_OK("unlink_program", unlink("/sys/fs/bpf/parity_prog"));
-  close(counter);
 }
 
 int main(void) {
@@ -125,6 +101,9 @@ int main(void) {
       (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
        mount("bpf", "/sys/fs/bpf", "bpf", 0, NULL) != 0)) {
     perror("a bpffs of our own");
+    return 1;
+  }
+  if (!find_probed() || !make_counters()) {
     return 1;
   }
   const int map = map_create(BPF_MAP_TYPE_ARRAY, 4, 8, 1, 0, "pinned");

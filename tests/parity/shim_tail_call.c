@@ -1,30 +1,12 @@
 // PROG_ARRAY and bpf_tail_call: what is called, what happens where nothing is, 33 in a row, programs that do not fit, and
 // commands on the array.
-#include "shim_parity.h"
+#include "shim_hits.h"
 
-static volatile int sink;
-__attribute__((noinline, noclone)) int probed(int a) {
-  sink += a * 3;
-  sink ^= a + 17;
-  return sink + a;
-}
-static int (*volatile call_probed)(int) = probed;
+enum { kFirst, kSecond, kSaw, kAfter, kLoops, kCookie };
+static int programs;
 
-enum { kFirst, kSecond, kSaw, kAfter, kLoops, kCookie, kWords };
-static int results, programs;
-static char path[4096];
-static uint64_t offset;
-
-static uint64_t word(int n) {
-  uint64_t words[kWords] = {0};
-  uint32_t key = 0;
-  map_lookup(results, &key, words);
-  return words[n];
-}
 static void hit(void) {
-  uint64_t words[kWords] = {0};
-  uint32_t key = 0;
-  map_update(results, &key, words);
+  clear_words();
   call_probed(41);
 }
 
@@ -34,7 +16,7 @@ static void hit(void) {
 // Calls the program at `index`; comes behind it only where there is none.
 static int load_first(int index) {
   const struct bpf_insn insns[] = {
-      MOV_REG(6, 1), LOAD_VALUE(9, results, 0),
+      MOV_REG(6, 1), LOAD_VALUE(9, counters, 0),
       COUNT(kFirst), TAIL_CALL(index),
       COUNT(kAfter), MOV_IMM(0, 0),
       EXIT(),
@@ -44,9 +26,9 @@ static int load_first(int index) {
 // Notes its context's first argument and the cookie.
 static int load_second(void) {
   const struct bpf_insn insns[] = {
-      MOV_REG(6, 1),   LOAD_VALUE(9, results, 0), COUNT(kSecond),
-      LOAD(1, 6, 112), STORE(9, 1, 8 * kSaw),     MOV_REG(1, 6),
-      CALL(174),       STORE(9, 0, 8 * kCookie),  MOV_IMM(0, 7),
+      MOV_REG(6, 1),   LOAD_VALUE(9, counters, 0), COUNT(kSecond),
+      LOAD(1, 6, 112), STORE(9, 1, 8 * kSaw),      MOV_REG(1, 6),
+      CALL(174),       STORE(9, 0, 8 * kCookie),   MOV_IMM(0, 7),
       EXIT(),
   };
   return PROG_LOAD(BPF_PROG_TYPE_KPROBE, insns);
@@ -54,7 +36,7 @@ static int load_second(void) {
 // Calls itself.
 static int load_loop(int index) {
   const struct bpf_insn insns[] = {
-      MOV_REG(6, 1), LOAD_VALUE(9, results, 0),
+      MOV_REG(6, 1), LOAD_VALUE(9, counters, 0),
       COUNT(kLoops), TAIL_CALL(index),
       COUNT(kAfter), MOV_IMM(0, 0),
       EXIT(),
@@ -65,11 +47,11 @@ static int load_loop(int index) {
 static int load_in_function(int index) {
   const struct bpf_insn insns[] = {
       MOV_REG(6, 1),
-      LOAD_VALUE(9, results, 0),
+      LOAD_VALUE(9, counters, 0),
       COUNT(kFirst),
       MOV_REG(1, 6),
       INSN(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_CALL, 0, 5),
-      LOAD_VALUE(9, results, 0),
+      LOAD_VALUE(9, counters, 0),
       STORE(9, 0, 8 * kAfter),
       MOV_IMM(0, 0),
       EXIT(),
@@ -88,16 +70,12 @@ static long clear(uint32_t index) {
   return map_element(BPF_MAP_DELETE_ELEM, programs, &index, NULL, 0);
 }
 
-static int attach(int prog, int* event) {
-  *event = (int)uprobe_open(path, offset, false, getpid(), -1);
-  return (int)IS_OK("attach", link_create(prog, *event, 0x77));
-}
+static int attach(int prog) { return (int)IS_OK("attach", link_probed(prog, 0x77)); }
 
 static void calls(void) {
   const int first = (int)IS_OK("load_first", load_first(1));
   const int second = (int)IS_OK("load_second", load_second());
-  int event = -1;
-  const int link = attach(first, &event);
+  const int link = attach(first);
   hit();
   IS_TRUE("nothing_there", word(kFirst) == 1 && word(kAfter) == 1 && word(kSecond) == 0);
   IS_OK("set", set(1, second, 0));
@@ -117,29 +95,25 @@ static void calls(void) {
   hit();
   IS_TRUE("nothing_again", word(kFirst) == 1 && word(kAfter) == 1 && word(kLoops) == 0);
   close(link);
-  close(event);
   close(first);
 
   const int far = (int)IS_OK("load_far", load_first(4));
-  const int far_link = attach(far, &event);
+  const int far_link = attach(far);
   hit();
   IS_TRUE("index_out_of_range", word(kAfter) == 1);
   close(far_link);
-  close(event);
   close(far);
 }
 
 static void in_a_row(void) {
   const int loop = (int)IS_OK("load_loop", load_loop(0));
   IS_OK("set_loop", set(0, loop, 0));
-  int event = -1;
-  const int link = attach(loop, &event);
+  const int link = attach(loop);
   hit();
   IS_TRUE("33_in_a_row", word(kLoops) == 34 && word(kAfter) == 1);
   hit();
   IS_TRUE("33_at_each_hit", word(kLoops) == 34);
   close(link);
-  close(event);
   close(loop);
   IS_OK("clear_loop", clear(0));
 }
@@ -154,18 +128,14 @@ static void commands(void) {
   IS_ERROR("set_noexist", EINVAL, set(1, second, BPF_NOEXIST));
   IS_ERROR("set_exist", EINVAL, set(1, second, BPF_EXIST));
   IS_ERROR("set_no_fd", EBADF, set(1, -1, 0));
-  IS_ERROR("set_a_map", EINVAL, set(1, results, 0));
+  IS_ERROR("set_a_map", EINVAL, set(1, counters, 0));
   IS_OK("set", set(1, second, 0));
   IS_OK("set_again", set(1, second, 0));
   IS_OK("lookup", map_lookup(programs, &key, &value));
   struct bpf_prog_info info;
   memset(&info, 0, sizeof(info));
-  union bpf_attr attr;
-  memset(&attr, 0, sizeof(attr));
-  attr.info.bpf_fd = (unsigned)second;
-  attr.info.info_len = sizeof(info);
-  attr.info.info = (uintptr_t)&info;
-  sys_bpf(BPF_OBJ_GET_INFO_BY_FD, &attr, sizeof(attr));
+  uint32_t bytes = sizeof(info);
+  info_of(second, &info, &bytes);
   IS_TRUE("lookup_gives_the_id", value == info.id && value != 0);
   key = 4;
   IS_ERROR("lookup_far", ENOENT, map_lookup(programs, &key, &value));
@@ -207,8 +177,7 @@ static void commands(void) {
 static void last_close(void) {
   const int first = load_first(1);
   const int second = load_second();
-  int event = -1;
-  const int link = attach(first, &event);
+  const int link = attach(first);
   set(1, second, 0);
   hit();
   IS_TRUE("before_the_close", word(kSecond) == 1);
@@ -220,16 +189,13 @@ static void last_close(void) {
   }
   IS_TRUE("emptied", word(kSecond) == 0 && word(kFirst) == 1 && word(kAfter) == 1);
   close(link);
-  close(event);
   close(first);
   close(second);
 }
 
 int main(void) {
-  results = map_create(BPF_MAP_TYPE_ARRAY, 4, sizeof(uint64_t) * kWords, 1, 0, "results");
   programs = map_create(BPF_MAP_TYPE_PROG_ARRAY, 4, 4, 4, 0, "programs");
-  if (results < 0 || programs < 0 ||
-      !place_of((const void*)(uintptr_t)call_probed, path, sizeof(path), &offset)) {
+  if (programs < 0 || !find_probed() || !make_counters()) {
     return 1;
   }
   calls();

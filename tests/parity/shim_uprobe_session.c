@@ -2,17 +2,10 @@
 // Numbers of Linux 6.13 are stated here; the two kfuncs are found in the kernel's BTF.
 #include <linux/btf.h>
 
-#include "shim_parity.h"
+#include "shim_hits.h"
 
-enum { kUprobeMulti = 48, kUprobeSession = 57, kPseudoKfunc = 2 };
+enum { kPseudoKfunc = 2 };
 
-struct MultiAttr {  // union bpf_attr: link_create
-  uint32_t prog_fd, target_fd, attach_type, flags;
-  uint64_t path, offsets, ref_ctr_offsets, cookies;
-  uint32_t cnt, multi_flags, pid, padding;
-};
-
-static volatile int sink;
 // Calls itself n times.
 __attribute__((noinline, noclone)) int down(int n) {
   static int (*volatile next)(int) = down;
@@ -30,19 +23,7 @@ __attribute__((noinline, noclone)) int other(int n) {
 }
 static int (*volatile call_other)(int) = other;
 
-enum { kEntries, kReturns, kCookies, kAtReturn, kWrong, kLinkCookie, kWords };
-static int counters;
-static uint64_t word(int n) {
-  uint64_t words[kWords] = {0};
-  uint32_t key = 0;
-  map_lookup(counters, &key, words);
-  return words[n];
-}
-static void clear_words(void) {
-  uint64_t words[kWords] = {0};
-  uint32_t key = 0;
-  map_update(counters, &key, words);
-}
+enum { kEntries, kReturns, kCookies, kAtReturn, kWrong, kLinkCookie };
 
 static char* read_btf(void) {
   const int fd = open("/sys/kernel/btf/vmlinux", O_RDONLY | O_CLOEXEC);
@@ -104,19 +85,8 @@ static int kfunc(const char* wanted) {
 #define CALL_KFUNC(id) INSN(BPF_JMP | BPF_CALL, 0, kPseudoKfunc, 0, id)
 #define JUMP_IF(op, d, i, o) INSN(BPF_JMP | (op) | BPF_K, d, 0, o, i)
 
-static int load_with(const struct bpf_insn* insns, size_t count, unsigned expected) {
-  union bpf_attr attr;
-  memset(&attr, 0, sizeof(attr));
-  attr.prog_type = BPF_PROG_TYPE_KPROBE;
-  attr.insns = (uintptr_t)insns;
-  attr.insn_cnt = (uint32_t)count;
-  attr.license = (uintptr_t)"GPL";
-  attr.expected_attach_type = expected;
-  return (int)sys_bpf(BPF_PROG_LOAD, &attr, 128);
-}
-
 // At entry: the cookie becomes the argument; odd ones are not followed to their return.
-static int load(unsigned expected) {
+static int load(unsigned attach_type) {
   const struct bpf_insn insns[] = {
       MOV_REG(6, 1),
       LOAD_VALUE(9, counters, 0),
@@ -149,23 +119,14 @@ static int load(unsigned expected) {
       MOV_IMM(0, 0),
       EXIT(),
   };
-  return load_with(insns, sizeof(insns) / sizeof(insns[0]), expected);
+  return PROG_LOAD_FOR(attach_type, insns);
 }
 
-static char path[4096];
 static uint64_t offsets[2];
 static long attach(int prog, unsigned type, unsigned count, uint64_t cookie) {
   const uint64_t cookies[2] = {cookie, cookie};
-  struct MultiAttr attr;
-  memset(&attr, 0, sizeof(attr));
-  attr.prog_fd = (uint32_t)prog;
-  attr.attach_type = type;
-  attr.path = (uintptr_t)path;
-  attr.offsets = (uintptr_t)offsets;
-  attr.cookies = (uintptr_t)cookies;
-  attr.cnt = count;
-  attr.pid = (uint32_t)getpid();
-  return sys_bpf(BPF_LINK_CREATE, &attr, sizeof(attr));
+  const struct MultiAttr attr = multi_attr(prog, type, offsets, cookies, count);
+  return link_multi(&attr);
 }
 
 static void one_session(int prog) {
@@ -212,21 +173,19 @@ static void two_sessions(int prog) {
 static void refusals(int prog) {
   IS_ERROR("session_as_multi", EINVAL, attach(prog, kUprobeMulti, 1, 0));
   const struct bpf_insn two[] = {MOV_IMM(0, 2), EXIT()};
-  IS_ERROR("returns_2", EINVAL, load_with(two, 2, kUprobeSession));
-  const int multi = (int)IS_OK("multi_returns_2", load_with(two, 2, kUprobeMulti));
+  IS_ERROR("returns_2", EINVAL, PROG_LOAD_FOR(kUprobeSession, two));
+  const int multi = (int)IS_OK("multi_returns_2", PROG_LOAD_FOR(kUprobeMulti, two));
   IS_ERROR("multi_as_session", EINVAL, attach(multi, kUprobeSession, 1, 0));
   close(multi);
   IS_ERROR("kfunc_of_sessions_only", EACCES, load(kUprobeMulti));
   const struct bpf_insn unknown[] = {CALL_KFUNC(kfunc("bpf_session_is_return") + 1), MOV_IMM(0, 0),
                                      EXIT()};
-  IS_TRUE("no_function", load_with(unknown, 3, kUprobeSession) == -1);
+  IS_TRUE("no_function", PROG_LOAD_FOR(kUprobeSession, unknown) == -1);
 }
 
 int main(void) {
-  counters = map_create(BPF_MAP_TYPE_ARRAY, 4, sizeof(uint64_t) * kWords, 1, 0, "counters");
-  const int prog = (int)IS_OK("load", load(kUprobeSession));
-  if (counters < 0 || prog < 0 ||
-      !place_of((const void*)(uintptr_t)call_down, path, sizeof(path), &offsets[0]) ||
+  const int prog = make_counters() ? (int)IS_OK("load", load(kUprobeSession)) : -1;
+  if (prog < 0 || !place_of((const void*)(uintptr_t)call_down, path, sizeof(path), &offsets[0]) ||
       !place_of((const void*)(uintptr_t)call_other, path, sizeof(path), &offsets[1])) {
     return 1;
   }
