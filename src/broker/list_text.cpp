@@ -98,8 +98,8 @@ std::string state_of(const SessionStatus::Probe& probe, const LinkTotals& totals
 }
 
 std::string links(const SessionStatus& status) {
-  Table table({">ID", ">PROG", "KIND", "PLACE", ">PID", ">TARGETS", ">HITS", ">NS/HIT", ">FAULTED",
-               "STATE"});
+  Table table({">ID", ">PROG", "KIND", "PLACE", ">PID", ">TARGETS", ">HITS", ">MISSED", ">NS/HIT",
+               ">FAULTED", "STATE"});
   for (const auto& p : status.probes) {
     if (p.link == 0) {
       continue;
@@ -114,8 +114,9 @@ std::string links(const SessionStatus& status) {
     table.add({number(p.link), number(p.program),
                p.is_session ? "session" : (p.is_return ? "uretprobe" : "uprobe"), place,
                p.pid > 0 ? number(p.pid) : "any", number(t.placed),
-               t.run == 0 ? "-" : number(t.run), t.run == 0 ? "-" : number(t.ns / t.run),
-               number(t.faulted + t.out_of_fuel), state_of(p, t)});
+               t.run == 0 ? "-" : number(t.run), number(t.missed),
+               t.run == 0 ? "-" : number(t.ns / t.run), number(t.faulted + t.out_of_fuel),
+               state_of(p, t)});
   }
   return table.text();
 }
@@ -149,6 +150,7 @@ LinkTotals totals_of(const SessionStatus& status, uint32_t link) {
       }
       totals.run += state.run;
       totals.ns += state.ns;
+      totals.missed += state.missed;
       totals.faulted += state.faulted;
       totals.out_of_fuel += state.out_of_fuel;
     }

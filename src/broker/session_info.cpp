@@ -116,7 +116,7 @@ Result<bpf_prog_info> info_of(const ProgramObject& program, const RunTotals& run
   info.jited_line_info_rec_size = sizeof(uint64_t);
   info.run_time_ns = runs.ns;
   info.run_cnt = runs.count;
-  info.recursion_misses = 0;
+  info.recursion_misses = runs.missed;
   info.verified_insns = program.insn_count;
   info.btf_id = program.btf == nullptr ? 0 : program.btf->id;
   info.attach_btf_obj_id = 0;
@@ -327,6 +327,7 @@ RunTotals Session::runs_of(uint32_t program) {
     if (runner != nullptr && runner->id == program && totals != runs.end()) {
       sum.count += totals->second.count;
       sum.ns += totals->second.ns;
+      sum.missed += totals->second.missed;
     }
   };
   for (const auto& event : objects_.all<PerfEventObject>()) {

@@ -61,6 +61,7 @@ Json targets_of(const SessionStatus& status) {
                                   {"why_not", link.why_not},
                                   {"hits", link.run},
                                   {"hit_ns", link.ns},
+                                  {"missed", link.missed},
                                   {"faulted", link.faulted},
                                   {"out_of_budget", link.out_of_fuel}});
     }
@@ -91,6 +92,7 @@ Json links_of(const SessionStatus& status) {
     row["why_not"] = totals.why_not;
     row["hits"] = totals.run;
     row["hit_ns"] = totals.ns;
+    row["missed"] = totals.missed;
     row["faulted"] = totals.faulted;
     row["out_of_budget"] = totals.out_of_fuel;
     rows.push_back(std::move(row));

@@ -38,6 +38,9 @@ std::string status_text(const SessionStatus& status) {
         continue;
       }
       add(&out, "  link %u placed", link.link);
+      if (link.missed != 0) {
+        add(&out, ", missed %" PRIu64, link.missed);
+      }
       if (link.faulted + link.out_of_fuel != 0) {
         add(&out, ", faulted %" PRIu64 ", out of budget %" PRIu64, link.faulted, link.out_of_fuel);
       }

@@ -49,7 +49,7 @@ struct SessionStatus {
 struct LinkTotals {
   uint32_t targets = 0, placed = 0;
   uint64_t run = 0, ns = 0;  // while statistics were on
-  uint64_t faulted = 0, out_of_fuel = 0;
+  uint64_t missed = 0, faulted = 0, out_of_fuel = 0;
   std::string why_not;  // of one target where it is not placed
 };
 LinkTotals totals_of(const SessionStatus& status, uint32_t link);

@@ -90,7 +90,7 @@ struct TargetStatus {
     bool placed;
     std::string why_not;  // refusal, or "file not mapped"
     uint64_t run, ns;     // while statistics were on
-    uint64_t faulted, out_of_fuel;
+    uint64_t missed, faulted, out_of_fuel;
   };
   std::vector<LinkState> links;
   uint64_t missed;      // nested hits and full return tables, all threads
@@ -99,7 +99,8 @@ struct TargetStatus {
 };
 
 struct RunTotals {
-  uint64_t count = 0, ns = 0;
+  uint64_t count = 0, ns = 0;  // while statistics were on
+  uint64_t missed = 0;
 };
 
 class Targets {
@@ -130,7 +131,7 @@ class Targets {
   [[nodiscard]] bool has(pid_t pid) const;
   [[nodiscard]] size_t count() const;
   [[nodiscard]] std::vector<TargetStatus> status();
-  // Runs that were counted, of all targets that there are now, by link.
+  // Runs that were counted and that were missed, of all targets that there are now, by link.
   [[nodiscard]] std::map<LinkId, RunTotals> runs();
   // Restores the code of processes that an earlier broker of this user left behind (docs/decisions/0001).
   // Returns how many.

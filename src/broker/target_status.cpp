@@ -64,6 +64,7 @@ std::map<LinkId, RunTotals> Targets::runs() {
         RunTotals& totals = all[LinkId{link}];
         totals.count += words[offsetof(HitCounts, run) / 8];
         totals.ns += words[offsetof(HitCounts, ns) / 8];
+        totals.missed += words[offsetof(HitCounts, missed) / 8];
       }
     }
   }
@@ -91,9 +92,9 @@ std::vector<TargetStatus> Targets::status() {
       if (const auto at = t->counts.find(state.link); at != t->counts.end()) {
         uint64_t words[sizeof(HitCounts) / 8] = {};
         if (read_memory(pid, RemoteAddr{at->second}, std::as_writable_bytes(std::span(words)))) {
-          // Missed hits are counted with their thread.
           state.run = words[offsetof(HitCounts, run) / 8];
           state.ns = words[offsetof(HitCounts, ns) / 8];
+          state.missed = words[offsetof(HitCounts, missed) / 8];
           state.faulted = words[offsetof(HitCounts, faulted) / 8];
           state.out_of_fuel = words[offsetof(HitCounts, out_of_fuel) / 8];
         }

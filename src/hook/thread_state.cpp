@@ -42,7 +42,6 @@ CHECK_OFFSET(BLOCK_GUARD, ThreadBlock, depth);
 CHECK_OFFSET(BLOCK_HIT_STACK_TOP, ThreadBlock, hit_stack_top);
 CHECK_OFFSET(BLOCK_FREE_ENTRIES, ThreadBlock, free_entries);
 CHECK_OFFSET(BLOCK_SEQUENCE, ThreadBlock, sequence);
-CHECK_OFFSET(BLOCK_MISSED, ThreadBlock, missed);
 CHECK_OFFSET(BLOCK_SELF, ThreadBlock, self);
 CHECK_OFFSET(BLOCK_CHECK_OFFSET, ThreadBlock, check_offset);
 CHECK_OFFSET(BLOCK_CHECK_VALUE, ThreadBlock, check_value);

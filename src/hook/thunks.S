@@ -217,6 +217,9 @@
   .hidden bpftime_thread_block_slow
   .hidden bpftime_guard_is_stale
   .hidden bpftime_take_entry_slow
+  .hidden bpftime_missed_list
+  .hidden bpftime_missed_call
+  .hidden bpftime_missed_return
   .text
 
 // ---- entry_thunk, inside_thunk -----------------------------------------------------------------------------
@@ -348,7 +351,7 @@
 .Lnested_\name:
   call bpftime_check_guard
   jz .Lgo_\name
-  incq BLOCK_MISSED(%rcx)
+  call bpftime_miss_list
 .Lpass_\name:
   POP_FLAGS
   POP_REG %rax
@@ -525,7 +528,10 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 8 + 128, 1, 1
 .Lrp_nested_\name:
   call bpftime_check_guard
   jz .Lrp_go_\name
-  incq BLOCK_MISSED(%rcx)
+  mov ENTRY_RESUME(%rbx), %rax
+  mov -32(%rax), %rax
+  mov SITE_ON_RETURN(%rax), %rax
+  call bpftime_miss_list
 .Lrp_pass_\name:
   mov ENTRY_SAVED_RBX(%rbx), %rcx
   mov ENTRY_RETURN_ADDRESS(%rbx), %rax
@@ -595,7 +601,8 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 8 + 128, 1, 1
   mov BLOCK_TRAMPOLINE(%rcx), %r11
   test %rax, %rax
   jnz .Lrt_took_\name
-  incq BLOCK_MISSED(%rcx)
+  mov (%r11), %rax
+  call bpftime_miss_return
 .Lrt_leave_\name:
   .cfi_remember_state
   lea 8(%rsp), %rsp
@@ -641,7 +648,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 8 + 128, 1, 1
 .Lrt_nested_\name:
   call bpftime_check_guard
   jz .Lrt_go_\name
-  incq BLOCK_MISSED(%rcx)
+  call bpftime_miss_call
 .Lrt_pass_\name:
   lea 32(%r11), %rcx
   POP_FLAGS
@@ -755,8 +762,12 @@ bpftime_run_aside:
   and $-16, %rsp
   jmp .Lchosen
 3:
-  incq BLOCK_MISSED(%r12)
   mov %r12, %rcx
+  lea bpftime_on_hit(%rip), %rsi
+  cmp %rsi, %rdi
+  jne 4f
+  call bpftime_miss_list
+4:
   CFI_SAVED_AT 6, 2, R_BP
   CFI_SAVED_AT 12, 2, R_R12
   mov R_BP(%rcx), %rbp
@@ -768,7 +779,8 @@ bpftime_run_aside:
   .size bpftime_run_aside, . - bpftime_run_aside
 
 // ---- out of line -------------------------------------------------------------------------------------------
-// Called by thunks with all registers of the target live but rcx and flags, and aligned as it happens.
+// Called by thunks with all registers of the target live but rcx and flags, and aligned as it happens: the function
+// gets rcx, the thunk's rsp and rax.
 .macro CALL_C function
   push %rbp
   .cfi_adjust_cfa_offset 8
@@ -786,6 +798,7 @@ bpftime_run_aside:
   push %rcx
   mov %rcx, %rdi
   lea 16(%rbp), %rsi                   // the thunk's rsp
+  mov %rax, %rdx
   and $-16, %rsp
   call \function
 .endm
@@ -826,5 +839,20 @@ bpftime_check_guard:
   ret
   .cfi_endproc
   .size bpftime_check_guard, . - bpftime_check_guard
+
+// A hit that runs nothing, or is not seen to return; rcx = block.
+.macro MISS name, function
+  .type \name, @function
+\name:
+  .cfi_startproc
+  CALL_C \function
+  BACK_FROM_C
+  ret
+  .cfi_endproc
+  .size \name, . - \name
+.endm
+MISS bpftime_miss_list, bpftime_missed_list      // rax = the list, or 0
+MISS bpftime_miss_call, bpftime_missed_call      // rax = Site*
+MISS bpftime_miss_return, bpftime_missed_return  // rax = Site*
 
   .section .note.GNU-stack, "", @progbits

@@ -5,12 +5,13 @@
 // arithmetic flags (all flags inside a function), DF, vector registers and x87 (never touched),
 // errno, the red zone. Of the target's own stack a hit uses 56 bytes below rsp at the probed
 // instruction, kPlainStackBytes + 24 more for plain programs, 200 more at a thread's first hit and
-// where a hit is nested; inside a function these begin below the red zone. The other callbacks run
+// where a hit is missed; inside a function these begin below the red zone. The other callbacks run
 // on the thread's hit stack of 64 KB, or on the
 // alternate signal stack where the hit is in a handler that runs there (else the kernel would begin
 // a further handler at its top; with less than 4 KB left there the hit is missed). A hit while
-// another runs on the same thread, in a signal handler of the target, is counted in
-// ThreadBlock::missed and passes through; so is a return that finds no free ReturnEntry.
+// another runs on the same thread, in a signal handler of the target, is missed: it passes through,
+// and is counted in ThreadBlock::missed and HitCounts::missed of each link at the site. So is a
+// return that finds no free ReturnEntry.
 //
 // A site with null `on_entry` and `on_return` passes through at once. When the site table was wiped
 // by a fork (its first word is not kTableGuard) bpftime_cold_hit is called before that, and the

@@ -75,7 +75,7 @@ uint64_t run_session(void* regs, Hit* base) {
   }
   SessionCell* const cell = take_cell(hit);
   if (cell == nullptr) {
-    hit.thread->missed++;
+    hit.attached->counts->missed.fetch_add(1, std::memory_order_relaxed);
     return run_nothing(hit);
   }
   hit.session = cell;

@@ -159,7 +159,7 @@ TEST(Session, EachLinkHasItsCellAndTheFifthIsMissed) {
   Place place(kSessionsOfCall + 1);
   ReturnEntry* const entry = place.call();
   EXPECT_EQ(seen.size(), kSessionsOfCall);
-  EXPECT_EQ(place.thread.missed, 1U);
+  EXPECT_EQ(place.counts.missed, 1U);
   place.come_back(entry);
   ASSERT_EQ(seen.size(), 2 * kSessionsOfCall);
   for (uint32_t i = 0; i < kSessionsOfCall; i++) {
@@ -172,7 +172,7 @@ TEST(Session, WithoutAFreeEntryOneIsReclaimedOrTheCallMissed) {
   ReturnEntry* const spare = place.thread.free_entries;
   place.thread.free_entries = nullptr;
   EXPECT_EQ(place.call(), nullptr);
-  EXPECT_EQ(place.thread.missed, 1U);
+  EXPECT_EQ(place.counts.missed, 1U);
   EXPECT_TRUE(seen.empty());
   reclaimed = spare;
   place.call();

@@ -102,7 +102,7 @@ class Commands(EndToEnd):
         links = self.json_of("link", "list")
         self.assertEqual({link["hits"] for link in links}, {7})
         self.assertTrue(all(0 < link["hit_ns"] < 1e9 for link in links), links)
-        self.assertRegex(self.session.bpftime("link", "list")[0], r"\b7 +\d+ +0  armed")
+        self.assertRegex(self.session.bpftime("link", "list")[0], r"\b7 +0 +\d+ +0  armed")
         statistics.finish()
         harness.until("statistics end", lambda: self.hits_after(target) == self.hits_after(target))
         self.session.bpftime("link", "list", "--for", "0.01")

@@ -38,6 +38,27 @@ class Hostile(EndToEnd):
     def status(self):
         return json.loads(self.session.bpftime("status", "--json")[0])
 
+    def recursion_misses(self):
+        """Of each program, as OBJ_GET_INFO_BY_FD has them."""
+        ask = """if True:
+            import ctypes, struct
+            def bpf(command, *words):
+                attr = ctypes.create_string_buffer(struct.pack("4I", *words))
+                return ctypes.CDLL(None).syscall(321, command, attr, 16), struct.unpack("4I", attr.raw[:16])
+            id = 0
+            while True:
+                status, words = bpf(11, id, 0, 0, 0)  # PROG_GET_NEXT_ID
+                if status != 0:
+                    break
+                id = words[1]
+                info = ctypes.create_string_buffer(232)
+                address = ctypes.addressof(info)
+                bpf(15, bpf(13, id, 0, 0, 0)[0], 232, address & 0xffffffff, address >> 32)
+                print(struct.unpack_from("Q", info, 208)[0])  # bpf_prog_info::recursion_misses"""
+        status, output = self.session.start([self.session.bin("bpftime"), "load", "python3", "-c", ask]).finish()
+        self.assertEqual(status, 0)
+        return [int(line) for line in output.split()]
+
     def ends_well(self, tools, targets):
         for tool in tools:
             self.assertEqual(tool.finish()[0], 0, tool.stderr())
@@ -215,6 +236,9 @@ class Signals(Hostile):
         target.ask("onstack 100 6144", "^onstack 0 sum 5050$")
         self.assertEqual(counts(tool)[:2], (0, 0))
         self.assertGreaterEqual(self.status()["targets"][0]["missed"], 100)
+        self.assertEqual([link["missed"] for link in json.loads(self.session.bpftime("link", "list", "--json")[0])],
+                         [100, 100])
+        self.assertEqual(self.recursion_misses(), [100, 100])
         self.call(target, 10)
         self.assertEqual(counts(tool)[:2], (10, 10))
         self.ends_well([tool], [target])

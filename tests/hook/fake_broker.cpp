@@ -31,6 +31,7 @@ uint64_t g_room_used = 0, g_room_bytes = 0;
 AlivePage g_alive{77};
 alignas(AttachedList) std::byte g_list_bytes[sizeof(AttachedList) + sizeof(Attached)];
 AttachedList& g_list = *new (g_list_bytes) AttachedList{1, 0, &g_alive, 77, 0, nullptr};
+HitCounts g_counts{};
 
 uint8_t* near_memory(uint64_t near, uint64_t bytes) {
   for (uint64_t distance = 1 << 20; distance < (1ULL << 30); distance += 1 << 20) {
@@ -85,6 +86,7 @@ AgentState* start_fake_broker() {
   if (g_state->tcb_tid_offset == 0) {
     die("libc", "no tid in the TCB");
   }
+  g_list.items[0].counts = &g_counts;
   bpftime_agent_state = g_state;
   syscall(SYS_arch_prctl, ARCH_SET_GS, &bpftime_nobody);
   return g_state;
@@ -96,6 +98,7 @@ void use_lists(uint32_t flags, Program program) {
   ThreadBlock* const block = thread_block();  // as its first hit sets it up
   block->hit_space[HIT_ATTACHED / 8] = reinterpret_cast<uint64_t>(block->hit_space);
 }
+uint64_t missed_runs() { return g_counts.missed; }
 void kill_broker(bool is_dead) { g_alive.word = is_dead ? 77 | FUTEX_OWNER_DIED : 77; }
 
 void use_hashed_thunks(bool yes) { start_fake_broker()->use_gs = yes ? 0 : 1; }

@@ -36,6 +36,7 @@ Hooked hook(F* function, Probe probe) {
 // From now on hits are of this kind (ListFlags), on this thread; `program` is for plain ones.
 using Program = uint64_t (*)(void* regs, Hit* hit);
 void use_lists(uint32_t flags, Program program = nullptr);
+uint64_t missed_runs();  // HitCounts::missed of what is attached everywhere
 void kill_broker(bool is_dead);
 // From now on: hook through the thunks that do not use gs.
 void use_hashed_thunks(bool yes);

@@ -360,10 +360,12 @@ TEST(ReturnProbe, RecursionDeeperThanTheEntriesIsCountedAsMissed) {
   EXPECT_EQ(recursive(100), 100);
   EXPECT_EQ(seen.returns, 101u);
   const uint64_t missed = thread_block()->missed;
+  const uint64_t runs = missed_runs();
   EXPECT_EQ(recursive(5000), 5000);
   EXPECT_EQ(seen.returns, 101u + kReturnEntries);
   EXPECT_EQ(seen.entries, 101u + 5001);
   EXPECT_EQ(thread_block()->missed - missed, 5001 - kReturnEntries);
+  EXPECT_EQ(missed_runs() - runs, 5001 - kReturnEntries);
   EXPECT_EQ(recursive(200), 200);
   EXPECT_EQ(seen.returns, 101u + kReturnEntries + 201);
   h.restore();

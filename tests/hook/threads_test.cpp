@@ -50,12 +50,14 @@ TEST(Nested, HitInASignalHandlerOnTopOfAHitIsCountedAsMissed) {
     Hooked b = hook(&second, probe);
     second(0);
     const uint64_t missed = seen.block->missed;
+    const uint64_t runs = missed_runs();
     forget();
     (probe == Probe::kReturn ? seen.on_return : seen.on_entry) = raise_usr1;
     in_handler = 0;
     EXPECT_EQ(leaf(1), 2);
     EXPECT_EQ(in_handler, 42);
     EXPECT_EQ(seen.block->missed, missed + 1);
+    EXPECT_EQ(missed_runs(), runs + (probe == Probe::kBoth ? 2 : 1));
     EXPECT_EQ(seen.entries, probe == Probe::kReturn ? 0u : 1u);
     EXPECT_EQ(seen.returns, probe == Probe::kEntry ? 0u : 1u);
     EXPECT_EQ(thread_block()->guard, 0u);
