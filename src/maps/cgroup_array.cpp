@@ -11,11 +11,6 @@
 namespace bpftime {
 namespace {
 
-int update(const MapView& /*map*/, const LockContext& /*who*/, uint32_t /*lane*/,
-           const void* /*key*/, const void* /*value*/, uint64_t /*flags*/) {
-  return -EINVAL;
-}
-
 int erase(const MapView& map, const LockContext& /*who*/, const void* key) {
   return load_as<uint32_t>(key) >= map.element_count ? -E2BIG : -ENOENT;
 }
@@ -32,7 +27,7 @@ int sys_update(const MapView& map, const LockContext& /*who*/, const void* key,
 
 constinit const MapOps kCgroupArrayOps = {BPF_MAP_TYPE_CGROUP_ARRAY,
                                           no_lookup,
-                                          update,
+                                          invalid_update,
                                           erase,
                                           array_next_key,
                                           no_sys_lookup,

@@ -25,4 +25,10 @@ int no_sys_lookup(const MapView& map, const void* key, void* value, uint64_t fla
 int no_sys_update(const MapView& map, const LockContext& who, const void* key, const void* value,
                   uint64_t flags);
 
+// What kinds answer that take no value so: EINVAL.
+int invalid_update(const MapView& map, const LockContext& who, uint32_t lane, const void* key,
+                   const void* value, uint64_t flags);
+int invalid_sys_update(const MapView& map, const LockContext& who, const void* key,
+                       const void* value, uint64_t flags);
+
 }  // namespace bpftime

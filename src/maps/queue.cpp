@@ -32,10 +32,6 @@ uint64_t count_of(const MapView& map, QueueState& state) {
   return count;
 }
 
-int update(const MapView& /*map*/, const LockContext& /*who*/, uint32_t /*lane*/,
-           const void* /*key*/, const void* /*value*/, uint64_t /*flags*/) {
-  return -EINVAL;
-}
 int next_key(const MapView& /*map*/, const void* /*key*/, void* /*next*/) { return -EINVAL; }
 int sys_lookup(const MapView& map, const void* /*key*/, void* value, uint64_t flags,
                const LockContext* who) {
@@ -56,8 +52,8 @@ uint32_t sweep(const MapView& map, const LockContext& who, OwnerId dead) {
 }
 
 constexpr MapOps ops(uint32_t type) {
-  return {type,       no_lookup,  update, array_erase, next_key,
-          sys_lookup, sys_update, sweep,  nullptr,     sys_take};
+  return {type,       no_lookup,  invalid_update, array_erase, next_key,
+          sys_lookup, sys_update, sweep,          nullptr,     sys_take};
 }
 
 }  // namespace

@@ -100,15 +100,6 @@ class Held : public HeldLock {
   StackBucket& bucket_;
 };
 
-int update(const MapView& /*map*/, const LockContext& /*who*/, uint32_t /*lane*/,
-           const void* /*key*/, const void* /*value*/, uint64_t /*flags*/) {
-  return -EINVAL;
-}
-int sys_update(const MapView& /*map*/, const LockContext& /*who*/, const void* /*key*/,
-               const void* /*value*/, uint64_t /*flags*/) {
-  return -EINVAL;
-}
-
 int erase(const MapView& map, const LockContext& who, const void* key) {
   const auto id = load_as<uint32_t>(key);
   if (id > map.bucket_mask) {
@@ -256,11 +247,11 @@ int64_t stack_id(const MapView& map, const LockContext& who, const BuildIdTable*
 
 constinit const MapOps kStackTraceOps = {BPF_MAP_TYPE_STACK_TRACE,
                                          no_lookup,  // the verifier lets no program ask
-                                         update,
+                                         invalid_update,
                                          erase,
                                          next_key,
                                          sys_lookup,
-                                         sys_update,
+                                         invalid_sys_update,
                                          array_sweep,
                                          visit,
                                          nullptr};
