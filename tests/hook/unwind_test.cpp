@@ -273,20 +273,27 @@ TEST(Unwind, BacktraceFromAHandlerOnTopOfAHitReachesMain) {
 // pthread_cancel, pthread_exit: forced unwinding through probed frames.
 static sem_t ready;
 static std::atomic<long> cancelled_tid;
-// Until the thread waits in pause(2): an asynchronous cancellation between two calls of a C++
-// function terminates, probes or not (its call-site table has no entry there).
-static void await_pause(long tid) {
-  const std::string path = "/proc/self/task/" + std::to_string(tid) + "/syscall";
-  for (;;) {
+// Until the thread waits in pause(2), whose /proc/PID/syscall this is; nothing tells of it. Whether it came to be in time.
+static bool comes_to_pause(const std::string& path) {
+  for (int i = 0; i < 60'000; i++) {
     char text[32] = {};
     FILE* f = std::fopen(path.c_str(), "r");
+    if (f == nullptr) {
+      return false;
+    }
     (void)!std::fread(text, 1, sizeof text - 1, f);
     std::fclose(f);
     if (std::strncmp(text, "34 ", 3) == 0) {
-      return;
+      return true;
     }
-    sched_yield();
+    usleep(1000);
   }
+  return false;
+}
+// An asynchronous cancellation between two calls of a C++ function terminates, probes or not (its call-site table has no
+// entry there).
+static bool cancelled_one_pauses() {
+  return comes_to_pause("/proc/self/task/" + std::to_string(cancelled_tid) + "/syscall");
 }
 BODY long cancelled_body(long n) {
   Destroyed d;
@@ -326,7 +333,7 @@ TEST(Unwind, PthreadCancelAndExitRunDestructors) {
         },
         reinterpret_cast<void*>(static_cast<long>(kind)));
     sem_wait(&ready);
-    await_pause(cancelled_tid);
+    ASSERT_TRUE(cancelled_one_pauses());
     pthread_cancel(thread);
     void* result = nullptr;
     pthread_join(thread, &result);
@@ -385,7 +392,7 @@ TEST(Unwind, AsyncCancelOnTopOfAHitRunsDestructors) {
         },
         nullptr);
     sem_wait(&ready);
-    await_pause(cancelled_tid);
+    ASSERT_TRUE(cancelled_one_pauses());
     pthread_cancel(thread);
     void* result = nullptr;
     pthread_join(thread, &result);
@@ -429,20 +436,7 @@ TEST(Unwind, GdbSeesAllFrames) {
   }
   char c;
   ASSERT_EQ(read(pipes[0], &c, 1), 1);
-  // until it waits in the body
-  char path[64];
-  std::snprintf(path, sizeof path, "/proc/%d/syscall", child);
-  for (;;) {
-    char text[32] = {};
-    FILE* f = std::fopen(path, "r");
-    ASSERT_NE(f, nullptr);
-    (void)!std::fread(text, 1, sizeof text - 1, f);
-    std::fclose(f);
-    if (std::strncmp(text, "34 ", 3) == 0) {  // pause
-      break;
-    }
-    sched_yield();
-  }
+  ASSERT_TRUE(comes_to_pause("/proc/" + std::to_string(child) + "/syscall"));
   char command[128];
   std::snprintf(command, sizeof command, "gdb -nx -q -batch -p %d -ex bt 2>&1", child);
   FILE* gdb = popen(command, "r");

@@ -37,17 +37,6 @@ bool same_registers(const Registers& a, const Registers& b) {
   return memcmp(&a, &b, sizeof a) == 0;
 }
 
-bool comes_to_a_stop(pid_t pid) {
-  const uint64_t deadline = deadline_in_ms(kPatience);
-  while (read_status(pid)->state != 'T') {
-    if (monotonic_ns() > deadline) {
-      return false;
-    }
-    usleep(500);
-  }
-  return true;
-}
-
 TEST(RemoteThread, SystemCallsLeaveEveryRegisterAndTheMask) {
   TargetProcess target("inject_target", "spin", 2);
   auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
@@ -120,9 +109,7 @@ TEST(RemoteThread, NoQueuedSignalIsLost) {
 TEST(RemoteThread, SigstoppedTargetWorksForUsAndStaysStopped) {
   TargetProcess target("inject_target", "spin", 2);
   kill(target.pid(), SIGSTOP);
-  while (read_status(target.pid())->state != 'T') {
-    sched_yield();
-  }
+  ASSERT_TRUE(comes_to_state(target.pid(), 'T'));
   for (int i = 0; i < 10; ++i) {
     auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
     ASSERT_TRUE(process);
@@ -130,7 +117,7 @@ TEST(RemoteThread, SigstoppedTargetWorksForUsAndStaysStopped) {
     ASSERT_TRUE(thread);
     EXPECT_EQ(*thread->syscall(SYS_getpid), static_cast<uint64_t>(target.pid()));
   }
-  EXPECT_TRUE(comes_to_a_stop(target.pid()));
+  EXPECT_TRUE(comes_to_state(target.pid(), 'T'));
   kill(target.pid(), SIGCONT);
   EXPECT_EQ(target.finish(), 0) << target.output();
 }
@@ -147,7 +134,7 @@ TEST(RemoteThread, SigstopInTheMiddleIsKept) {
       EXPECT_EQ(*thread->syscall(SYS_getpid), static_cast<uint64_t>(target.pid()));
     }
   }
-  EXPECT_TRUE(comes_to_a_stop(target.pid()));
+  EXPECT_TRUE(comes_to_state(target.pid(), 'T'));
   kill(target.pid(), SIGCONT);
   EXPECT_EQ(target.finish(), 0) << target.output();
 }
@@ -206,21 +193,14 @@ TEST(RemoteThread, OurDeathInTheMiddleLeavesItWhole) {
       waitpid(tracer, &status, 0);
       EXPECT_TRUE(WIFSIGNALED(status)) << WEXITSTATUS(status);
       // Every thread is in its own code again, with its own signal mask.
-      const uint64_t deadline = deadline_in_ms(kPatience);
-      for (;;) {
+      ASSERT_TRUE(comes_true([&] {
         auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
-        ASSERT_TRUE(process) << process.error().why;
-        bool is_back = true;
-        for (const pid_t tid : process->threads()) {
-          is_back = is_back && *process->signal_mask(tid) == 0;
-        }
-        if (is_back) {
-          break;
-        }
-        ASSERT_LT(monotonic_ns(), deadline) << mode << " round " << round;
-        process->release();
-        usleep(200);
-      }
+        EXPECT_TRUE(process) << process.error().why;
+        return process && std::ranges::all_of(process->threads(), [&](pid_t tid) {
+                 return *process->signal_mask(tid) == 0;
+               });
+      })) << mode
+          << " round " << round;
     }
     EXPECT_FALSE(region()) << mode;
     EXPECT_EQ(target.finish(), 0) << mode << target.output();
@@ -311,9 +291,7 @@ uint64_t in_target(const TargetProcess& target, const char* symbol) {
 
 TEST(RemoteThread, FunctionsAreCalledWithArgumentsAndAlignedStack) {
   TargetProcess target("inject_target", "idle");
-  while (*waiting_syscall(target.pid(), target.pid()) != SYS_poll) {
-    sched_yield();
-  }
+  ASSERT_TRUE(comes_to_wait_in(target.pid(), SYS_poll));
   const uint64_t labs_at = in_target(target, "labs"), getpid_at = in_target(target, "getppid");
   auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
   ASSERT_TRUE(process);

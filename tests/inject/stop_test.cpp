@@ -15,18 +15,6 @@
 namespace bpftime {
 namespace {
 
-char state_of(pid_t pid) {
-  auto status = read_status(pid);
-  return status ? status->state : '?';
-}
-void await_state(pid_t pid, char state) {
-  const uint64_t deadline = deadline_in_ms(kPatience);
-  while (state_of(pid) != state && monotonic_ns() < deadline) {
-    usleep(500);
-  }
-  EXPECT_EQ(state_of(pid), state);
-}
-
 TEST(StoppedProcess, AllThreadsAreStoppedAndGoOn) {
   TargetProcess target("inject_target", "spin", 64);
   ASSERT_TRUE(target.is_ready());
@@ -83,13 +71,13 @@ TEST(StoppedProcess, InterruptedSystemCallsGoOnUnseen) {
 TEST(StoppedProcess, StoppedBySigstopStaysStopped) {
   TargetProcess target("inject_target", "spin", 3);
   kill(target.pid(), SIGSTOP);
-  await_state(target.pid(), 'T');
+  EXPECT_TRUE(comes_to_state(target.pid(), 'T'));
   for (int i = 0; i < 20; ++i) {
     auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
     ASSERT_TRUE(process) << process.error().why;
     ASSERT_EQ(process->threads().size(), 4U);
   }
-  await_state(target.pid(), 'T');
+  EXPECT_TRUE(comes_to_state(target.pid(), 'T'));
   kill(target.pid(), SIGCONT);
   EXPECT_EQ(target.finish(), 0) << target.output();
 }
@@ -101,7 +89,7 @@ TEST(StoppedProcess, SigstopArrivingWhileStoppedIsKept) {
     ASSERT_TRUE(process);
     kill(target.pid(), SIGSTOP);
   }
-  await_state(target.pid(), 'T');
+  EXPECT_TRUE(comes_to_state(target.pid(), 'T'));
   {
     auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
     ASSERT_TRUE(process);
@@ -158,7 +146,7 @@ TEST(StoppedProcess, ThreadsThatComeAndGoAreAllStopped) {
 
 TEST(StoppedProcess, MainThreadThatHasExitedIsNoObstacle) {
   TargetProcess target("inject_target", "dead-main");
-  await_state(target.pid(), 'Z');
+  EXPECT_TRUE(comes_to_state(target.pid(), 'Z'));
   auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
   ASSERT_TRUE(process) << process.error().why;
   ASSERT_EQ(process->threads().size(), 1U);
@@ -203,17 +191,13 @@ TEST(StoppedProcess, KilledWhileStoppingNeverHangs) {
 // stopped afterwards.
 TEST(StoppedProcess, ThreadThatDoesNotComeIsEtimedoutAndLetGoLater) {
   TargetProcess target("inject_target", "vfork");
-  await_state(target.pid(), 'D');
+  EXPECT_TRUE(comes_to_state(target.pid(), 'D'));
   auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(50));
   ASSERT_FALSE(process);
   EXPECT_EQ(process.error().code, ETIMEDOUT);
   EXPECT_EQ(let_late_threads_go(), 1U);
   std::thread ending([&] { EXPECT_EQ(target.finish(), 0) << target.output(); });
-  const uint64_t deadline = deadline_in_ms(kPatience);
-  while (let_late_threads_go() != 0 && monotonic_ns() < deadline) {
-    usleep(500);
-  }
-  EXPECT_EQ(let_late_threads_go(), 0U);
+  EXPECT_TRUE(comes_true([] { return let_late_threads_go() == 0; }));
   ending.join();
 }
 
@@ -337,9 +321,7 @@ TEST(StoppedProcess, MoveIpsMovesOnlyThoseStrictlyInside) {
 
 TEST(StoppedProcess, MoveIpsFollowsACallToBeRestarted) {
   TargetProcess target("inject_target", "idle");
-  while (*waiting_syscall(target.pid(), target.pid()) != SYS_poll) {
-    sched_yield();
-  }
+  ASSERT_TRUE(comes_to_wait_in(target.pid(), SYS_poll));
   auto process = StoppedProcess::stop(target.pid(), deadline_in_ms(kPatience));
   ASSERT_TRUE(process);
   const Registers original = *process->registers(target.pid());

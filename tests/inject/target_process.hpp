@@ -24,6 +24,30 @@ namespace bpftime {
 constexpr uint64_t kPatience =
     60000;  // ms that a test waits for what comes at once on a quiet machine
 
+// Waits for what nothing tells of, such as a state in /proc; whether it came to be in time.
+inline bool comes_true(const std::function<bool()>& condition) {
+  const uint64_t deadline = deadline_in_ms(kPatience);
+  while (!condition()) {
+    if (monotonic_ns() > deadline) {
+      return false;
+    }
+    usleep(500);
+  }
+  return true;
+}
+inline bool comes_to_state(pid_t pid, char state) {
+  return comes_true([=] {
+    const auto status = read_status(pid);
+    return status && status->state == state;
+  });
+}
+inline bool comes_to_wait_in(pid_t pid, long number) {
+  return comes_true([=] {
+    const auto waiting = waiting_syscall(pid, pid);
+    return waiting && *waiting == number;
+  });
+}
+
 inline std::vector<std::byte> file_bytes(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   const std::vector<char> chars{std::istreambuf_iterator<char>(file), {}};

@@ -17,16 +17,7 @@ static uint32_t id_of(int map) {
   uint32_t bytes = sizeof(info);
   return info_of(map, &info, &bytes) == 0 ? info.id : 0;
 }
-// The last close takes effect soon, not at once, on the kernel (RCU) as elsewhere.
-static bool gone_soon(uint32_t id) {
-  for (int i = 0; i < 60000; i++) {
-    if (!map_exists(id)) {
-      return true;
-    }
-    usleep(1000);
-  }
-  return false;
-}
+static bool gone_soon(uint32_t id) { return COMES_TRUE(!map_exists(id)); }
 
 static void numbers(void) {
   uint32_t key = 0;

@@ -49,6 +49,15 @@ static inline void check(bool good, const char* name, long got, int error) {
     check(result_ == -1 && errno == (code), name, result_, errno); \
   } while (0)
 #define IS_TRUE(name, condition) check((condition), name, 0, errno)
+// Waits up to a minute for what takes effect soon, not at once, and what nothing tells of: the kernel defers it (RCU).
+#define COMES_TRUE(condition)                                       \
+  ({                                                                \
+    bool holds_ = false;                                            \
+    for (int n_ = 0; !(holds_ = (condition)) && n_ < 60000; n_++) { \
+      usleep(1000);                                                 \
+    }                                                               \
+    holds_;                                                         \
+  })
 
 static inline int done(void) { return failures == 0 ? 0 : 1; }
 
