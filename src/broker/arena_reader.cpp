@@ -30,7 +30,7 @@ Result<std::vector<BlockHead>> thread_blocks(StoppedProcess& process, const Agen
     alignas(ThreadBlock) std::byte raw_block[sizeof(ThreadBlock)];
     TRY(process.read(RemoteAddr{at}, raw_block));
     const auto* block = reinterpret_cast<const ThreadBlock*>(raw_block);
-    blocks.push_back({at, block->guard, block->tid, block->block_bytes});
+    blocks.push_back({at, block->guard, block->hits, block->tid, block->block_bytes});
     at = address(block->next_block);
   }
   return blocks;

@@ -38,7 +38,7 @@ Result<std::vector<MappedRange>> our_ranges(StoppedProcess& process, uint64_t ar
 
 // The fields of a thread block that we need; the rest of it is not read.
 struct BlockHead {
-  uint64_t at, guard;
+  uint64_t at, guard, hits;
   uint32_t tid, block_bytes;
 };
 Result<std::vector<BlockHead>> thread_blocks(StoppedProcess& process, const AgentState& state);

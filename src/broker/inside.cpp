@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <memory>
 #include <utility>
 
@@ -80,31 +81,44 @@ Result<std::vector<ThreadInside>> threads_inside(StoppedProcess& process, uint64
   auto state = std::make_unique<AgentState>();
   TRY(read_state(process, arena, state.get()));
   const Ranges ranges(TRY(our_ranges(process, arena, *state)));
+  // In another pid namespace tids are numbered otherwise: every block then counts as live.
+  const auto status = read_status(process.pid());
+  const bool same_numbers = status && status->inner_tgid == process.pid();
+  const std::vector<BlockHead> blocks = TRY(thread_blocks(process, *state));
+  std::map<pid_t, uint64_t> hits;
+  for (const BlockHead& block : blocks) {
+    if (same_numbers) {
+      hits[static_cast<pid_t>(block.tid)] += block.hits;
+    }
+  }
+  const auto hits_of = [&](pid_t tid) {
+    const auto found = hits.find(tid);
+    return found == hits.end() ? std::nullopt : std::optional<uint64_t>(found->second);
+  };
   std::vector<ThreadInside> inside;
   std::set<pid_t> live;
   for (const pid_t tid : process.threads()) {
     live.insert(tid);
     const Registers regs = TRY(process.registers(tid));
     if (ranges.contain(regs.rip)) {
-      inside.push_back({tid, regs.rip, "a thread runs in the agent"});
+      inside.push_back({tid, regs.rip, "a thread runs in the agent", hits_of(tid)});
     }
     if (interrupted_inside(process, ranges, regs.rsp)) {
-      inside.push_back({tid, 0, "a thread is in a signal handler that interrupted the agent"});
+      inside.push_back(
+          {tid, 0, "a thread is in a signal handler that interrupted the agent", std::nullopt});
     }
   }
-  // In another pid namespace tids are numbered otherwise: every block then counts as live.
-  const auto status = read_status(process.pid());
-  const bool same_numbers = status && status->inner_tgid == process.pid();
-  for (const BlockHead& block : TRY(thread_blocks(process, *state))) {
+  for (const BlockHead& block : blocks) {
     const auto tid = static_cast<pid_t>(block.tid);
     if (same_numbers && !live.contains(tid)) {
       continue;
     }
     if (block.guard != 0) {
-      inside.push_back({same_numbers ? tid : 0, 0, "a thread is inside a hit"});
+      inside.push_back({same_numbers ? tid : 0, 0, "a thread is inside a hit", hits_of(tid)});
     } else if (!hits_only && !TRY(open_entries(process, *state, block)).empty()) {
       inside.push_back({same_numbers ? tid : 0, 0,
-                        "a thread is inside a probed function and will return through the agent"});
+                        "a thread is inside a probed function and will return through the agent",
+                        std::nullopt});
     }
   }
   return inside;

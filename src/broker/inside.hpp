@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -16,6 +17,8 @@ struct ThreadInside {
   pid_t tid;    // 0: not known which (its tids are numbered otherwise)
   uint64_t at;  // its ip; 0: its way back leads there
   const char* why;
+  // It has begun so many. None: a frame leads back that stays whatever it begins.
+  std::optional<uint64_t> hits;
 };
 // A thread may be there more than once. `hits_only`: open return probes do not count (for re-using lists, not for
 // unmapping).

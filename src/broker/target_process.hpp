@@ -18,6 +18,7 @@
 #include "base/unique_fd.hpp"
 #include "broker/agent_file.hpp"
 #include "broker/arena.hpp"
+#include "broker/seen_threads.hpp"
 #include "broker/target.hpp"
 #include "inject/bring_agent.hpp"
 #include "inject/process.hpp"
@@ -109,9 +110,9 @@ struct TargetProcess {
   uint64_t build_ids_at = 0, build_ids_bytes = 0;
   std::map<uint32_t, uint64_t> counts;  // link -> HitCounts
   std::vector<Retired> retired;
-  uint64_t looks = 0;                      // for threads inside
-  std::map<pid_t, uint64_t> seen_outside;  // thread -> the last look that found it outside
-  size_t look_again_at = 0;                // so many retired
+  uint64_t looks = 0;                // for threads inside
+  std::map<pid_t, SeenThread> seen;  // by the last one
+  size_t left_by_look = 0;           // of the retired
   std::vector<MappedRange> mappings;
   uint64_t journal_count = 0, code_range_count = 0, generation = 0;
   std::map<std::pair<uint64_t, std::array<uint8_t, 16>>, uint64_t>

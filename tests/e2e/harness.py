@@ -31,7 +31,17 @@ def until(what, condition, deadline=DEADLINE):
             return value
         if time.monotonic() > end:
             raise AssertionError(f"not within {deadline} s: {what}")
-        select.select([], [], [], 0.005)
+        time.sleep(0.005)
+
+
+def readable(streams, deadline):
+    """Those of the streams that can be read, or were closed at the other end, within `deadline` s; of any number, as
+    select(2) would not have them."""
+    poll = select.poll()
+    for stream in streams:
+        poll.register(stream, select.POLLIN)
+    ready = {fd for fd, _ in poll.poll(max(0, deadline) * 1000)}
+    return [stream for stream in streams if (stream if isinstance(stream, int) else stream.fileno()) in ready]
 
 
 def waits_for_events(pid):
@@ -74,8 +84,7 @@ class Process:
         """The next line of output."""
         end = time.monotonic() + deadline
         while b"\n" not in self.buffer:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
-            if not ready:
+            if not readable([self.process.stdout], end - time.monotonic()):
                 raise AssertionError(f"no line within {deadline} s from {self.command}: {self.stderr()}")
             data = self.process.stdout.read(65536)
             if not data:
@@ -89,7 +98,7 @@ class Process:
         """Takes in output, which the process could else be waiting to get rid of, until `event` is readable; whether it was."""
         end = time.monotonic() + deadline
         streams = [event, self.process.stdout]
-        while ready := select.select(streams, [], [], max(0, end - time.monotonic()))[0]:
+        while ready := readable(streams, end - time.monotonic()):
             if event in ready:
                 return True
             data = self.process.stdout.read(65536)
@@ -122,7 +131,7 @@ class Process:
         """Its status. (Popen.wait() with a time limit looks only at 0.5, 1.5, 3.5, 7.5, ... ms.)"""
         if self.process.poll() is None:
             ended = os.pidfd_open(self.pid)
-            select.select([ended], [], [], deadline)
+            readable([ended], deadline)
             os.close(ended)
         return self.process.wait(deadline)  # who traces it, as a broker for a moment, is told first
 
@@ -133,8 +142,7 @@ class Process:
         end = time.monotonic() + deadline
         rest = self.buffer
         while time.monotonic() < end:
-            ready, _, _ = select.select([self.process.stdout], [], [], 0.1)
-            if ready:
+            if readable([self.process.stdout], 0.1):
                 data = self.process.stdout.read(65536)
                 if not data:
                     break
@@ -237,6 +245,11 @@ class Session:
         self.processes.append(process)
         return process
 
+    def end(self, process):
+        """Ends it, and lets go of it at once: hundreds in one test would use up the descriptors."""
+        process.close()
+        self.processes.remove(process)
+
     def target(self, name, *arguments):
         """A target of ours, ready."""
         process = self.start([self.target_path(name), *arguments])
@@ -248,8 +261,7 @@ class Session:
         process = self.start([self.bin("bpftime"), *arguments], stdin=False)
         code, output = process.finish(deadline)
         errors = process.stderr()
-        process.close()
-        self.processes.remove(process)  # hundreds of them in one test would use up the descriptors
+        self.end(process)
         if status is not None and code != status:
             raise AssertionError(f"bpftime {arguments}: status {code}: {output} {errors}")
         return output, errors

@@ -48,8 +48,9 @@ class BrokerDeath(EndToEnd):
             time.sleep(chance.uniform(0.002, longest))
             os.kill(broker, signal.SIGKILL)
             kills += 1
-            attach.finish()
-            tool.finish()
+            for process in (attach, tool):
+                process.finish()
+                self.session.end(process)
             until("broker gone", lambda: broker not in self.session.brokers())
             self.assertIsNone(victim.process.poll(), f"the target died of kill {kills}")
             tool, broker = self.wanting_broker()  # restores what the last one left

@@ -39,6 +39,7 @@ class Chaos(EndToEnd):
                     tool.expect("^attached$")
                 except AssertionError:  # its target or the broker ended under it
                     self.assertIsNotNone(tool.wait(), "a tool that did not attach did not end either")
+                    self.session.end(tool)
                     return
             self.tools.append(tool)
 
@@ -70,6 +71,7 @@ class Chaos(EndToEnd):
             else:
                 tool.kill(self.dice.choice(ENDS))
                 tool.wait()
+            self.session.end(tool)
 
     def end_target(self):
         if self.targets:
@@ -80,6 +82,7 @@ class Chaos(EndToEnd):
             else:
                 target.kill(self.dice.choice(ENDS))
                 target.wait()
+            self.session.end(target)
             self.ending = None
             self.children = [c for c in self.children if c[0] is not target]
 

@@ -91,8 +91,7 @@ class Servers(EndToEnd):
                 except AssertionError as late:
                     raise AssertionError(f"{late}; {self.said} {self.session.bpftime('status')}") from None
                 self.assertEqual(tool.finish()[0], 0, tool.stderr())
-                tool.close()
-                self.session.processes.remove(tool)
+                self.session.end(tool)
                 self.session.bpftime("detach")
                 server.healthy()
                 self.as_before(server)

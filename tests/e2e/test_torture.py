@@ -29,18 +29,19 @@ def anonymous_code(pid):
 
 
 class Torture(EndToEnd):
-    def torture(self, function, *options):
+    def torture(self, function, *options, rounds=ROUNDS):
         path = self.session.target_path("target_torture")
         # The threads keep all processors busy, but not from those who attach: a round's time is the work in it.
         target = self.session.start(["nice", "-n", "5", path, "64"])
         target.expect("^ready")
         before = anonymous_code(target.pid)
-        tool = self.session.load("toggle", target.pid, path, offset_of(path, function), ROUNDS, *options)
-        status, output = tool.finish(200 + ROUNDS)
+        tool = self.session.load("toggle", target.pid, path, offset_of(path, function), rounds, *options)
+        status, output = tool.finish(200 + rounds)
         self.assertEqual(status, 0, tool.stderr())
-        self.assertRegex(output, rf"rounds {ROUNDS} hits [1-9]")
-        # What is no longer in use is used again: room for trampolines does not grow with the rounds.
-        self.assertLessEqual(len(anonymous_code(target.pid)), 2 + len(before))
+        self.assertRegex(output, rf"rounds {rounds} hits [1-9]")
+        # What is no longer in use is used again: room for trampolines (341 in each piece of it) does not grow with the
+        # rounds. Only a thread that gets no CPU for a while holds on to what is taken away meanwhile.
+        self.assertLessEqual(len(anonymous_code(target.pid)), 6 + len(before))
         self.session.bpftime("shutdown", deadline=120)
         calls, wrong = (int(n) for n in target.ask("", r"calls (\d+) wrong (\d+)").groups())
         self.assertGreater(calls, 100000)
@@ -49,7 +50,8 @@ class Torture(EndToEnd):
         self.assert_nothing_left()
 
     def test_five_one_byte_instructions(self):
-        self.torture("five_pushes")
+        # With none used again these would take nine pieces: some thread is always inside.
+        self.torture("five_pushes", rounds=max(ROUNDS, 3000))
 
     def test_five_one_byte_instructions_with_a_return_probe(self):
         self.torture("five_pushes", "r")
