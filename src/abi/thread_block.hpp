@@ -39,7 +39,7 @@ struct SessionCell {
 static_assert(sizeof(SessionCell) == 32);
 inline constexpr uint32_t kSessionSkipsReturn = 1;  // the program said so at the entry
 inline constexpr uint32_t kSessionReturned = 2;     // and is not to be found again
-inline constexpr uint32_t kSessionsOfCall = 4;      // at one place; more are counted as missed
+inline constexpr uint32_t kSessionsOfCall = 32;     // at one place
 
 inline constexpr uint64_t kHitStackBytes = 64 << 10;  // and a guard page below
 inline constexpr uint32_t kPlainStacks = 16;          // direct mapped

@@ -116,6 +116,7 @@ class Session : public TargetHost {
   Result<Reply> link_create(const BpfCall& call);
   Result<Reply> link_create_multi(const BpfCall& call,
                                   const std::shared_ptr<ProgramObject>& program);
+  [[nodiscard]] Result<void> check_sessions(const UprobePlaces& all);
   Result<void> check_semaphores(uint64_t device, uint64_t inode,
                                 std::span<const UprobePlaces::Place> places) const;
   Result<Reply> obj_pin(const BpfCall& call);

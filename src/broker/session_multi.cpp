@@ -9,6 +9,7 @@
 #include <climits>
 #include <map>
 
+#include "abi/thread_block.hpp"
 #include "broker/bpf_call.hpp"
 #include "spec/newer.hpp"
 
@@ -64,9 +65,6 @@ Result<void> check_attr(const UprobeMultiCreate& create) {
   }
   if (create.count > kMostUprobePlaces) {
     return make_error(E2BIG, "too many places");
-  }
-  if (create.attach_type == kTraceUprobeSession && create.multi_flags != 0) {
-    return make_error(EINVAL, "a session at the return only");
   }
   return {};
 }
@@ -137,6 +135,32 @@ Result<void> Session::check_semaphores(uint64_t device, uint64_t inode,
   return {};
 }
 
+// Errors: E2BIG more sessions at one place than a thread can keep apart; the kernel knows no bound.
+Result<void> Session::check_sessions(const UprobePlaces& all) {
+  std::map<uint64_t, uint32_t> sessions;
+  for (const auto& place : all.places) {
+    sessions[place.offset]++;
+  }
+  for (const auto& link : objects_.all<LinkObject>()) {
+    if (link->uprobes == nullptr || !link->uprobes->is_session ||
+        link->uprobes->device != all.device || link->uprobes->inode != all.inode) {
+      continue;
+    }
+    for (const auto& place : link->uprobes->places) {
+      if (const auto here = sessions.find(place.offset); here != sessions.end()) {
+        here->second++;
+      }
+    }
+  }
+  for (const auto& [offset, count] : sessions) {
+    if (count > kSessionsOfCall) {
+      log("more than " + std::to_string(kSessionsOfCall) + " sessions at one place of " + all.path);
+      return make_error(E2BIG, "too many sessions at one place");
+    }
+  }
+  return {};
+}
+
 Result<Reply> Session::link_create_multi(const BpfCall& call,
                                          const std::shared_ptr<ProgramObject>& program) {
   UprobeMultiCreate create;
@@ -146,6 +170,9 @@ Result<Reply> Session::link_create_multi(const BpfCall& call,
   link->program = program;
   auto all = TRY(places_of(call.request, create));
   TRY(check_semaphores(all->device, all->inode, all->places));
+  if (all->is_session) {
+    TRY(check_sessions(*all));
+  }
   uint64_t count = all->places.size();
   for (const auto& other : objects_.all<LinkObject>()) {
     count += other->uprobes != nullptr ? other->uprobes->places.size() : 0;

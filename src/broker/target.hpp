@@ -52,7 +52,7 @@ struct WantedLink {
   uint64_t cookie;
   uint64_t semaphore_offset = 0;  // in the same file; 0 = none
   bool is_timed = false;          // runs are counted and timed: BPF_ENABLE_STATS
-  bool is_session = false;        // at the entry and at the return
+  bool is_session = false;        // at the return too; `is_return`: there alone
   [[nodiscard]] bool applies_to(pid_t process) const { return pid <= 0 || pid == process; }
 };
 

@@ -71,7 +71,7 @@ Result<ListHere> Targets::Impl::make_list(TargetProcess* t, const std::vector<Wa
     }
     item.counts = reinterpret_cast<HitCounts*>(TRY(counts_of(raw(link.id))));
     if (link.is_session) {
-      item.flags |= kAttachedSession;
+      item.flags |= kAttachedSession | (link.is_return ? kAttachedReturnOnly : 0);
       if (!link.is_timed) {
         item.program =
             reinterpret_cast<decltype(item.program)>(raw(t->image.base) + agent.run_session);

@@ -44,7 +44,7 @@ void Targets::Impl::want(TargetProcess* t, const WantedLink& link, const std::ve
       WantedPlace& w = (*wanted)[m.begin + (link.file_offset - m.offset)];
       w.mapping = &m;
       w.file_offset = link.file_offset;
-      if (!link.is_return || link.is_session) {
+      if (!link.is_return) {
         w.entry.push_back(link);
       }
       if (link.is_return || link.is_session) {

@@ -5,13 +5,14 @@
 namespace bpftime {
 namespace {
 
-// The programs of `list` (may be null) but those of links with one of `without`.
-void count(const AttachedList* list, uint32_t without) {
+// The programs of `list` (may be null); of sessions that run at the entry too or not.
+void count(const AttachedList* list, bool with_sessions) {
   if (list == nullptr) {
     return;
   }
   for (uint32_t i = 0; i < list->count; i++) {
-    if ((list->items[i].flags & without) == 0) {
+    const uint32_t kind = list->items[i].flags & (kAttachedSession | kAttachedReturnOnly);
+    if (with_sessions || kind != kAttachedSession) {
       list->items[i].counts->missed.fetch_add(1, std::memory_order_relaxed);
     }
   }
@@ -32,18 +33,18 @@ BPFTIME_HIDDEN void bpftime_missed_return(bpftime::ThreadBlock* block, uint64_t 
 void bpftime_missed_list(bpftime::ThreadBlock* block, uint64_t /*sp*/,
                          const bpftime::AttachedList* list) {
   block->missed++;
-  bpftime::count(list, 0);
+  bpftime::count(list, true);
 }
 
 // Of a call that will not be seen to return: a session misses both at once, its one run of the call.
 void bpftime_missed_return(bpftime::ThreadBlock* block, uint64_t /*sp*/,
                            const bpftime::Site* site) {
   block->missed++;
-  bpftime::count(site->on_return.load(std::memory_order_relaxed), bpftime::kAttachedSession);
+  bpftime::count(site->on_return.load(std::memory_order_relaxed), false);
 }
 
 void bpftime_missed_call(bpftime::ThreadBlock* block, uint64_t sp, const bpftime::Site* site) {
-  bpftime::count(site->on_entry.load(std::memory_order_relaxed), 0);
+  bpftime::count(site->on_entry.load(std::memory_order_relaxed), true);
   bpftime_missed_return(block, sp, site);
 }
 

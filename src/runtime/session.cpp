@@ -62,7 +62,9 @@ uint64_t run_nothing(const ProbeHit& hit) {
 uint64_t run_session(void* regs, Hit* base) {
   auto& hit = *static_cast<ProbeHit*>(base);
   if (runs_at_return(hit)) {
-    SessionCell* const cell = find_cell(hit);
+    SessionCell none{};
+    const bool has_entry = (hit.attached->flags & kAttachedReturnOnly) == 0;
+    SessionCell* const cell = has_entry ? find_cell(hit) : &none;
     if (cell == nullptr) {
       return run_nothing(hit);
     }

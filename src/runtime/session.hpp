@@ -10,7 +10,7 @@ namespace bpftime {
 
 // Stands for the program whose address lies before its slots. At the entry it takes a SessionCell for the call that
 // begins; at the return it runs the program with the same cell, or not at all when the program has returned
-// another value than 0 at the entry.
+// another value than 0 at the entry. With kAttachedReturnOnly it runs at each return, with a cookie that is 0.
 uint64_t run_session(void* regs, Hit* hit);
 
 }  // namespace bpftime

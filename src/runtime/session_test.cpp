@@ -52,7 +52,7 @@ struct Place : Armed {
   HitCounts counts = {};
   List list;
 
-  explicit Place(uint32_t links = 1) : list(items(links)) {
+  explicit Place(uint32_t links = 1, uint32_t flags = 0) : list(items(links, flags)) {
     thread.entries = entries.data();
     thread.sessions = cells.data();
     for (uint32_t i = kReturnEntries; i-- > 0;) {
@@ -65,14 +65,14 @@ struct Place : Armed {
     asked = 0;
     reclaimed = nullptr;
   }
-  std::vector<Attached> items(uint32_t links) {
+  std::vector<Attached> items(uint32_t links, uint32_t flags) {
     std::vector<Attached> all(links);
     for (uint32_t i = 0; i < links; i++) {
       all[i].program = run_session;
       all[i].slots = slots + 1;
       all[i].counts = &counts;
       all[i].link = i + 1;
-      all[i].flags = kAttachedSession | kAttachedCounted;
+      all[i].flags = kAttachedSession | kAttachedCounted | flags;
     }
     return all;
   }
@@ -155,7 +155,7 @@ TEST(Session, ReturnOfACallThatBeganBeforeItRunsNothing) {
   EXPECT_EQ(place.counts.run, 0U);
 }
 
-TEST(Session, EachLinkHasItsCellAndTheFifthIsMissed) {
+TEST(Session, EachLinkHasItsCellAndTheOneTooManyIsMissed) {
   Place place(kSessionsOfCall + 1);
   ReturnEntry* const entry = place.call();
   EXPECT_EQ(seen.size(), kSessionsOfCall);
@@ -165,6 +165,22 @@ TEST(Session, EachLinkHasItsCellAndTheFifthIsMissed) {
   for (uint32_t i = 0; i < kSessionsOfCall; i++) {
     EXPECT_EQ(seen[kSessionsOfCall + i].cookie, i + 1);
   }
+}
+
+TEST(Session, OneThatAskedForReturnsAloneRunsAtEachWithACookieOfItsOwn) {
+  Place place(1, kAttachedReturnOnly);
+  ReturnEntry* const entry = place.thread.free_entries;
+  place.thread.free_entries = entry->next;
+  entry->sequence = ++place.thread.sequence;
+  answer = 1;
+  for (int i = 0; i < 2; i++) {
+    place.come_back(entry);
+    place.thread.free_entries = entry->next;
+  }
+  ASSERT_EQ(seen.size(), 2U);
+  EXPECT_TRUE(seen[1].at_return);
+  EXPECT_EQ(seen[1].cookie, 0U);
+  EXPECT_EQ(place.counts.run, 2U);
 }
 
 TEST(Session, WithoutAFreeEntryOneIsReclaimedOrTheCallMissed) {

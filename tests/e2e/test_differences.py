@@ -22,6 +22,8 @@ DIFFERENCES = {
     "lru_hash": (0, 1),
     "endless_loop_loads": (0, 0),
     "gpl_helper_without_gpl_loads": (1, 0),
+    "sessions_33_at_a_place": (0, 1),
+    "sessions_32_at_a_place": (1, 1),
 }
 DEPEND_ON_THE_KERNEL = {"hits_after_disable"}
 

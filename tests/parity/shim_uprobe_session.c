@@ -170,6 +170,57 @@ static void two_sessions(int prog) {
   close(two);
 }
 
+static void many_sessions(int prog) {
+  enum { kMany = 20 };
+  int links[kMany];
+  bool all = true;
+  for (int i = 0; i < kMany; i++) {
+    links[i] = (int)attach(prog, kUprobeSession, 1, 1);
+    all = all && links[i] >= 0;
+  }
+  IS_TRUE("many", all);
+  clear_words();
+  call_down(2);
+  IS_TRUE("many_run", word(kEntries) == 3 * kMany && word(kReturns) == 2 * kMany);
+  IS_TRUE("many_cookies", word(kCookies) == kMany * 2002 && word(kWrong) == 0);
+  for (int i = 0; i < kMany; i++) {
+    close(links[i]);
+  }
+}
+
+// With the flag for returns a session runs there alone, at each. It has no cookie then: the kernel gives address 0, so nothing here
+// may use it.
+static void at_returns_only(int session) {
+  const struct bpf_insn insns[] = {
+      LOAD_VALUE(9, counters, 0),
+      CALL_KFUNC(kfunc("bpf_session_is_return")),
+      INSN(BPF_ALU64 | BPF_AND | BPF_K, 0, 0, 0, 0xff),
+      MOV_IMM(1, 1),
+      JUMP_IF(BPF_JNE, 0, 0, 2),
+      ATOMIC_ADD(9, 1, 8 * kEntries),
+      JUMP_IF(BPF_JEQ, 0, 0, 1),
+      ATOMIC_ADD(9, 1, 8 * kReturns),
+      MOV_IMM(0, 1),
+      EXIT(),
+  };
+  const int prog = (int)IS_OK("load_for_returns", PROG_LOAD_FOR(kUprobeSession, insns));
+  struct MultiAttr attr = multi_attr(prog, kUprobeSession, offsets, NULL, 1);
+  attr.multi_flags = 1;  // BPF_F_UPROBE_MULTI_RETURN
+  const int link = (int)IS_OK("at_returns", link_multi(&attr));
+  clear_words();
+  call_down(3);
+  IS_TRUE("returns_only", word(kEntries) == 0 && word(kReturns) == 4);
+  const int both = (int)IS_OK("beside_a_session", attach(session, kUprobeSession, 1, 0));
+  clear_words();
+  call_down(2);
+  IS_TRUE("each_its_own", word(kEntries) == 3 && word(kReturns) == 3 + 2 && word(kWrong) == 0);
+  close(both);
+  attr.multi_flags = 2;
+  IS_ERROR("unknown_flag", EINVAL, link_multi(&attr));
+  close(link);
+  close(prog);
+}
+
 static void refusals(int prog) {
   IS_ERROR("session_as_multi", EINVAL, attach(prog, kUprobeMulti, 1, 0));
   const struct bpf_insn two[] = {MOV_IMM(0, 2), EXIT()};
@@ -191,6 +242,8 @@ int main(void) {
   }
   one_session(prog);
   two_sessions(prog);
+  many_sessions(prog);
+  at_returns_only(prog);
   refusals(prog);
   return done();
 }

@@ -32,6 +32,35 @@ static unsigned long offset_of_probed(char* path) {
   return found;
 }
 
+// A uprobe.session link (Linux 6.13) that names one place `count` times.
+static long link_sessions(const char* path, unsigned long offset, unsigned count) {
+  const struct bpf_insn nothing[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 0},
+                                     {.code = BPF_JMP | BPF_EXIT}};
+  union bpf_attr attr;
+  memset(&attr, 0, sizeof(attr));
+  attr.prog_type = BPF_PROG_TYPE_KPROBE;
+  attr.insns = (unsigned long)nothing;
+  attr.insn_cnt = 2;
+  attr.license = (unsigned long)"GPL";
+  attr.expected_attach_type = 57;  // BPF_TRACE_UPROBE_SESSION
+  const long program = sys_bpf(BPF_PROG_LOAD, &attr, sizeof(attr));
+  unsigned long offsets[64];
+  for (unsigned i = 0; i < count; i++) {
+    offsets[i] = offset;
+  }
+  const struct {
+    uint32_t prog_fd, target_fd, attach_type, flags;
+    uint64_t path, offsets, ref_ctr_offsets, cookies;
+    uint32_t cnt, multi_flags, pid, padding;
+  } create = {(uint32_t)program,      0, 57, 0,     (unsigned long)path,
+              (unsigned long)offsets, 0, 0,  count, 0,
+              (uint32_t)getpid(),     0};
+  const long link = program < 0 ? -1 : sys_bpf(BPF_LINK_CREATE, &create, sizeof(create));
+  close((int)program);
+  close((int)link);
+  return link;
+}
+
 int main(void) {
   char path[4096];
   const unsigned long offset = offset_of_probed(path);
@@ -149,6 +178,8 @@ int main(void) {
   attr.insn_cnt = 7;
   attr.license = (unsigned long)"Proprietary";
   say("gpl_helper_without_gpl_loads", sys_bpf(BPF_PROG_LOAD, &attr, sizeof(attr)) >= 0);
+  say("sessions_33_at_a_place", link_sessions(path, offset, 33) >= 0);
+  say("sessions_32_at_a_place", link_sessions(path, offset, 32) >= 0);
   printf("ok differ\n");
   return 0;
 }
