@@ -172,6 +172,31 @@
   test %eax, %eax
   jnz \again
 .endm
+// Nothing is armed here: perhaps the process has been forked, which bpftime_cold_hit then sees to. r11 is kept at \kept
+// of the block. To \pass when there is nothing to see to; else goes on with rcx = block, and that at (rsp), the guard
+// taken, the arguments as they were, and ZF when still nothing is armed.
+.macro COLD_HIT kept, pass
+  mov bpftime_agent_state(%rip), %rcx
+  mov STATE_TABLE(%rcx), %rcx
+  cmpq $0, (%rcx)                      // the table's guard word: 0 in a forked child
+  jne \pass
+  call bpftime_find_block_slow
+  test %rcx, %rcx
+  jz \pass
+  cmpq $0, BLOCK_GUARD(%rcx)
+  jne \pass
+  PUSH_REG %rcx
+  mov %rsp, BLOCK_GUARD(%rcx)
+  mov %r11, \kept(%rcx)
+  SAVE_ARGUMENTS
+  lea bpftime_cold_hit(%rip), %rdi
+  call bpftime_run_aside
+  RESTORE_ARGUMENTS
+  mov \kept(%rcx), %r11
+  mov bpftime_agent_state(%rip), %rax
+  mov STATE_TABLE(%rax), %rax
+  cmpq $0, (%rax)
+.endm
 // What bpftime_on_hit needs beside SAVE_ARGUMENTS, at a function's first instruction or inside; rdx = Site*, clobbered; rax =
 // the list. rax, rcx and flags lie at 16, 24 and 8(%rsp), the target's rsp is \sp higher.
 .macro RUN_GENERAL sp
@@ -319,28 +344,9 @@
   jnz .Lfound_\name
   jmp .Lpass_\name
 .Lunarmed_\name:
-  mov bpftime_agent_state(%rip), %rcx
-  mov STATE_TABLE(%rcx), %rcx
-  cmpq $0, (%rcx)                      // the table's guard word: 0 in a forked child
-  jne .Lpass_\name
-  call bpftime_find_block_slow
-  test %rcx, %rcx
-  jz .Lpass_\name
-  cmpq $0, BLOCK_GUARD(%rcx)
-  jne .Lpass_\name
-  PUSH_REG %rcx
-  mov %rsp, BLOCK_GUARD(%rcx)
-  mov %r11, R_R11(%rcx)
-  SAVE_ARGUMENTS
-  lea bpftime_cold_hit(%rip), %rdi
-  call bpftime_run_aside
+  COLD_HIT R_R11, .Lpass_\name
   POP_REG %rcx
-  mov bpftime_agent_state(%rip), %rax
-  mov STATE_TABLE(%rax), %rax
-  cmpq $0, (%rax)
   je .Lleave_\name
-  RESTORE_ARGUMENTS
-  mov R_R11(%rcx), %r11
   movq $0, BLOCK_GUARD(%rcx)
   .cfi_remember_state
   POP_FLAGS
@@ -615,26 +621,7 @@ ENTRY_THUNK bpftime_inside_thunk_hashed, 27, 8 + 128, 1, 1
   jnz .Lrt_found_\name
   jmp .Lrt_pass_\name
 .Lrt_unarmed_\name:
-  mov bpftime_agent_state(%rip), %rcx
-  mov STATE_TABLE(%rcx), %rcx
-  cmpq $0, (%rcx)                      // 0 in a forked child
-  jne .Lrt_pass_\name
-  call bpftime_find_block_slow
-  test %rcx, %rcx
-  jz .Lrt_pass_\name
-  cmpq $0, BLOCK_GUARD(%rcx)
-  jne .Lrt_pass_\name
-  PUSH_REG %rcx
-  mov %rsp, BLOCK_GUARD(%rcx)
-  mov %r11, BLOCK_TRAMPOLINE(%rcx)
-  SAVE_ARGUMENTS
-  lea bpftime_cold_hit(%rip), %rdi
-  call bpftime_run_aside
-  RESTORE_ARGUMENTS
-  mov BLOCK_TRAMPOLINE(%rcx), %r11
-  mov bpftime_agent_state(%rip), %rax
-  mov STATE_TABLE(%rax), %rax
-  cmpq $0, (%rax)
+  COLD_HIT BLOCK_TRAMPOLINE, .Lrt_pass_\name
   je .Lrt_leave_\name
   movq $0, BLOCK_GUARD(%rcx)
   lea 8(%rsp), %rsp
