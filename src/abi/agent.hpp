@@ -60,7 +60,8 @@ inline constexpr uint32_t kAttachedCounted =
 
 inline constexpr uint32_t kAttachedAlone = 4;    // its list has kListPlain or kListSimple
 inline constexpr uint32_t kAttachedSession = 8;  // of a session link: AgentDescriptor::run_session
-inline constexpr uint32_t kAttachedReturnOnly = 16;  // of a session link that asked for returns alone
+inline constexpr uint32_t kAttachedReturnOnly =
+    16;  // of a session link that asked for returns alone
 
 struct Attached {
   uint64_t (*program)(void* ctx, struct Hit* hit);
