@@ -2,6 +2,7 @@
 #pragma once
 #include <deque>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "btf/btf.hpp"
@@ -21,6 +22,8 @@ class VerifierInput {
   static Result<VerifierInput> make(const BpfObject& object, const Btf* kernel_btf);
   // Errors: EINVAL, E2BIG: func_info or line_info of its that make no sense.
   Result<VerifierProgram> program(const ObjectProgram& of);
+  [[nodiscard]] std::span<const VerifierMap> maps() const { return maps_; }
+  [[nodiscard]] const Btf* btf() const { return btf_.get(); }  // null: the object has no types
 
  private:
   VerifierMap map_of(const BpfObject& object, size_t index, bool may_nest) const;

@@ -6,8 +6,8 @@
 #include <iterator>
 #include <set>
 
+#include "kernel/kernel_verifier.hpp"
 #include "object/verifier_input.hpp"
-#include "tests/verifier/kernel.hpp"
 #include "tests/verifier/verifier_case.hpp"
 
 namespace bpftime::testing {
@@ -71,16 +71,22 @@ TEST(VerifierCases, EachHasTheVerdictAndReasonThatItsFileSays) {
 }
 
 TEST(VerifierCases, TheRunningKernelSaysTheSameOrAPolicyDoes) {
-  if (!KernelOracle::is_available()) {
+  if (!KernelVerifier::available()) {
     GTEST_SKIP() << "may not load programs here";
   }
   for (const auto& [where, test] : all_cases()) {
-    auto kernel = KernelOracle::make(test.object);
-    ASSERT_TRUE(kernel.has_value())
-        << where << ": " << kernel.error().why << " " << kernel.error().code;
-    const bool accepts = kernel->load(test.program(), 0, test.no_pointer_leaks).error == 0;
+    auto input = VerifierInput::make(test.object, nullptr);
+    ASSERT_TRUE(input.has_value()) << where << ": " << input.error().why;
+    const auto subject = input->program(test.program());
+    ASSERT_TRUE(subject.has_value()) << where << ": " << subject.error().why;
+    std::string log;
+    auto kernel = KernelVerifier::make(input->maps(), input->btf(), &log);
+    ASSERT_TRUE(kernel.has_value()) << where << ": " << log;
+    KernelQuestion question{.log_level = 0, .no_pointer_leaks = test.no_pointer_leaks};
+    const bool accepts = kernel->ask(*subject, question).accepted();
+    question.log_level = 1;
     EXPECT_EQ(accepts, test.kernel_accepts)
-        << where << ": " << kernel->load(test.program(), 1, test.no_pointer_leaks).message;
+        << where << ": " << kernel->ask(*subject, question).message;
   }
 }
 

@@ -2,6 +2,7 @@
 // Usage: verifier_judge [--log LEVEL] [--only TITLE] [--no-kernel] [--no-pointer-leaks] FILE...
 // x.cases are case files, everything else BPF objects.
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -9,8 +10,8 @@
 #include <iterator>
 #include <map>
 
+#include "kernel/kernel_verifier.hpp"
 #include "object/verifier_input.hpp"
-#include "tests/verifier/kernel.hpp"
 #include "tests/verifier/record.h"
 #include "tests/verifier/verifier_case.hpp"
 
@@ -53,13 +54,12 @@ void print(const char* name, bool is_accepted, int error, const std::string& mes
       error, quoted(message).c_str(), insns, states, time_us);
 }
 
-void judge(const std::string& file, const std::string& name, const BpfObject& object,
-           VerifierInput& input, KernelOracle* kernel, const ObjectProgram& program,
-           const std::string& expected, bool no_pointer_leaks, const Settings& settings) {
+void judge(const std::string& file, const std::string& name, VerifierInput& input,
+           KernelVerifier* kernel, const ObjectProgram& program, const std::string& expected,
+           bool no_pointer_leaks, const Settings& settings) {
   if (!settings.only.empty() && settings.only != name) {
     return;
   }
-  (void)object;
   std::printf("{\"file\": %s, \"name\": %s, \"section\": %s, \"insns\": %zu", quoted(file).c_str(),
               quoted(name).c_str(), quoted(program.section).c_str(), program.insns.size());
   if (!expected.empty()) {
@@ -85,14 +85,16 @@ void judge(const std::string& file, const std::string& name, const BpfObject& ob
         static_cast<uint64_t>(took.count()));
   KernelVerdict theirs;
   if (kernel != nullptr) {
-    theirs =
-        kernel->load(program, settings.log_level != 0 ? settings.log_level : 1, no_pointer_leaks);
-    if (theirs.error == 0) {
-      const KernelVerdict timed = kernel->load(program, 4, no_pointer_leaks);
+    KernelQuestion question{.log_level = settings.log_level != 0 ? settings.log_level : 1,
+                            .no_pointer_leaks = no_pointer_leaks};
+    theirs = kernel->ask(*subject, question);
+    if (theirs.accepted()) {
+      question.log_level = 4;
+      const KernelVerdict timed = kernel->ask(*subject, question);
       theirs.time_us = timed.time_us;
       theirs.message = "";
     }
-    print("kernel", theirs.error == 0, theirs.error, theirs.message, theirs.insns_processed,
+    print("kernel", theirs.accepted(), theirs.error, theirs.message, theirs.insns_processed,
           theirs.peak_states, theirs.time_us, theirs.was_verified);
   }
   std::printf("}\n");
@@ -172,15 +174,15 @@ int judge_file(const char* path, const Btf* kernel_btf, const Settings& settings
       ++faults;
       return;
     }
-    auto kernel =
-        settings.ask_kernel ? KernelOracle::make(object) : Result<KernelOracle>(make_error(1, ""));
-    if (settings.ask_kernel && !kernel) {
-      std::fprintf(stderr, "%s: the kernel refuses its maps or types: %s: %s\n", path,
-                   kernel.error().why, std::strerror(kernel.error().code));
+    std::string log;
+    auto kernel = settings.ask_kernel ? KernelVerifier::make(input->maps(), input->btf(), &log)
+                                      : Result<KernelVerifier>(make_error(EPERM, "not asked"));
+    if (!log.empty()) {
+      std::fprintf(stderr, "%s: %s", path, log.c_str());
     }
     for (const ObjectProgram& program : object.programs) {
-      judge(path, name_of(program), object, *input, kernel ? &kernel.value() : nullptr, program,
-            expected, no_pointer_leaks, settings);
+      judge(path, name_of(program), *input, kernel ? &kernel.value() : nullptr, program, expected,
+            no_pointer_leaks, settings);
     }
   };
   if (std::string_view(path).ends_with(".cases")) {
@@ -230,7 +232,7 @@ int run(int argc, char** argv) {
       files.push_back(argv[i]);
     }
   }
-  settings.ask_kernel = settings.ask_kernel && KernelOracle::is_available();
+  settings.ask_kernel = settings.ask_kernel && KernelVerifier::available().has_value();
   const auto kernel_btf = read_kernel_btf();
   int faults = 0;
   for (const char* file : files) {

@@ -136,7 +136,8 @@ Result<std::unique_ptr<Layers>> Layers::make(bool with_kernel) {
   layers->input_ =
       std::make_unique<VerifierInput>(TRY(VerifierInput::make(layers->stage_, nullptr)));
   if (with_kernel) {
-    layers->kernel_ = std::make_unique<KernelOracle>(TRY(KernelOracle::make(layers->stage_)));
+    layers->kernel_ = std::make_unique<KernelVerifier>(
+        TRY(KernelVerifier::make(layers->input_->maps(), layers->input_->btf())));
   }
   return layers;
 }
@@ -201,7 +202,7 @@ std::string Layers::compare(uint64_t seed, LayerCounts* counts) {
   ++counts->programs;
   const VerifierProgram subject = *input_->program(program);
   const Verdict verdict = verify(subject, {});
-  const bool kernel = kernel_->load(program, 0).error == 0;
+  const bool kernel = kernel_->ask(subject, {.log_level = 0}).accepted();
   counts->accepted += verdict.accepted() ? 1 : 0;
   counts->kernel_accepted += kernel ? 1 : 0;
   counts->both_accepted += kernel && verdict.accepted() ? 1 : 0;
@@ -212,7 +213,7 @@ std::string Layers::compare(uint64_t seed, LayerCounts* counts) {
   if (!verdict.accepted() || kernel) {
     return "";
   }
-  const std::string message = kernel_->load(program).message;
+  const std::string message = kernel_->ask(subject).message;
   if (message.find("too large") != std::string::npos ||
       message.find("too complex") != std::string::npos) {
     ++counts->too_large;
@@ -223,7 +224,7 @@ std::string Layers::compare(uint64_t seed, LayerCounts* counts) {
     LayerCounts own;
     return embed(seed, &own, kRuns * 16);
   }
-  if (is_off_our_paths(subject, kernel_->load(program, 2).log)) {
+  if (is_off_our_paths(subject, kernel_->ask(subject, {.log_level = 2}).log)) {
     ++counts->off_paths;
     LayerCounts own;
     return embed(seed, &own, kRuns * 16);
@@ -233,17 +234,18 @@ std::string Layers::compare(uint64_t seed, LayerCounts* counts) {
 
 std::string Layers::show(uint64_t seed, bool prune) {
   const ObjectProgram program = embedded_program(seed);
+  const VerifierProgram subject = *input_->program(program);
   VerifyOptions options;
   options.log_level = 2;
   options.prune = prune;
-  const Verdict verdict = verify(*input_->program(program), options);
+  const Verdict verdict = verify(subject, options);
   std::string text = "seed " + std::to_string(seed) + "\n---- ours: " +
                      (verdict.accepted() ? "accept" : "reject: " + verdict.message) + "\n" +
                      verdict.log;
   if (kernel_ != nullptr) {
-    const KernelVerdict theirs = kernel_->load(program, 2);
+    const KernelVerdict theirs = kernel_->ask(subject, {.log_level = 2});
     text +=
-        "---- kernel: " + std::string(theirs.error == 0 ? "accept" : "reject") + "\n" + theirs.log;
+        "---- kernel: " + std::string(theirs.accepted() ? "accept" : "reject") + "\n" + theirs.log;
   }
   return text;
 }

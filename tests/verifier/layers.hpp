@@ -4,8 +4,8 @@
 #include <memory>
 #include <string>
 
+#include "kernel/kernel_verifier.hpp"
 #include "object/verifier_input.hpp"
-#include "tests/verifier/kernel.hpp"
 #include "tests/verifier/program_maker.hpp"
 
 namespace bpftime::testing {
@@ -46,7 +46,7 @@ class Layers {
 
   BpfObject stage_;
   std::unique_ptr<VerifierInput> input_;
-  std::unique_ptr<KernelOracle> kernel_;
+  std::unique_ptr<KernelVerifier> kernel_;
 };
 
 }  // namespace bpftime::testing

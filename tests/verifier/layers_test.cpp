@@ -32,7 +32,7 @@ TEST(VerifierLayers, WhatDidNotFitOnceFits) {
 }
 
 TEST(VerifierLayers, TheKernelAcceptsWhatWeAccept) {
-  if (!KernelOracle::is_available()) {
+  if (!KernelVerifier::available()) {
     GTEST_SKIP() << "may not load programs here";
   }
   auto layers = Layers::make(true);

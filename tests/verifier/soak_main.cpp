@@ -45,7 +45,7 @@ void write_seed(const std::string& path, uint64_t seed) {
 
 int soak(const Settings& settings) {
   const bool is_embed = settings.mode == "embed";
-  auto layers = Layers::make(!is_embed || KernelOracle::is_available());
+  auto layers = Layers::make(!is_embed || KernelVerifier::available().has_value());
   if (!layers) {
     std::fprintf(stderr, "verifier_soak: %s\n", layers.error().why);
     return 1;
@@ -130,7 +130,7 @@ int run(int argc, char** argv) {
   Settings settings;
   settings.mode = argc > 1 ? argv[1] : "";
   if (settings.mode == "show" && argc > 2) {
-    auto layers = Layers::make(KernelOracle::is_available());
+    auto layers = Layers::make(KernelVerifier::available().has_value());
     std::fputs(
         layers ? (*layers)->show(std::strtoull(argv[2], nullptr, 10), argc == 3).c_str() : "",
         stdout);
