@@ -72,6 +72,22 @@ enum class Role : uint32_t { kLoader = 1, kCommand = 2 };
 inline constexpr uint64_t kOptionNoAttach =
     1;  // a probe that names a pid does not bring the agent in
 inline constexpr uint64_t kOptionUnverified = 2;  // what the verifier refuses loads all the same
+// Not both of them. EPERM, ENOSYS and the like where the broker may not ask the running kernel.
+inline constexpr uint64_t kOptionVerifierKernel = 4;  // the running kernel's verifier, not ours
+inline constexpr uint64_t kOptionVerifierBoth = 8;    // it besides ours
+inline constexpr uint64_t kKnownOptions =
+    kOptionNoAttach | kOptionUnverified | kOptionVerifierKernel | kOptionVerifierBoth;
+enum class VerifierChoice : uint8_t { kOurs, kKernel, kBoth };
+constexpr VerifierChoice verifier_of(uint64_t options) {
+  return (options & kOptionVerifierKernel) != 0 ? VerifierChoice::kKernel
+         : (options & kOptionVerifierBoth) != 0 ? VerifierChoice::kBoth
+                                                : VerifierChoice::kOurs;
+}
+constexpr uint64_t option_of(VerifierChoice choice) {
+  return choice == VerifierChoice::kKernel ? kOptionVerifierKernel
+         : choice == VerifierChoice::kBoth ? kOptionVerifierBoth
+                                           : 0;
+}
 inline constexpr int64_t kStartNoFollow = 1;
 inline constexpr uint32_t kPayloadInFd = 1;
 // kPerfIoctl without refs and with this command: answered when nothing is armed any more that only fds kept which

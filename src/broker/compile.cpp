@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "abi/thread_block.hpp"
+#include "broker/judge_as_chosen.hpp"
 #include "broker/worker.hpp"
 #include "isa/context_use.hpp"
 #include "jit_x64/compile.hpp"
@@ -113,7 +114,7 @@ ProgramAnswer answer_now(const ProgramTask& given, uint32_t seconds,
   }
   ProgramTask task = given;
   task.kernel_btf = kernel ? &*kernel : nullptr;
-  answer.judgement = judge(task, seconds);
+  answer.judgement = judge_as_chosen(task, seconds);
   if (answer.judgement.error != 0 && !task.let_through) {
     return answer;
   }

@@ -23,8 +23,7 @@ bool has_helper(uint32_t id) { return find_helper(id) != nullptr; }
 
 }  // namespace
 
-Judgement judge(const ProgramTask& task, uint32_t seconds) {
-  VerifierProgram program;
+JudgedProgram::JudgedProgram(const ProgramTask& task) {
   program.insns = task.program.insns;
   program.prog_type = task.prog_type;
   program.expected_attach_type = task.expected_attach_type;
@@ -32,8 +31,6 @@ Judgement judge(const ProgramTask& task, uint32_t seconds) {
   program.maps = task.maps;
   program.btf = task.btf;
   program.kernel_btf = task.kernel_btf;
-  std::vector<BtfFuncInfo> functions;
-  std::vector<BtfLineInfo> lines;
   if (task.btf != nullptr) {
     const auto count = static_cast<uint32_t>(task.program.insns.size());
     auto read = read_func_info(*task.btf, task.func_info, sizeof(bpf_func_info), count);
@@ -47,14 +44,18 @@ Judgement judge(const ProgramTask& task, uint32_t seconds) {
   }
   program.functions = functions;
   program.lines = lines;
+}
+
+Judgement judge(const ProgramTask& task, uint32_t seconds, uint32_t log_level) {
+  const JudgedProgram judged(task);
   VerifyOptions options;
-  options.log_level = task.log_level;
+  options.log_level = log_level;
   options.log_bytes = task.log_bytes;
   options.memory_bytes = kStateBytes;
   options.has_helper = has_helper;
   const uint64_t end = now_ns() + uint64_t{seconds} * 1'000'000'000;
   options.should_stop = [end] { return now_ns() > end; };
-  Verdict verdict = verify(program, options);
+  Verdict verdict = verify(judged.program, options);
   Judgement judgement;
   judgement.error = verdict.error;
   judgement.too_complex = verdict.too_complex;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "abi/messages.hpp"
 #include "base/result.hpp"
 #include "isa/program.hpp"
 #include "verifier/verifier.hpp"
@@ -25,6 +26,17 @@ struct ProgramTask {
   uint32_t log_level = 0;
   uint64_t log_bytes = 0;
   bool let_through = false;  // --unverified: what is refused loads all the same
+  VerifierChoice verifier = VerifierChoice::kOurs;
+};
+
+// The task as a verifier wants it. Points into the task, which outlives it.
+struct JudgedProgram {
+  explicit JudgedProgram(const ProgramTask& task);
+  JudgedProgram(const JudgedProgram&) = delete;
+  JudgedProgram& operator=(const JudgedProgram&) = delete;
+  std::vector<BtfFuncInfo> functions;
+  std::vector<BtfLineInfo> lines;
+  VerifierProgram program;
 };
 
 struct Judgement {
@@ -36,8 +48,8 @@ struct Judgement {
   std::vector<bool> dead;
 };
 
-// `seconds`: more is too complex.
-Judgement judge(const ProgramTask& task, uint32_t seconds);
+// Our verifier's word. `seconds`: more is too complex.
+Judgement judge(const ProgramTask& task, uint32_t seconds, uint32_t log_level);
 
 // Calls that no path reaches may have any number (libbpf leaves such where it cut something out):
 // they become `r0 = 0`. Errors: EINVAL: a helper that we do not have, where a path reaches it; *log

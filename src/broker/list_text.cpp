@@ -65,7 +65,7 @@ std::string programs(const SessionStatus& status) {
   Table table({">ID", "TYPE", "NAME", ">INSNS", ">CODE", "VERIFIED", "LICENSE", "MAPS"});
   for (const auto& p : status.programs) {
     table.add({number(p.id), or_dash(program_type_name(p.type)), or_dash(p.name.c_str()),
-               number(p.insns), number(p.code_bytes), p.verified ? "yes" : "no",
+               number(p.insns), number(p.code_bytes), p.verifier == nullptr ? "no" : p.verifier,
                or_dash(p.license.c_str()), numbers(p.maps)});
   }
   return table.text();

@@ -105,7 +105,8 @@ struct ProgramObject : Object {
   std::string name, license;  // the licence is recorded, never a reason to refuse (DESIGN D11)
   uint64_t tag = 0, load_time_ns = 0;
   uint32_t uid = 0, insn_count = 0;
-  bool verified = false;
+  VerifierChoice verifier = VerifierChoice::kOurs;
+  bool verified = false;  // by it
   CompiledProgram compiled{};
   UniqueFd code;
   std::vector<std::shared_ptr<MapObject>> maps;

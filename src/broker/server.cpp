@@ -13,6 +13,8 @@
 #include <cstring>
 #include <utility>
 
+#include "kernel/kernel_verifier.hpp"
+
 namespace bpftime {
 namespace {
 
@@ -226,6 +228,7 @@ Result<Reply> Server::hello(Connection* connection, const Request& request) {
     const uint64_t options = options_of(connection->caller.pid);
     connection->caller.no_attach = (options & kOptionNoAttach) != 0;
     connection->caller.unverified = (options & kOptionUnverified) != 0;
+    connection->caller.verifier = verifier_of(options);
   }
   Welcome welcome{};
   welcome.owner = raw(connection->caller.owner);
@@ -239,8 +242,13 @@ Result<Reply> Server::hello(Connection* connection, const Request& request) {
 }
 
 Result<Reply> Server::announce(const Connection& connection, const Request& request) {
-  if ((static_cast<uint64_t>(request.args[0]) & ~(kOptionNoAttach | kOptionUnverified)) != 0) {
+  const auto options = static_cast<uint64_t>(request.args[0]);
+  const uint64_t kernel_bits = options & (kOptionVerifierKernel | kOptionVerifierBoth);
+  if ((options & ~kKnownOptions) != 0 || (kernel_bits & (kernel_bits - 1)) != 0) {
     return make_error(EINVAL, "no such option");
+  }
+  if (kernel_bits != 0) {
+    TRY(KernelVerifier::available());
   }
   if (announced_.size() >= kMaxAnnounced) {
     return make_error(ENOMEM, "too many loaders");
@@ -263,7 +271,7 @@ Result<Reply> Server::announce(const Connection& connection, const Request& requ
       look_for_idleness();
     }
   }));
-  announced_[pid] = Announced{std::move(pidfd), static_cast<uint64_t>(request.args[0])};
+  announced_[pid] = Announced{std::move(pidfd), options};
   return Reply{};
 }
 

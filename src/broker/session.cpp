@@ -430,6 +430,26 @@ Result<Reply> Session::log_command(const Request& request) {
   return reply;
 }
 
+namespace {
+
+// Null: nobody accepted it.
+const char* accepted_by(const ProgramObject& program) {
+  if (!program.verified) {
+    return nullptr;
+  }
+  switch (program.verifier) {
+    case VerifierChoice::kKernel:
+      return "kernel";
+    case VerifierChoice::kBoth:
+      return "both";
+    case VerifierChoice::kOurs:
+      break;
+  }
+  return "ours";
+}
+
+}  // namespace
+
 SessionStatus Session::status() {
   objects_.collect_ended();
   SessionStatus status;
@@ -438,10 +458,10 @@ SessionStatus Session::status() {
         {map->id, map->spec, map->name, map->region_bytes, map->frozen, dropped_of(*map)});
   }
   for (const auto& program : objects_.all<ProgramObject>()) {
-    SessionStatus::Program row{program->id,         program->type,
-                               program->name,       program->license,
-                               program->insn_count, program->compiled.code.size(),
-                               program->verified,   {}};
+    SessionStatus::Program row{program->id,           program->type,
+                               program->name,         program->license,
+                               program->insn_count,   program->compiled.code.size(),
+                               accepted_by(*program), {}};
     for (const auto& map : program->maps) {
       row.maps.push_back(map->id);
     }

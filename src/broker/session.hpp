@@ -49,6 +49,7 @@ struct Caller {
   OwnerId owner{};
   bool no_attach = false;   // kOptionNoAttach
   bool unverified = false;  // kOptionUnverified
+  VerifierChoice verifier = VerifierChoice::kOurs;
 };
 
 class Session : public TargetHost {

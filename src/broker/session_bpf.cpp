@@ -499,6 +499,7 @@ void Session::prog_load(const Caller& caller, Request&& request, Answer answer_t
     task->log_level = attr.log_level;
     task->log_bytes = kMostLogBytes;
     task->let_through = caller.unverified;
+    task->verifier = program->verifier = caller.verifier;
     for (const auto& map : program->maps) {
       task->maps.push_back(describe_map(*map, &task->contents));
     }

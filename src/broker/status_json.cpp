@@ -21,7 +21,8 @@ Json programs_of(const SessionStatus& status) {
                         {"license", program.license},
                         {"instructions", program.insns},
                         {"code_bytes", program.code_bytes},
-                        {"verified", program.verified},
+                        {"verified", program.verifier != nullptr},
+                        {"verifier", program.verifier == nullptr ? Json() : Json(program.verifier)},
                         {"maps", program.maps}});
   }
   return rows;

@@ -51,7 +51,7 @@ std::string status_text(const SessionStatus& status) {
     const char* type = program_type_name(program.type);
     add(&out, "program %u %s %s: %u instructions, %" PRIu64 " bytes of code%s\n", program.id,
         type == nullptr ? "?" : type, program.name.c_str(), program.insns, program.code_bytes,
-        program.verified ? "" : ", not verified");
+        program.verifier != nullptr ? "" : ", not verified");
   }
   for (const auto& probe : status.probes) {
     add(&out, "probe %s+0x%" PRIx64 "%s", probe.path.c_str(), probe.offset,

@@ -24,7 +24,7 @@ struct SessionStatus {
     std::string name, license;
     uint32_t insns;
     uint64_t code_bytes;
-    bool verified;
+    const char* verifier;  // that accepted it: "ours", "kernel", "both"; null: none
     std::vector<uint32_t> maps;
   };
   struct Probe {

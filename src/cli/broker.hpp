@@ -27,6 +27,7 @@ struct Surroundings {
   std::string idle_ms;
   bool attach = true;
   bool unverified = false;
+  VerifierChoice verifier = VerifierChoice::kOurs;
 
   [[nodiscard]] std::string broker_file() const { return bin_dir + "/bpftimed"; }
   [[nodiscard]] std::string shim_file() const { return library("libbpftime-shim.so"); }

@@ -10,6 +10,8 @@
 
 namespace bpftime::cli {
 
+// Tells the broker what this process and its children want of it. 0, or an exit status after a complaint of `command`.
+int announce(Channel* broker, const Surroundings& here, const std::string& command);
 // Return only when the command could not be run.
 int run_load(const Surroundings& here, const std::vector<std::string>& words);
 struct StartOptions {

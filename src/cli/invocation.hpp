@@ -34,6 +34,7 @@ struct Invocation {
   std::string session;  // empty = not given
   bool no_attach = false;
   bool unverified = false;
+  VerifierChoice verifier = VerifierChoice::kOurs;
   bool show_printk = false;
   bool no_follow = false;
   bool json = false;

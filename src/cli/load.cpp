@@ -101,6 +101,23 @@ int run_command(const std::vector<std::string>& words) {
   return code == ENOENT ? kExitNotFound : kExitNotRun;
 }
 
+int announce(Channel* broker, const Surroundings& here, const std::string& command) {
+  const uint64_t options = (here.attach ? 0 : kOptionNoAttach) |
+                           (here.unverified ? kOptionUnverified : 0) | option_of(here.verifier);
+  std::string why;
+  const auto told = ask(broker, MessageKind::kOptions, static_cast<int64_t>(options), &why);
+  if (told) {
+    return 0;
+  }
+  if (here.verifier == VerifierChoice::kOurs) {
+    return complain(command, told.error(), why, 0);
+  }
+  return complain(
+      command + " --verifier",
+      std::string("the broker may not ask the running kernel: ") + std::strerror(told.error().code),
+      "do it as root on a kernel with eBPF, or leave --verifier out");
+}
+
 int run_load(const Surroundings& here, const std::vector<std::string>& words) {
   std::string program;
   if (const int failed = find_program(words[0], &program); failed != 0) {
@@ -130,13 +147,8 @@ int run_load(const Surroundings& here, const std::vector<std::string>& words) {
     if (!broker) {
       return complain("load", broker.error(), "", 0);
     }
-    std::string why;
-    auto told = ask(&*broker, MessageKind::kOptions,
-                    static_cast<int64_t>((here.attach ? 0 : kOptionNoAttach) |
-                                         (here.unverified ? kOptionUnverified : 0)),
-                    &why);
-    if (!told) {
-      return complain("load", told.error(), why, 0);
+    if (const int failed = announce(&*broker, here, "load"); failed != 0) {
+      return failed;
     }
     directory = broker->directory;
   }

@@ -146,6 +146,7 @@ int main_of_cli(int argc, char** argv) {
   }
   Surroundings here = look_around(config);
   here.unverified = invocation.unverified;
+  here.verifier = invocation.verifier;
   return run(here, config, invocation);
 }
 

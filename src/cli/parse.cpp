@@ -34,6 +34,19 @@ void add_processes(CLI::App* app, Invocation* to) {
   app->add_flag("--children", to->processes.children, "and whatever descends from them");
 }
 
+CLI::Option* add_verifier(CLI::App* app, Invocation* to) {
+  return app
+      ->add_option_function<std::string>(
+          "--verifier",
+          [to](const std::string& word) {
+            to->verifier = word == "kernel" ? VerifierChoice::kKernel
+                           : word == "both" ? VerifierChoice::kBoth
+                                            : VerifierChoice::kOurs;
+          },
+          "who judges programs: ours (default), the running kernel's (as root), or both")
+      ->check(CLI::IsMember({"ours", "kernel", "both"}));
+}
+
 // OBJECT list, for each object; dump and get for maps.
 void add_objects(CLI::App* app, Invocation* to) {
   const struct {
@@ -75,7 +88,7 @@ std::vector<char*> without_dashes(int argc, char** argv) {
   bool is_command = false;
   for (size_t i = 1; i < words.size(); i++) {
     const std::string word = words[i];
-    if (word == "--session") {
+    if (word == "--session" || word == "--verifier") {
       i++;
     } else if (is_command && word == "--") {
       words.erase(words.begin() + static_cast<long>(i));
@@ -106,7 +119,8 @@ bool parse(int argc, char** argv, Invocation* to, int* exit_status) {
       add(&app, "load", "run an eBPF tool: load [--no-attach] COMMAND...", to, Command::kLoad);
   load->add_flag("--no-attach", to->no_attach,
                  "a probe that names a process does not attach to it");
-  load->add_flag("--unverified", to->unverified, "programs that the verifier refuses load too");
+  load->add_flag("--unverified", to->unverified, "programs that the verifier refuses load too")
+      ->excludes(add_verifier(load, to));
   load->prefix_command();
   CLI::App* start = add(&app, "start",
                         "run a program as a target: start [--show-printk] [--no-follow] COMMAND...",
@@ -122,7 +136,8 @@ bool parse(int argc, char** argv, Invocation* to, int* exit_status) {
       &app, "trace", "run tool and target: trace TOOL... -- COMMAND..., or trace --pid PID TOOL...",
       to, Command::kTrace);
   trace->add_option("--pid", to->pid, "a running process as the target");
-  trace->add_flag("--unverified", to->unverified, "programs that the verifier refuses load too");
+  trace->add_flag("--unverified", to->unverified, "programs that the verifier refuses load too")
+      ->excludes(add_verifier(trace, to));
   trace->prefix_command();
   CLI::App* status = add(&app, "status", "targets, programs, maps, probes", to, Command::kStatus);
   status->add_flag("--json", to->json, "for programs");
@@ -136,6 +151,7 @@ bool parse(int argc, char** argv, Invocation* to, int* exit_status) {
   verify->add_option("--log-level", to->log_level, "1: what led to a rejection, 2: every step");
   verify->add_flag("--no-pointer-leaks", to->no_pointer_leaks,
                    "strict: no address may become a number");
+  add_verifier(verify, to);
   verify->add_flag("--json", to->json, "for programs");
   add(&app, "shutdown", "detach all and end the broker", to, Command::kShutdown);
   add(&app, "config", "the configuration in force", to, Command::kConfig);

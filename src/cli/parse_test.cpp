@@ -73,6 +73,19 @@ TEST(Parse, WrongCommandLinesAreUsageErrors) {
   }
 }
 
+TEST(Parse, VerifierIsAChoiceAndNoneIsAnother) {
+  const auto p = parsed({"load", "--verifier", "kernel", "--", "x"});
+  ASSERT_TRUE(p.go_on);
+  EXPECT_EQ(p.invocation.verifier, VerifierChoice::kKernel);
+  EXPECT_EQ(p.invocation.words, (Words{"x"}));
+  EXPECT_EQ(parsed({"trace", "--verifier=both", "x", "--", "y"}).invocation.verifier,
+            VerifierChoice::kBoth);
+  EXPECT_EQ(parsed({"verify", "--verifier", "ours", "x.bpf.o"}).invocation.verifier,
+            VerifierChoice::kOurs);
+  EXPECT_EQ(parsed({"load", "--verifier", "mine", "x"}).exit_status, kExitUsage);
+  EXPECT_EQ(parsed({"load", "--unverified", "--verifier", "both", "x"}).exit_status, kExitUsage);
+}
+
 TEST(Parse, ObjectsHaveListsAndMapsElements) {
   auto p = parsed({"link", "list", "--json"});
   EXPECT_EQ(p.invocation.command, Command::kList);

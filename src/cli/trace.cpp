@@ -100,6 +100,9 @@ int trace_command(const Surroundings& here, const std::vector<std::string>& tool
   if (!broker) {
     return complain("trace", broker.error(), "", 0);
   }
+  if (const int failed = announce(&*broker, here, "trace"); failed != 0) {
+    return failed;
+  }
   const int64_t before = armed_probes(&*broker);
   const Signals signals;
   pid_t tool = spawn(signals, [&] { return run_load(here, tool_words); });
@@ -132,6 +135,9 @@ int trace_process(const Surroundings& anywhere, pid_t pid,
   auto broker = reach_broker(here, Role::kCommand, true);
   if (!broker) {
     return complain("trace", broker.error(), "", 0);
+  }
+  if (const int failed = announce(&*broker, here, "trace"); failed != 0) {
+    return failed;
   }
   std::string why;
   auto attached = ask(&*broker, MessageKind::kAttach, pid, &why);

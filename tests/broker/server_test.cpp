@@ -292,6 +292,19 @@ TEST(Server, StaysForAnAnnouncedProcess) {
   ::close(done[1]);
 }
 
+TEST(Server, OptionsThatMakeNoSenseAreRefused) {
+  Directory directory;
+  ForkedBroker broker(directory.path);
+  Loader command(directory.path, Role::kCommand);
+  for (const uint64_t options :
+       {kKnownOptions + 1, uint64_t{1} << 63, kOptionVerifierKernel | kOptionVerifierBoth}) {
+    Request announce;
+    announce.kind = MessageKind::kOptions;
+    announce.args[0] = static_cast<int64_t>(options);
+    EXPECT_EQ(command.ask(std::move(announce)).value, -EINVAL) << options;
+  }
+}
+
 // How many targets there are after a loader, whose parent announced `options`, armed a probe of
 // itself.
 int64_t targets_after_a_probe(uint64_t options) {

@@ -36,7 +36,7 @@ static inline int load_program(int map, const char* name) {
   return (int)sys_bpf(BPF_PROG_LOAD, &attr, sizeof(attr));
 }
 
-static int make_map(void) {
+static inline int make_map(void) {
   union bpf_attr attr;
   memset(&attr, 0, sizeof(attr));
   attr.map_type = BPF_MAP_TYPE_ARRAY;
@@ -46,7 +46,7 @@ static int make_map(void) {
   return (int)sys_bpf(BPF_MAP_CREATE, &attr, sizeof(attr));
 }
 
-static unsigned long long read_map(int map) {
+static inline unsigned long long read_map(int map) {
   unsigned key = 0;
   unsigned long long value = 0;
   union bpf_attr attr;
@@ -57,7 +57,7 @@ static unsigned long long read_map(int map) {
   return sys_bpf(BPF_MAP_LOOKUP_ELEM, &attr, sizeof(attr)) == 0 ? value : ~0ULL;
 }
 
-static int uprobe_type(void) {
+static inline int uprobe_type(void) {
   int type = 8;
   FILE* f = fopen("/sys/bus/event_source/devices/uprobe/type", "r");
   if (f != NULL) {
@@ -69,7 +69,8 @@ static int uprobe_type(void) {
   return type;
 }
 
-static int attach(int program, const char* path, unsigned long offset, int pid, int is_return) {
+static inline int attach(int program, const char* path, unsigned long offset, int pid,
+                         int is_return) {
   struct perf_event_attr attr;
   memset(&attr, 0, sizeof(attr));
   attr.size = sizeof(attr);
