@@ -12,6 +12,8 @@ constexpr uint64_t kHeadBytes = sizeof(RingRecordHead);
 constexpr uint64_t kPageShift = 12;
 // Of the first data page in struct bpf_ringbuf, where the kernel counts RingRecordHead::place from.
 constexpr uint64_t kPagesBeforeData = 3;
+// Heads no further back are as a rule still in the cache: a walk over a whole buffer of megabytes is a miss a record.
+constexpr uint64_t kWalkBytes = 16 << 10;
 
 // SAFETY (all casts): open_region() has checked that the pages lie in the region, and a position is masked first.
 RingProducerPage& producer(const MapView& map) {
@@ -67,13 +69,19 @@ Wake end_record(const MapView& map, uint64_t offset, uint64_t size, uint64_t fla
     length |= kRingDiscard;
   }
   const uint64_t place = (offset >> kPageShift) + kPagesBeforeData;
-  // Both words at once, and the fence between the record and the question where the reader is.
+  const uint64_t head = place << 32 | length;  // both words at once
   // SAFETY: 8-byte aligned.
-  __atomic_exchange_n(reinterpret_cast<uint64_t*>(data + offset), place << 32 | length,
-                      __ATOMIC_SEQ_CST);
-  const uint64_t read = consumer(map).position.load(std::memory_order_acquire);
-  if ((flags & BPF_RB_FORCE_WAKEUP) != 0 ||
-      (offset_of(map, read) == offset && (flags & BPF_RB_NO_WAKEUP) == 0) ||
+  auto* const at = reinterpret_cast<uint64_t*>(data + offset);
+  const bool wakes = (flags & BPF_RB_FORCE_WAKEUP) != 0;
+  const bool asks = !wakes && (flags & BPF_RB_NO_WAKEUP) == 0;
+  if (wakes || asks) {
+    // With the fence between the record and the question where the reader is.
+    __atomic_exchange_n(at, head, __ATOMIC_SEQ_CST);
+  } else {
+    __atomic_store_n(at, head, __ATOMIC_RELEASE);
+  }
+  if (wakes ||
+      (asks && offset_of(map, consumer(map).position.load(std::memory_order_acquire)) == offset) ||
       producer(map).wake.wants_byte.load(std::memory_order_relaxed) == kByteOwed) [[unlikely]] {
     return wake_readers(producer(map).wake);
   }
@@ -128,8 +136,9 @@ std::byte* ring_reserve(const MapView& map, const LockContext& who, uint64_t siz
   const uint64_t begin = page.position.load(std::memory_order_relaxed) & ~7ULL;
   const uint64_t end = begin + need;
   uint64_t pending = page.pending.load(std::memory_order_relaxed);
-  // Walking is put off until what is known does not tell that there is room.
-  if (end - pending > mask || end - pending < need) [[unlikely]] {
+  // Walking is put off until there is enough to walk over, or what is known does not tell that there is room.
+  if (end - pending > (mask < kWalkBytes ? mask : kWalkBytes) || end - pending < need)
+      [[unlikely]] {
     pending = advance_pending(map, pending, begin);
     page.pending.store(pending, std::memory_order_relaxed);
   }
