@@ -11,13 +11,10 @@
 // somebody else's (a goroutine's stack) or the process has no code for it: there a driven call is a matter of
 // microseconds, and a kill in them is fatal.
 #pragma once
-#include <sched.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <initializer_list>
-#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -25,6 +22,8 @@
 #include "base/result.hpp"
 #include "base/unique_fd.hpp"
 #include "inject/stopped_process.hpp"
+#include "inject/syscall_code.hpp"
+#include "inject/turns.hpp"
 
 namespace bpftime {
 
@@ -42,20 +41,20 @@ class RemoteCalls {
       return arg;
     }
   };
+  struct Call {
+    uint64_t function;  // 0: a system call
+    long number;
+    std::array<Arg, 6> args;
+  };
   // At most 6 arguments each. Returns the index of the call's result.
   size_t add(long number, std::initializer_list<Arg> args) { return put(0, number, args); }
   size_t call(RemoteAddr function, std::initializer_list<Arg> args) {
     return put(raw(function), 0, args);
   }
   [[nodiscard]] size_t size() const { return calls_.size(); }
+  [[nodiscard]] std::span<const Call> all() const { return calls_; }
 
  private:
-  friend class RemoteThread;
-  struct Call {
-    uint64_t function;
-    long number;
-    std::array<Arg, 6> args;
-  };
   size_t put(uint64_t function, long number, std::initializer_list<Arg> args) {
     Call call{function, number, {0, 0, 0, 0, 0, 0}};
     std::copy_n(args.begin(), std::min<size_t>(args.size(), 6), call.args.begin());
@@ -65,6 +64,8 @@ class RemoteCalls {
   std::vector<Call> calls_;
 };
 
+struct PostedCalls;  // mailbox.hpp
+
 class RemoteThread {
  public:
   // `process` must outlive it and hold `tid` (0: a suitable one is chosen). Errors: as
@@ -72,7 +73,7 @@ class RemoteThread {
   // cannot be suspended.
   static Result<RemoteThread> begin(StoppedProcess& process, pid_t tid, uint64_t deadline_ns);
   // What begin() would have to look for in the process's code: called before anything is stopped, it shortens the stop.
-  static void look_before(pid_t pid);
+  static void look_before(pid_t pid) { look_for_way_back(pid); }
   ~RemoteThread();  // finish()
   RemoteThread(RemoteThread&& other) noexcept;
   RemoteThread& operator=(RemoteThread&&) = delete;
@@ -106,20 +107,30 @@ class RemoteThread {
 
  private:
   RemoteThread() = default;
+  // IF, ZF, PF and bit 1: DF, TF, AC clear (psABI 3.2.1).
+  static constexpr uint64_t kFlagsKept = 0x246;
+
+  // remote_mailbox.cpp
   Result<void> start_mailbox();
+  Result<bool> map_region();
+  Result<int> open_lifeline();
+  Result<void> write_mailbox();
   Result<size_t> post(std::span<const RemoteCalls::Call> calls, std::vector<uint64_t>* results);
+  Result<void> write_calls(const PostedCalls& posted);
+  Result<void> await_results(PostedCalls* posted);
+  void sleep_until_told(bool* is_announced);
+  Result<void> look_for_stop();
+  Error call_off();
+  Result<void> see_stop(int status);
   Result<void> stop_mailbox();
+
   Result<uint64_t> drive(long number, const uint64_t (&args)[6]);
   Result<uint64_t> drive_call(uint64_t function, const uint64_t (&args)[6]);
-  Result<void> see_stop(int status);
   // Resumes to the next system call stop; returns its registers.
   Result<Registers> run_to_syscall_stop();
   Result<void> forget(Error why);
   void prepare_way_back();
   [[nodiscard]] unsigned spins() const;
-  void shorten_slice();
-  void restore_slice();
-  void go_where_it_runs();
   StoppedProcess* process_ = nullptr;
   pid_t tid_ = 0;
   uint64_t deadline_ns_ = 0, syscall_ip_ = 0, saved_mask_ = 0;
@@ -134,9 +145,7 @@ class RemoteThread {
   bool has_called_ = false;
   uint64_t driven_sp_ = 0;   // of driven calls: leads the thread back should we die; 0: as it was
   bool is_blocked_ = false;  // its signals
-  uint64_t slice_ns_ = 0;    // its time slice before; 0: not changed
-  std::unique_ptr<cpu_set_t> our_cpus_;  // the CPUs of our own thread before; null: not changed
-  bool shares_cpu_ = false;              // the thread runs only while we sleep
+  Turns turns_;
 };
 
 }  // namespace bpftime
