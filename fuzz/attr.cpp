@@ -62,6 +62,9 @@ Result<Reply> ask(void* self, Request* request) {
   reply.output = w->answer;
   return reply;
 }
+Result<std::string> directory(void* /*self*/, int fd) {
+  return fd % 2 == 0 ? std::string("/tmp") : Result<std::string>(make_error(EBADF, "not open"));
+}
 Result<UniqueFd> open_path(void* /*self*/, const char* path) {
   if (std::strlen(path) >= 4096) {
     __builtin_trap();
@@ -116,7 +119,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   world.memory.assign(rest, rest + (rest_bytes - answer_bytes));
   world.answer.assign(rest + (rest_bytes - answer_bytes), rest + rest_bytes);
   world.value = head.value;
-  const Caller caller{{read, write, in_place, &world}, identify, ask, open_path, &world};
+  const Caller caller{{read, write, in_place, &world}, identify, ask, open_path, directory, &world};
   const uint64_t attr = kBase + head.attr_at;
 
   (void)answer_bpf(caller, head.command % 48, attr, head.attr_bytes);

@@ -1,5 +1,6 @@
 #include "bpfcall/answer.hpp"
 
+#include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/perf_event.h>
 #include <sys/stat.h>
@@ -310,6 +311,22 @@ Result<void> add_uprobes(const Caller& caller, const std::byte* attr, Request* r
   return {};
 }
 
+// OBJ_PIN, OBJ_GET: a relative path becomes a full one. Linux 6.18 kernel/bpf/syscall.c: bpf_obj_pin, bpf_obj_get: a
+// descriptor without its flag is refused, which the broker does.
+Result<void> complete_path(const Caller& caller, const std::byte* attr, Request* request) {
+  std::vector<std::byte>& path = request->payloads.back().bytes;
+  const bool by_descriptor = (field<uint32_t>(attr, AT(file_flags)) & kPathFd) != 0;
+  const auto path_fd = field<int32_t>(attr, kPathFdAt);
+  if (path.empty() || path.front() == std::byte{'/'} || (!by_descriptor && path_fd != 0)) {
+    return {};
+  }
+  const std::string directory =
+      TRY(caller.directory(caller.self, by_descriptor ? path_fd : AT_FDCWD)) + "/";
+  const auto front = std::as_bytes(std::span(directory));
+  path.insert(path.begin(), front.begin(), front.end());
+  return {};
+}
+
 Result<void> write_u32(const CallerMemory& memory, uint64_t to, uint32_t value) {
   return memory.write(memory.self, to, std::as_bytes(std::span(&value, 1)));
 }
@@ -527,6 +544,9 @@ Result<Answer> try_bpf(const Caller& caller, uint32_t command, uint64_t attr_add
                     &request));
     TRY(add_records(caller.memory, attr, AT(line_info), AT(line_info_cnt), AT(line_info_rec_size),
                     &request));
+  }
+  if (command == BPF_OBJ_PIN || command == BPF_OBJ_GET) {
+    TRY(complete_path(caller, attr, &request));
   }
   if (command == BPF_LINK_CREATE) {
     TRY(add_uprobes(caller, attr, &request));

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "abi/messages.hpp"
 #include "base/result.hpp"
@@ -32,6 +33,8 @@ struct Caller {
   Result<Reply> (*ask)(void* self, Request* request);
   // Opens `path` with O_PATH as that process sees it. Errors: open(2).
   Result<UniqueFd> (*open_path)(void* self, const char* path);
+  // Full name of the directory that `fd`, or AT_FDCWD, is there. Errors: EBADF, ENOTDIR.
+  Result<std::string> (*directory)(void* self, int fd);
   void* self;
 };
 

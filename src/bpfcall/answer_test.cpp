@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "spec/newer.hpp"
+
 namespace bpftime {
 namespace {
 
@@ -21,7 +23,8 @@ struct Pretended {
   Reply next;
 
   Caller caller() {
-    return Caller{CallerMemory{read, write, in_place, this}, identify, ask, open_path, this};
+    return Caller{
+        CallerMemory{read, write, in_place, this}, identify, ask, open_path, directory, this};
   }
   template <class T>
   uint64_t put(uint64_t at, const T& value) {
@@ -67,6 +70,10 @@ struct Pretended {
     auto* p = static_cast<Pretended*>(self);
     p->asked.push_back(std::move(*request));
     return std::move(p->next);
+  }
+  static Result<std::string> directory(void*, int fd) {
+    return fd == AT_FDCWD ? std::string("/here")
+                          : Result<std::string>(make_error(EBADF, "not open"));
   }
   static Result<UniqueFd> open_path(void*, const char* path) {
     UniqueFd fd(::open(path, O_PATH | O_CLOEXEC));
@@ -273,6 +280,38 @@ TEST(ReadMapCall, FieldsThatTheCommandDoesNotKnowAreEinval) {
   EXPECT_TRUE(read_map_call(memory, BPF_MAP_UPDATE_ELEM, at, 32));
   EXPECT_TRUE(read_map_call(memory, BPF_MAP_LOOKUP_ELEM, at, 24));
   EXPECT_EQ(read_map_call(memory, BPF_MAP_LOOKUP_ELEM, 3, 24).error().code, EFAULT);
+}
+
+TEST(AnswerBpf, RelativePathsOfPinsBeginAtTheCallersDirectory) {
+  constexpr int32_t kHere = AT_FDCWD;
+  const struct {
+    const char* path;
+    uint32_t flags;
+    int32_t path_fd;
+    const char* full;  // null: EBADF, and nobody is asked
+  } cases[] = {
+      {"x", 0, 0, "/here/x"},      {"../x", kPathFd, kHere, "/here/../x"},
+      {"/x", kPathFd, 77, "/x"},   {"x", 0, 77, "x"},  // the broker's to refuse
+      {"x", kPathFd, 77, nullptr}, {"", 0, 0, ""},
+  };
+  for (const auto& c : cases) {
+    Pretended p;
+    bpf_attr attr{};
+    char path[8] = "";
+    std::strcpy(path, c.path);
+    attr.pathname = p.put(0x100, path);
+    attr.file_flags = c.flags;
+    std::memcpy(reinterpret_cast<std::byte*>(&attr) + kPathFdAt, &c.path_fd, sizeof(c.path_fd));
+    const Answer answer = answer_bpf(p.caller(), BPF_OBJ_GET, p.put(0, attr), kObjPinEnd);
+    if (c.full == nullptr) {
+      EXPECT_EQ(answer.value, -EBADF);
+      EXPECT_TRUE(p.asked.empty());
+      continue;
+    }
+    ASSERT_EQ(p.asked.size(), 1U);
+    const auto& bytes = p.asked[0].payload(offsetof(bpf_attr, pathname))->bytes;
+    EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()), c.full);
+  }
 }
 
 }  // namespace

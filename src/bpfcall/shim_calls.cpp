@@ -16,6 +16,7 @@
 #include "bpfcall/shim_memory.hpp"
 #include "bpfcall/shim_next.hpp"
 #include "bpfcall/shim_objects.hpp"
+#include "bpfcall/shim_pins.hpp"
 #include "bpfcall/shim_session.hpp"
 
 namespace bpftime::shim {
@@ -34,7 +35,11 @@ Result<UniqueFd> open_path_for(void* /*self*/, const char* path) {
   return UniqueFd(static_cast<int>(fd));
 }
 
-Caller own_process() { return Caller{own_memory(), identify_for, ask_for, open_path_for, nullptr}; }
+Result<std::string> directory_for(void* /*self*/, int fd) { return directory_name(fd); }
+
+Caller own_process() {
+  return Caller{own_memory(), identify_for, ask_for, open_path_for, directory_for, nullptr};
+}
 
 // The new fd, or the value.
 long install(Answer answer) {

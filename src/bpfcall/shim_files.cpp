@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "bpfcall/shim_next.hpp"
+#include "bpfcall/shim_pins.hpp"
 #include "bpfcall/shim_session.hpp"
 #include "spec/kernel_types.hpp"
 
@@ -222,6 +223,19 @@ int access_with(const char* path, Access real) {
   return result;
 }
 
+// A directory of pins; -ENOSYS: it is none. A pin itself cannot be opened (kernel: bpffs_obj_open).
+int open_pins(const char* path, int flags) {
+  char room[PATH_MAX];
+  const char* const place = shim::pin_place(path, room);
+  if (place == path || (flags & O_CREAT) != 0) {
+    return -ENOSYS;
+  }
+  const int how = (flags & O_PATH) != 0 ? flags : flags | O_DIRECTORY;
+  const long fd = raw_syscall(SYS_openat, static_cast<uint64_t>(AT_FDCWD),
+                              reinterpret_cast<uint64_t>(place), static_cast<uint64_t>(how), 0);
+  return fd == -ENOTDIR && how != flags ? -EIO : static_cast<int>(fd);
+}
+
 constinit Next<int (*)(const char*, int, ...)> g_next_open("open");
 constinit Next<int (*)(int, const char*, int, ...)> g_next_openat("openat");
 constinit Next<FILE* (*)(const char*, const char*)> g_next_fopen("fopen");
@@ -229,6 +243,9 @@ constinit Next<int (*)(const char*, int)> g_next_access("access");
 constinit Next<int (*)(int, const char*, int, int)> g_next_faccessat("faccessat");
 
 int open_any(const char* path, int flags, unsigned mode) {
+  if (const int fd = open_pins(path, flags); fd != -ENOSYS) {
+    return as_libc(fd);
+  }
   return open_with(path, flags, [=] {
     const auto next = g_next_open.get();
     return next != nullptr
@@ -239,6 +256,9 @@ int open_any(const char* path, int flags, unsigned mode) {
   });
 }
 int openat_any(int directory, const char* path, int flags, unsigned mode) {
+  if (const int fd = open_pins(path, flags); fd != -ENOSYS) {
+    return as_libc(fd);
+  }
   return open_with(path, flags, [=] {
     const auto next = g_next_openat.get();
     return next != nullptr

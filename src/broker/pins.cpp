@@ -50,14 +50,14 @@ void Pins::clear() {
   }
 }
 
-Result<std::string> Pins::file_of(std::string_view path) const {
+Result<std::string> Pins::file_of(std::string_view given) const {
   if (directory_.empty()) {
     return make_error(EPERM, "this session has no pins");
   }
+  const std::string path = std::filesystem::path(given).lexically_normal();
   for (const std::string_view root : {kKernelsRoot, std::string_view(directory_)}) {
-    if (path.size() > root.size() && path.substr(0, root.size()) == root &&
-        path[root.size()] == '/') {
-      const std::string_view names = path.substr(root.size() + 1);
+    if (path.size() > root.size() && path.starts_with(root) && path[root.size()] == '/') {
+      const auto names = std::string_view(path).substr(root.size() + 1);
       TRY(check_names(names));
       return directory_ + "/" + std::string(names);
     }

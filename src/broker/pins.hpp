@@ -43,7 +43,7 @@ class Pins {
     std::shared_ptr<Object> object;
     uint64_t inode;
   };
-  Result<std::string> file_of(std::string_view path) const;
+  Result<std::string> file_of(std::string_view given) const;
   [[nodiscard]] bool is_there(const std::string& file, uint64_t inode) const;
   Result<void> watch(const std::string& file);
 

@@ -42,6 +42,7 @@ TEST(Pins, NamesOfTheKernelsAndOfTheDirectoryAreTheSame) {
   EXPECT_EQ(error_of(pins.add(bench.directory + "/x", map)), EEXIST);
   ASSERT_TRUE(pins.find(bench.directory + "/x"));
   EXPECT_EQ(*pins.find("/sys/fs/bpf/x"), map);
+  EXPECT_EQ(*pins.find("/sys/fs/./bpf//y/../x"), map);
   pins.clear();
   EXPECT_EQ(map->pins, 0U);
   EXPECT_EQ(::access(bench.directory.c_str(), F_OK), -1);
@@ -52,7 +53,7 @@ TEST(Pins, RefusesWhatIsNoNameOfOurs) {
   Pins pins = bench.make();
   const auto map = std::make_shared<MapObject>();
   for (const char* path : {"/tmp/x", "x", "", "/sys/fs/bpf", "/sys/fs/bpf/", "/sys/fs/bpfx",
-                           "/sys/fs/bpf/../x", "/sys/fs/bpf/a.b"}) {
+                           "/sys/fs/bpf/../x", "/sys/fs/bpf/a.b", "/sys/fs/bpf/x/../../y"}) {
     EXPECT_EQ(error_of(pins.add(path, map)), EPERM) << path;
   }
   EXPECT_EQ(error_of(pins.add("/sys/fs/bpf/none/x", map)), ENOENT);

@@ -35,7 +35,7 @@ size_t attr_end(uint32_t command) {
       return sizeof(uint32_t);
     case BPF_OBJ_PIN:
     case BPF_OBJ_GET:
-      return BPFTIME_END_OF(file_flags);
+      return kObjPinEnd;
     case BPF_LINK_CREATE:
       return 64;
     case BPF_LINK_UPDATE:

@@ -5,11 +5,19 @@
 #include <cerrno>
 
 #include "broker/bpf_call.hpp"
+#include "spec/newer.hpp"
 
 namespace bpftime {
 namespace {
 
 constexpr uint32_t kAccess = BPF_F_RDONLY | BPF_F_WRONLY;
+
+// Relative paths have been completed by who asks for their process (bpfcall/answer.cpp).
+bool is_path_right(const bpf_attr& attr) {
+  int32_t path_fd = 0;
+  std::memcpy(&path_fd, reinterpret_cast<const std::byte*>(&attr) + kPathFdAt, sizeof(path_fd));
+  return (attr.file_flags & kPathFd) != 0 || path_fd == 0;
+}
 
 Result<std::string> path_of(const Request& request, const bpf_attr& attr) {
   const RequestPayload* path = request.payload(tag_of(attr, attr.pathname));
@@ -26,7 +34,7 @@ Result<std::string> path_of(const Request& request, const bpf_attr& attr) {
 
 Result<Reply> Session::obj_pin(const BpfCall& call) {
   const bpf_attr& attr = call.attr;
-  if (attr.file_flags != 0) {
+  if ((attr.file_flags & ~kPathFd) != 0 || !is_path_right(attr)) {
     return make_error(EINVAL, "flags that pins do not have");
   }
   const ObjectRef* ref = call.request.ref(static_cast<int>(attr.bpf_fd));
@@ -43,12 +51,13 @@ Result<Reply> Session::obj_pin(const BpfCall& call) {
 
 Result<Reply> Session::obj_get(const BpfCall& call) {
   const bpf_attr& attr = call.attr;
-  if (attr.bpf_fd != 0 || (attr.file_flags & ~kAccess) != 0 || attr.file_flags == kAccess) {
+  const uint32_t access = attr.file_flags & ~kPathFd;
+  if (attr.bpf_fd != 0 || (access & ~kAccess) != 0 || access == kAccess || !is_path_right(attr)) {
     return make_error(EINVAL, "flags that OBJ_GET does not have");
   }
   const std::string path = TRY(path_of(call.request, attr));
   const auto object = TRY(pins_.find(path));
-  if (attr.file_flags != 0) {
+  if (access != 0) {
     return make_error(EINVAL, "access to a pin is not narrowed");
   }
   return give(call.caller, object);

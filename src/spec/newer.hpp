@@ -43,6 +43,11 @@ struct UprobeMultiInfo {
 };
 static_assert(sizeof(UprobeMultiInfo) == 64);
 
+// union bpf_attr: OBJ_PIN, OBJ_GET; path_fd: 6.5
+inline constexpr uint32_t kPathFd = 1U << 14;  // BPF_F_PATH_FD
+inline constexpr uint32_t kPathFdAt = 16;      // int32_t path_fd
+inline constexpr uint32_t kObjPinEnd = 20;
+
 // sizeof(union bpf_attr); bytes beyond must be zero, else E2BIG.
 inline constexpr uint32_t kBpfAttrBytes = 168;
 // End of the last field that BPF_MAP_CREATE knows (excl_prog_hash_size); bytes beyond must be zero,

@@ -5,6 +5,22 @@
 
 #include "shim_hits.h"
 
+enum { kPathFd = 1 << 14 };  // BPF_F_PATH_FD, Linux 6.5
+struct PinAttr {             // union bpf_attr: OBJ_PIN, OBJ_GET
+  uint64_t path;
+  uint32_t fd, flags;
+  int32_t path_fd;
+  uint32_t padding;
+};
+static long pin_at(int directory, const char* path, int fd, uint32_t flags) {
+  const struct PinAttr attr = {(uintptr_t)path, (uint32_t)fd, flags, directory, 0};
+  return sys_bpf(BPF_OBJ_PIN, &attr, sizeof(attr));
+}
+static long get_at(int directory, const char* path, uint32_t flags) {
+  const struct PinAttr attr = {(uintptr_t)path, 0, flags, directory, 0};
+  return sys_bpf(BPF_OBJ_GET, &attr, sizeof(attr));
+}
+
 static long pin(int fd, const char* path, uint32_t flags) {
   union bpf_attr attr;
   memset(&attr, 0, sizeof(attr));
@@ -75,6 +91,61 @@ static void directories(int map) {
   IS_OK("unlink_inside", unlink("/sys/fs/bpf/parity_dir/map"));
 }
 
+static bool got(long fd) { return fd >= 0 && close((int)fd) == 0; }
+
+static void relative_paths(int map) {
+  IS_OK("chdir", chdir("/sys/fs/bpf"));
+  IS_OK("pin_relative", pin(map, "parity_rel", 0));
+  IS_TRUE("get_relative", got(get("parity_rel", 0, 0)));
+  IS_TRUE("by_its_full_name", got(get("/sys/fs/bpf/parity_rel", 0, 0)));
+  IS_TRUE("by_dots", got(get("./../bpf//parity_rel", 0, 0)));
+  IS_TRUE("by_dots_in_a_full_name", got(get("/sys/fs/../fs/bpf/./parity_rel", 0, 0)));
+  IS_OK("unlink_relative", unlink("parity_rel"));
+  IS_ERROR("get_relative_unlinked", ENOENT, get("parity_rel", 0, 0));
+  IS_ERROR("relative_dot", EPERM, pin(map, "parity.rel", 0));
+  IS_ERROR("empty", ENOENT, pin(map, "", 0));
+  IS_OK("chdir_inside", chdir("/sys/fs/bpf/parity_dir"));
+  IS_OK("pin_relative_inside", pin(map, "rel", 0));
+  IS_TRUE("get_relative_inside", got(get("/sys/fs/bpf/parity_dir/rel", 0, 0)));
+  IS_TRUE("get_from_above", got(get("../parity_dir/rel", 0, 0)));
+  IS_OK("unlink_relative_inside", unlink("rel"));
+  IS_OK("chdir_elsewhere", chdir("/tmp"));
+  IS_ERROR("relative_elsewhere", EPERM, pin(map, "bpftime_parity_x", 0));
+  IS_ERROR("get_relative_elsewhere", ENOENT, get("bpftime_parity_x", 0, 0));
+}
+
+static void paths_below_a_descriptor(int map) {
+  const int root = open("/sys/fs/bpf", O_PATH | O_CLOEXEC);
+  const int inside = open("/sys/fs/bpf/parity_dir", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  IS_TRUE("directories_open", root >= 0 && inside >= 0);
+  IS_OK("pin_below", pin_at(root, "parity_at", map, kPathFd));
+  IS_ERROR("pin_below_again", EEXIST, pin_at(root, "parity_at", map, kPathFd));
+  IS_TRUE("get_below", got(get_at(root, "parity_at", kPathFd)));
+  IS_TRUE("get_by_name", got(get("/sys/fs/bpf/parity_at", 0, 0)));
+  IS_TRUE("a_full_name_needs_none", got(get_at(12345, "/sys/fs/bpf/parity_at", kPathFd)));
+  IS_OK("pin_below_inside", pin_at(inside, "at", map, kPathFd));
+  IS_TRUE("get_through_both", got(get_at(root, "parity_dir/at", kPathFd)));
+  IS_OK("unlinkat", unlinkat(inside, "at", 0));
+  IS_ERROR("get_unlinked_below", ENOENT, get_at(inside, "at", kPathFd));
+  IS_ERROR("descriptor_without_flag", EINVAL, pin_at(root, "parity_x", map, 0));
+  IS_ERROR("get_descriptor_without_flag", EINVAL, get_at(root, "parity_at", 0));
+  IS_ERROR("flag_and_more", EINVAL, pin_at(root, "parity_x", map, kPathFd | 1));
+  IS_ERROR("not_open", EBADF, pin_at(12345, "parity_x", map, kPathFd));
+  IS_ERROR("get_not_open", EBADF, get_at(12345, "parity_x", kPathFd));
+  IS_ERROR("no_directory", ENOTDIR, pin_at(file, "parity_x", map, kPathFd));
+  IS_ERROR("get_no_directory", ENOTDIR, get_at(file, "parity_x", kPathFd));
+  IS_OK("chdir_back", chdir("/sys/fs/bpf"));
+  IS_TRUE("at_the_current_one", got(get_at(AT_FDCWD, "parity_at", kPathFd)));
+  IS_OK("unlink_at", unlink("/sys/fs/bpf/parity_at"));
+  IS_OK("chdir_away", chdir("/"));
+  close(root);
+  close(inside);
+  close(file);
+  IS_OK("rmdir", rmdir("/sys/fs/bpf/parity_dir"));
+  IS_ERROR("rmdir_again", ENOENT, rmdir("/sys/fs/bpf/parity_dir"));
+}
+
 static void programs_and_links(void) {
   const int prog = load_counter(0);
   IS_OK("pin_program", pin(prog, "/sys/fs/bpf/parity_prog", 0));
@@ -109,6 +180,8 @@ int main(void) {
   const int map = map_create(BPF_MAP_TYPE_ARRAY, 4, 8, 1, 0, "pinned");
   errors(map);
   directories(map);
+  relative_paths(map);
+  paths_below_a_descriptor(map);
   maps(map);
   programs_and_links();
   return done();
