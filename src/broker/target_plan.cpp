@@ -52,6 +52,17 @@ Result<uint64_t> Targets::Impl::take_slot(TargetProcess* t, std::vector<Mapping>
   return base;
 }
 
+// Of the function looked at last: places are planned in the order of their addresses.
+const FunctionFacts& Targets::Impl::facts_of(const std::shared_ptr<const Module>& module,
+                                             const FunctionPlace& place) {
+  if (looked_at.module != module || looked_at.begin != place.begin ||
+      looked_at.bytes != place.bytes) {
+    looked_at =
+        LookedAt{module, place.begin, place.bytes, function_facts(place.code.first(place.bytes))};
+  }
+  return looked_at.facts;
+}
+
 Result<Plan> Targets::Impl::plan_site(TargetProcess* t, std::vector<Mapping>* maps,
                                       uint64_t address, const WantedPlace& wanted, uint32_t index,
                                       std::vector<uint64_t>* new_rooms) {
@@ -93,7 +104,8 @@ Result<Plan> Targets::Impl::plan_site(TargetProcess* t, std::vector<Mapping>* ma
   input.inside_thunk = RemoteAddr{base + (hashed ? agent.inside_thunk_hashed : agent.inside_thunk)};
   input.return_thunk = RemoteAddr{base + (hashed ? agent.return_thunk_hashed : agent.return_thunk)};
   input.site_index = index;
-  auto plan = plan_patch(input);
+  const FunctionFacts& facts = facts_of(module, place);
+  auto plan = plan_patch(input, facts);
   if (!plan && plan.error().code == EOPNOTSUPP) {
     // A short function: look for padding nearby that no other site uses.
     std::vector<PaddingRange> padding = padding_near(*module, address - bias);
@@ -120,7 +132,7 @@ Result<Plan> Targets::Impl::plan_site(TargetProcess* t, std::vector<Mapping>* ma
     }
     std::erase_if(padding, [](const PaddingRange& r) { return r.content.size() < 5; });
     input.padding = padding;
-    plan = plan_patch(input);
+    plan = plan_patch(input, facts);
   }
   if (!plan) {
     for (TrampolineRoom& room : t->rooms) {  // nothing has been written there yet

@@ -56,6 +56,11 @@ class Targets::Impl {
   AgentFile agent;
   Error agent_error{};
   Modules modules;
+  struct LookedAt {
+    std::shared_ptr<const Module> module;
+    uint64_t begin = 0, bytes = 0;
+    FunctionFacts facts;
+  } looked_at;  // facts_of()
   uint32_t next_owner = 0;
   uint64_t alive_inode = 0;  // of our alive page: how our agents are told from another session's
   std::map<pid_t, std::unique_ptr<TargetProcess>> targets;
@@ -118,6 +123,8 @@ class Targets::Impl {
                        std::map<uint64_t, WantedPlace>* wanted);
   Result<uint64_t> take_slot(TargetProcess* t, std::vector<Mapping>* maps, uint64_t near,
                              std::vector<uint64_t>* new_rooms);
+  const FunctionFacts& facts_of(const std::shared_ptr<const Module>& module,
+                                const FunctionPlace& place);
   Result<Plan> plan_site(TargetProcess* t, std::vector<Mapping>* maps, uint64_t address,
                          const WantedPlace& wanted, uint32_t index,
                          std::vector<uint64_t>* new_rooms);

@@ -323,13 +323,6 @@ Result<void> copy_instruction(const Instruction& i, Emitter& out) {
   return {};
 }
 
-// What the whole function tells: which addresses it jumps to, and whether by a table.
-struct FunctionFacts {
-  std::vector<uint64_t> targets;
-  bool has_indirect_jump = false;
-  bool takes_rbx = false;  // the first use of rbx is not saving it
-};
-
 bool touches_rbx(const ZydisDecodedOperand& operand) {
   const auto is_rbx = [](ZydisRegister reg) {
     return reg != ZYDIS_REGISTER_NONE &&
@@ -355,35 +348,6 @@ bool saves_rbx(const Instruction& i) {
     default:
       return false;
   }
-}
-
-FunctionFacts look_at(const PlanInput& input, std::span<const uint8_t> function) {
-  FunctionFacts facts;
-  bool rbx_seen = false;
-  uint64_t at = 0;
-  while (at < function.size()) {
-    Instruction i;
-    if (!decode(function.subspan(at), raw(input.function_begin) + at, &i)) {
-      at++;  // data between code (hand-written assembler): find the next instruction
-      continue;
-    }
-    if (is_relative_branch(i)) {
-      facts.targets.push_back(branch_target(i));
-    } else if (is_indirect_jump(i)) {
-      facts.has_indirect_jump = true;
-    }
-    if (!rbx_seen) {
-      for (uint32_t n = 0; n < i.insn.operand_count; n++) {
-        if (touches_rbx(i.operands[n])) {
-          rbx_seen = true;
-          facts.takes_rbx = !saves_rbx(i);
-          break;
-        }
-      }
-    }
-    at += i.insn.length;
-  }
-  return facts;
 }
 
 struct Displaced {
@@ -439,10 +403,11 @@ Result<Displaced> displace(const PlanInput& input, const FunctionFacts& facts, u
   }
   result.comes_back = !ends_control(result.instructions.back());
 
-  const auto lands_inside = [&](uint64_t target) { return target > site && target < site + need; };
-  if (std::any_of(facts.targets.begin(), facts.targets.end(), lands_inside) ||
-      std::any_of(input.jump_targets.begin(), input.jump_targets.end(),
-                  [&](RemoteAddr target) { return lands_inside(raw(target)); })) {
+  const auto next = std::upper_bound(facts.targets.begin(), facts.targets.end(), offset);
+  if ((next != facts.targets.end() && *next < offset + need) ||
+      std::any_of(input.jump_targets.begin(), input.jump_targets.end(), [&](RemoteAddr target) {
+        return raw(target) > site && raw(target) < site + need;
+      })) {
     return make_error(EOPNOTSUPP, "something jumps into the bytes behind the probed instruction");
   }
   if (facts.has_indirect_jump && site != begin && result.instructions[0].insn.length < need) {
@@ -520,7 +485,37 @@ const char* means_name(Means means) {
   return "?";
 }
 
-Result<Plan> plan_patch(const PlanInput& input) {
+FunctionFacts function_facts(std::span<const uint8_t> function) {
+  FunctionFacts facts;
+  bool rbx_seen = false;
+  uint64_t at = 0;
+  while (at < function.size()) {
+    Instruction i;
+    if (!decode(function.subspan(at), at, &i)) {
+      at++;  // data between code (hand-written assembler): find the next instruction
+      continue;
+    }
+    if (is_relative_branch(i)) {
+      facts.targets.push_back(branch_target(i));
+    } else if (is_indirect_jump(i)) {
+      facts.has_indirect_jump = true;
+    }
+    if (!rbx_seen) {
+      for (uint32_t n = 0; n < i.insn.operand_count; n++) {
+        if (touches_rbx(i.operands[n])) {
+          rbx_seen = true;
+          facts.takes_rbx = !saves_rbx(i);
+          break;
+        }
+      }
+    }
+    at += i.insn.length;
+  }
+  std::sort(facts.targets.begin(), facts.targets.end());
+  return facts;
+}
+
+Result<Plan> plan_patch(const PlanInput& input, const FunctionFacts& facts) {
   const uint64_t begin = raw(input.function_begin), site = raw(input.site), room = raw(input.room);
   if (site < begin || site - begin >= input.function_bytes ||
       input.function_bytes > input.code.size() ||
@@ -530,7 +525,6 @@ Result<Plan> plan_patch(const PlanInput& input) {
   if (input.wants_return && input.site != input.function_begin) {
     return make_error(EINVAL, "a return probe belongs to a function's first instruction");
   }
-  const FunctionFacts facts = look_at(input, input.code.first(input.function_bytes));
   if (input.wants_return && facts.takes_rbx) {
     return make_error(EOPNOTSUPP, "the function does not keep rbx as the System V ABI says");
   }
@@ -600,6 +594,11 @@ Result<Plan> plan_patch(const PlanInput& input) {
   patch.trampoline_bytes = static_cast<uint32_t>(plan.trampoline.size());
   plan.hole.trampoline_bytes = plan.hole.site_bytes != 0 ? patch.trampoline_bytes : 0;
   return plan;
+}
+
+Result<Plan> plan_patch(const PlanInput& input) {
+  return plan_patch(
+      input, function_facts(input.code.first(std::min(input.function_bytes, input.code.size()))));
 }
 
 bool returns_twice(std::string_view name) {

@@ -58,9 +58,19 @@ struct Plan {
   std::vector<uint8_t> trampoline;  // to be written at patch.trampoline before the patch is
 };
 
-// Errors, each with a literal reason: EILSEQ (the probed bytes are not instructions), EOPNOTSUPP
-// (no place for a jump, something jumps into the displaced bytes, ...), EINVAL (input contradicts
+// What the whole of a function tells of any place in it: its every byte is decoded for that, so it is kept where a
+// function gets many probes. Addresses are offsets from the function's begin.
+struct FunctionFacts {
+  std::vector<uint64_t> targets;  // what it jumps to, sorted
+  bool has_indirect_jump = false;
+  bool takes_rbx = false;  // the first use of rbx is not saving it
+};
+FunctionFacts function_facts(std::span<const uint8_t> function);
+
+// `facts`: of input.code.first(input.function_bytes). Errors, each with a literal reason: EILSEQ (the
+// probed bytes are not instructions), EOPNOTSUPP (no place for a jump, something jumps into the displaced bytes, ...), EINVAL (input contradicts
 // itself), ERANGE (room is out of reach).
+Result<Plan> plan_patch(const PlanInput& input, const FunctionFacts& facts);
 Result<Plan> plan_patch(const PlanInput& input);
 
 // True for functions whose frame is returned through twice or whose caller's frame they read

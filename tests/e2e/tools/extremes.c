@@ -1,4 +1,4 @@
-// What nobody should do: a map of 10 GB, 10,000 probes, a buffer that nobody reads, a probed library that goes. The kernel can do
+// What nobody should do: a map of 10 GB, 10,000 probes (also in one function), a buffer that nobody reads, a probed library that goes. The kernel can do
 // all of it too (as root, within a minute).
 #include <dlfcn.h>
 
@@ -20,6 +20,15 @@ __asm__(
     "  .noaltmacro\n");
 extern const char many[];
 
+// One function of 160 KB: eax = edi + kPlaces.
+__asm__(
+    "  .text\n  .p2align 4\n  .type one_large, @function\none_large:\n"
+    "  mov %edi, %eax\n  .p2align 4\ninside_large:\n"
+    "  .rept 10000\n  {disp32} lea 1(%rax), %eax\n  .p2align 4\n  .endr\n"
+    "  ret\n  .size one_large, . - one_large\n");
+extern int one_large(int n);
+extern const char inside_large[];
+
 static void huge_maps(void) {
   IS_ERROR("array_of_10_gb", ENOMEM,
            map_create(BPF_MAP_TYPE_ARRAY, 4, 1 << 20, 10 << 10, 0, "huge"));
@@ -31,33 +40,49 @@ static void huge_maps(void) {
   close(map);
 }
 
-static void many_probes(void) {
+// At kPlaces places of this program from `first` on, kStep bytes each.
+static int link_many(const char* name, int prog, const char* first) {
   static uint64_t offsets[kPlaces];
-  if (!place_of(many, path, sizeof(path), &offsets[0])) {
+  if (!place_of(first, path, sizeof(path), &offsets[0])) {
     exit(1);
   }
   for (int i = 1; i < kPlaces; i++) {
     offsets[i] = offsets[0] + (uint64_t)i * kStep;
   }
-  const int prog = (int)IS_OK("load_counter", load_counter(kUprobeMulti));
   const struct MultiAttr attr = multi_attr(prog, kUprobeMulti, offsets, NULL, kPlaces);
-  const int link = (int)IS_OK("10000_probes", link_multi(&attr));
+  const int link = (int)IS_OK(name, link_multi(&attr));
   clear_words();
+  return link;
+}
+
+static int call_each(void) {
   int wrong = 0;
   for (int i = 0; i < kPlaces; i++) {
     int (*volatile one)(int) = (int (*)(int))(uintptr_t)(many + (size_t)i * kStep);
     wrong += one(i) != 2 * i + 1;
   }
+  return wrong;
+}
+
+static void many_probes(int prog) {
+  const int link = link_many("10000_probes", prog, many);
+  int wrong = call_each();
   IS_TRUE("each_hit_once", word(0) == kPlaces);
   IS_TRUE("each_right", wrong == 0);
   close(link);
   clear_words();
-  for (int i = 0; i < kPlaces; i++) {
-    int (*volatile one)(int) = (int (*)(int))(uintptr_t)(many + (size_t)i * kStep);
-    wrong += one(i) != 2 * i + 1;
-  }
+  wrong = call_each();
   IS_TRUE("none_left", word(0) == 0 && wrong == 0);
-  close(prog);
+}
+
+static void many_probes_in_one_function(int prog) {
+  int (*volatile call)(int) = one_large;
+  const int link = link_many("10000_probes_in_one", prog, inside_large);
+  IS_TRUE("one_right", call(7) == 7 + kPlaces);
+  IS_TRUE("one_hit_at_each", word(0) == kPlaces);
+  close(link);
+  clear_words();
+  IS_TRUE("none_left_in_one", call(7) == 7 + kPlaces && word(0) == 0);
 }
 
 // What was told to be there is there, in order; what was not is nowhere.
@@ -151,6 +176,8 @@ int main(void) {
   huge_maps();
   unread_buffer();
   library_goes();
-  many_probes();
+  const int prog = (int)IS_OK("load_counter", load_counter(kUprobeMulti));
+  many_probes(prog);
+  many_probes_in_one_function(prog);
   return done();
 }
