@@ -13,7 +13,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <list>
 
 #include "broker/cgroup.hpp"
 #include "broker/worker.hpp"
@@ -21,6 +20,7 @@
 #include "helpers/run_state.hpp"
 #include "maps/map_view.hpp"
 #include "runtime/run.hpp"
+#include "runtime/tail_call.hpp"
 
 namespace bpftime {
 namespace {
@@ -74,70 +74,105 @@ void* map_sealed(int fd, uint64_t bytes) {
   return map_fd(reader.get(), bytes, PROT_READ);
 }
 
-struct Prepared {
-  ProgramFn program = nullptr;
+// A program as it lies in targets.
+struct ProgramHere {
   std::vector<uint64_t> slots;
-  std::list<MapView> views;
+  CodeRange range{};
+  TailTarget target{};
+};
+
+// Programs and maps by their ids: those of the run, and what it may call at its end.
+struct Prepared {
+  std::map<uint32_t, ProgramHere> programs;
+  std::map<uint32_t, MapView> views;
   LaneWord* lanes = nullptr;
 };
 
-Result<void> prepare(const TestRun& run, const LaneTable* lanes, Prepared* out) {
-  const ProgramObject& program = *run.program;
+Result<const TailTarget*> bring_program(const ProgramObject& program, Prepared* all);
+
+// What stands in a PROG_ARRAY, as the helper looks for it there (broker/target_tail_calls.cpp).
+Result<std::byte*> table_of(const MapObject& map, Prepared* all) {
+  void* const memory =
+      ::mmap(nullptr, uint64_t{map.spec.max_entries} * sizeof(TailTarget*), PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
+    return make_error(ENOMEM, "no room for what is called");
+  }
+  for (const auto& [index, called] : map.programs) {
+    static_cast<const TailTarget**>(memory)[index] = TRY(bring_program(*called, all));
+  }
+  return static_cast<std::byte*>(memory);
+}
+
+Result<void> bring_map(const MapObject& map, Prepared* all) {
+  const auto [at, is_new] = all->views.try_emplace(map.id);
+  if (!is_new) {
+    return {};
+  }
+  void* base = map.sealed ? map_sealed(map.sealed.get(), map.region_bytes)
+                          : map_fd(map.region.get(), map.region_bytes, PROT_READ | PROT_WRITE);
+  at->second = TRY(open_region(static_cast<std::byte*>(base), map.region_bytes, map.spec));
+  at->second.map_id = map.id;
+  if (map.spec.map_type == BPF_MAP_TYPE_PROG_ARRAY) {
+    at->second.used = TRY(table_of(map, all));
+  }
+  return {};
+}
+
+Result<uint64_t> value_of(const Slot& slot, std::byte* code, const Prepared& all) {
+  switch (slot.kind) {
+    case SlotKind::kHelper:
+      return reinterpret_cast<uint64_t>(find_helper_function(slot.id));
+    case SlotKind::kFunction:
+      return reinterpret_cast<uint64_t>(code) + slot.addend;
+    case SlotKind::kReadAside:
+      return reinterpret_cast<uint64_t>(&bpftime_read_aside);
+    case SlotKind::kMap:
+    case SlotKind::kMapValue:
+      break;
+  }
+  const auto view = all.views.find(slot.id);
+  if (view == all.views.end()) {
+    return make_error(ENOENT, "a map of the program is gone");
+  }
+  return slot.kind == SlotKind::kMap
+             ? reinterpret_cast<uint64_t>(&view->second)
+             : reinterpret_cast<uint64_t>(view->second.values) + slot.addend;
+}
+
+Result<const TailTarget*> bring_program(const ProgramObject& program, Prepared* all) {
+  const auto [at, is_new] = all->programs.try_emplace(program.id);
+  ProgramHere& here = at->second;
+  if (!is_new) {
+    return &here.target;
+  }
   auto* code = static_cast<std::byte*>(
       map_fd(program.code.get(), program.compiled.code.size(), PROT_READ | PROT_EXEC));
   if (code == nullptr) {
     return make_error(ENOMEM, "cannot map the code");
   }
-  // SAFETY: position independent code that the compiler's worker made; entry at offset 0 (vm/program.hpp).
-  out->program = reinterpret_cast<ProgramFn>(code);
-  std::map<uint32_t, const MapView*> views;
   for (const auto& map : program.maps) {
-    void* base = map->sealed ? map_sealed(map->sealed.get(), map->region_bytes)
-                             : map_fd(map->region.get(), map->region_bytes, PROT_READ | PROT_WRITE);
-    MapView view = TRY(open_region(static_cast<std::byte*>(base), map->region_bytes, map->spec));
-    view.map_id = map->id;
-    out->views.push_back(view);
-    views[map->id] = &out->views.back();
+    TRY(bring_map(*map, all));
   }
   for (const Slot& slot : program.compiled.slots) {
-    const auto view = views.find(slot.id);
-    const bool is_map = slot.kind == SlotKind::kMap || slot.kind == SlotKind::kMapValue;
-    if (is_map && view == views.end()) {
-      return make_error(ENOENT, "a map of the program is gone");
-    }
-    switch (slot.kind) {
-      case SlotKind::kHelper:
-        out->slots.push_back(reinterpret_cast<uint64_t>(find_helper_function(slot.id)));
-        break;
-      case SlotKind::kMap:
-        out->slots.push_back(reinterpret_cast<uint64_t>(view->second));
-        break;
-      case SlotKind::kMapValue:
-        out->slots.push_back(reinterpret_cast<uint64_t>(view->second->values) + slot.addend);
-        break;
-      case SlotKind::kFunction:
-        out->slots.push_back(reinterpret_cast<uint64_t>(code) + slot.addend);
-        break;
-      case SlotKind::kReadAside:
-        out->slots.push_back(reinterpret_cast<uint64_t>(&bpftime_read_aside));
-        break;
-    }
+    here.slots.push_back(TRY(value_of(slot, code, *all)));
   }
-  if (lanes != nullptr) {
-    out->lanes =
-        static_cast<LaneWord*>(map_fd(lanes->fd(), lanes->bytes(), PROT_READ | PROT_WRITE));
+  if (!program.compiled.faults.empty()) {
+    here.range.resume =
+        reinterpret_cast<uint64_t>(code) + program.compiled.faults.front().resume_at;
   }
-  return {};
+  // SAFETY: position independent code that the compiler's worker made; entry at offset 0 (vm/program.hpp).
+  here.target = {reinterpret_cast<ProgramFn>(code), here.slots.data(), &here.range};
+  return &here.target;
 }
 
 // One run, without anything attached.
-RunResult run_once(const Prepared& prepared, const ProcessInfo& process, ThreadBlock* thread,
+RunResult run_once(const TailTarget& first, const ProcessInfo& process, ThreadBlock* thread,
                    void* context) {
   auto& hit = *reinterpret_cast<ProbeHit*>(thread->hit_space);
-  hit.slots = prepared.slots.data();
   set_up(hit, thread, context, &process);
   RunResult result{kResultMagic, 0, 0, 0};
-  result.value = static_cast<uint32_t>(prepared.program(context, &hit));
+  result.value = static_cast<uint32_t>(run_chain(first, context, hit));
   result.ended = hit.ended;
   end_run(hit);
   return result;
@@ -158,11 +193,15 @@ std::string name_of(pid_t pid) {
     ::signal(number, SIG_DFL);
   }
   Prepared prepared;
-  const auto ready = prepare(run, lanes, &prepared);
+  const auto first = bring_program(*run.program, &prepared);
   const std::string name = name_of(run.caller);
   ::prctl(PR_SET_NAME, name.c_str());
-  if (!ready) {
+  if (!first) {
     ::_exit(1);
+  }
+  if (lanes != nullptr) {
+    prepared.lanes =
+        static_cast<LaneWord*>(map_fd(lanes->fd(), lanes->bytes(), PROT_READ | PROT_WRITE));
   }
   isolate_worker(channel, kCpuSeconds);
   if (run.cpu >= 0) {
@@ -189,7 +228,7 @@ std::string name_of(pid_t pid) {
   std::copy(run.context.begin(), run.context.end(), context);
   RunResult result{};
   for (uint64_t i = 0; i < run.repeat && result.ended == kHitNormal; i++) {
-    result = run_once(prepared, process, thread, context);
+    result = run_once(**first, process, thread, context);
   }
   (void)!::send(kWorkerChannel, &result, sizeof(result), MSG_NOSIGNAL);
   ::_exit(0);

@@ -33,6 +33,8 @@ struct Result {
   struct bpf_stack_build_id frames[kFrames];
 };
 
+static void hit_in_child(void) { call_probed(1); }
+
 int main(void) {
   unsigned char id[20] = {0};
   struct Result got;
@@ -74,5 +76,21 @@ int main(void) {
   IS_OK("lookup_stack", map_lookup(stacks, &stack, frames));
   IS_TRUE("same_frame", memcmp(&frames[0], &got.frames[0], sizeof(frames[0])) == 0);
   close(link);
+
+  // A forked child has what its parent had.
+  const int here = link_probed(prog, 0);
+  const int everywhere = (int)IS_OK("link_everywhere", link_probed_everywhere(prog, 0));
+  const struct Child child = start_child(hit_in_child);
+  memset(&got, 0, sizeof(got));
+  map_update(results, &key, &got);
+  let_hit(&child);
+  end_child(&child);
+  IS_OK("lookup_childs", map_lookup(results, &key, &got));
+  IS_TRUE("build_id_in_a_child", got.frames[0].status == BPF_STACK_BUILD_ID_VALID &&
+                                     memcmp(got.frames[0].build_id, id, sizeof(id)) == 0 &&
+                                     got.frames[0].offset == offset);
+  IS_TRUE("id_in_a_child", got.id >= 0);
+  close(everywhere);
+  close(here);
   return done();
 }

@@ -24,6 +24,13 @@ static inline int link_probed(int prog, uint64_t cookie) {
   close(event);
   return link;
 }
+// The same in every process: a child that forks from this one is hit too.
+static inline int link_probed_everywhere(int prog, uint64_t cookie) {
+  const int event = (int)uprobe_open(path, offset, false, -1, 0);
+  const int link = (int)link_create(prog, event, cookie);
+  close(event);
+  return link;
+}
 
 // ---- Counters: one value of words, which a program reaches with LOAD_VALUE(register, counters, 8 * n) ----
 enum { kMostWords = 16 };

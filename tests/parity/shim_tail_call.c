@@ -173,6 +173,82 @@ static void commands(void) {
   close(fresh);
 }
 
+static void hit_in_child(void) { call_probed(41); }
+static void let_child_hit(const struct Child* child) {
+  clear_words();
+  let_hit(child);
+}
+
+// A forked child calls what stands in the array, then and later.
+static void in_a_child(void) {
+  const int first = load_first(1);
+  const int second = load_second();
+  const int loop = load_loop(3);
+  const int here = (int)IS_OK("link_here", link_probed(second, 0));
+  const int everywhere = (int)IS_OK("link_everywhere", link_probed_everywhere(first, 0x77));
+  IS_OK("set_before_the_fork", set(1, second, 0));
+  hit();
+  IS_TRUE("called_here", word(kFirst) == 1 && word(kSecond) == 2);
+  const struct Child child = start_child(hit_in_child);
+  let_child_hit(&child);
+  IS_TRUE("called_in_a_child", word(kFirst) == 1 && word(kSecond) == 1 && word(kAfter) == 0);
+  IS_TRUE("context_in_a_child", word(kSaw) == 41 && word(kCookie) == 0x77);
+  IS_OK("clear_after_the_fork", clear(1));
+  let_child_hit(&child);
+  IS_TRUE("nothing_in_a_child", word(kSecond) == 0 && word(kAfter) == 1);
+  IS_OK("set_after_the_fork", set(1, loop, 0));
+  let_child_hit(&child);
+  IS_TRUE("another_in_a_child", word(kSecond) == 0 && word(kLoops) == 1);
+  end_child(&child);
+  IS_OK("clear_again", clear(1));
+  close(everywhere);
+  close(here);
+  close(first);
+  close(second);
+  close(loop);
+}
+
+// PROG_TEST_RUN's result, or -1.
+static long test_run(int prog) {
+  union bpf_attr attr;
+  memset(&attr, 0, sizeof(attr));
+  attr.test.prog_fd = (unsigned)prog;
+  clear_words();
+  return sys_bpf(BPF_PROG_TEST_RUN, &attr, 80) == 0 ? (long)attr.test.retval : -1;
+}
+
+// Raw tracepoint programs, which run without a tracepoint.
+static void test_runs(void) {
+  const int array = map_create(BPF_MAP_TYPE_PROG_ARRAY, 4, 4, 2, 0, "raw");
+#define RAW_CALLER(word, index)                    \
+  {MOV_REG(6, 1),      LOAD_VALUE(9, counters, 0), \
+   COUNT(word),        MOV_REG(1, 6),              \
+   LOAD_MAP(2, array), MOV_IMM(3, index),          \
+   CALL(12),           COUNT(kAfter),              \
+   MOV_IMM(0, 5),      EXIT()}
+  const struct bpf_insn calls_0[] = RAW_CALLER(kFirst, 0);
+  const struct bpf_insn calls_1[] = RAW_CALLER(kLoops, 1);
+  const struct bpf_insn last[] = {LOAD_VALUE(9, counters, 0), COUNT(kSecond), MOV_IMM(0, 7),
+                                  EXIT()};
+  const int first = (int)IS_OK("load_raw", PROG_LOAD(BPF_PROG_TYPE_RAW_TRACEPOINT, calls_0));
+  const int loop = (int)IS_OK("load_raw_loop", PROG_LOAD(BPF_PROG_TYPE_RAW_TRACEPOINT, calls_1));
+  const int second = (int)IS_OK("load_raw_last", PROG_LOAD(BPF_PROG_TYPE_RAW_TRACEPOINT, last));
+  IS_TRUE("test_run_calls_nothing", test_run(first) == 5 && word(kAfter) == 1);
+  uint32_t index = 0;
+  IS_OK("set_raw", map_element(BPF_MAP_UPDATE_ELEM, array, &index, &second, 0));
+  IS_TRUE("test_run_calls", test_run(first) == 7 && word(kFirst) == 1 && word(kSecond) == 1);
+  IS_TRUE("test_run_goes_no_further", word(kAfter) == 0);
+  IS_OK("set_raw_again", map_element(BPF_MAP_UPDATE_ELEM, array, &index, &loop, 0));
+  index = 1;
+  IS_OK("set_raw_loop", map_element(BPF_MAP_UPDATE_ELEM, array, &index, &loop, 0));
+  IS_TRUE("test_run_33_in_a_row", test_run(first) == 5 && word(kLoops) == 33 && word(kAfter) == 1);
+  IS_TRUE("test_run_33_each_time", test_run(first) == 5 && word(kLoops) == 33);
+  close(first);
+  close(second);
+  close(loop);
+  close(array);
+}
+
 // The last descriptor's close empties the array, though a program goes on using it.
 static void last_close(void) {
   const int first = load_first(1);
@@ -197,6 +273,8 @@ int main(void) {
   calls();
   in_a_row();
   commands();
+  in_a_child();
+  test_runs();
   last_close();
   return done();
 }
