@@ -149,9 +149,30 @@ class Process:
                 rest += data
         return self.wait(max(0.1, end - time.monotonic())), rest.decode(errors="replace")
 
+    def descendants(self):
+        """Its children and theirs, as descriptors: a number may be another's soon. A broker is its session's."""
+        found, todo = [], [self.pid]
+        while todo:
+            try:
+                for thread in pathlib.Path(f"/proc/{todo.pop()}/task").iterdir():
+                    for child in (thread / "children").read_text().split():
+                        if pathlib.Path(f"/proc/{child}/comm").read_text() != "bpftimed\n":
+                            found.append(os.pidfd_open(int(child)))
+                            todo.append(int(child))
+            except OSError:
+                continue
+        return found
+
     def close(self):
+        left = self.descendants() if self.process.poll() is None else []
         self.kill()
         self.process.wait()
+        for child in left:
+            try:
+                signal.pidfd_send_signal(child, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            os.close(child)
         for stream in (self.process.stdin, self.process.stdout, self.errors):
             if stream and not stream.closed:
                 try:

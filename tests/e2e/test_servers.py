@@ -121,6 +121,14 @@ class Servers(EndToEnd):
         errors = (nginx.folder / "error.log").read_text()
         self.assertNotRegex(errors, r"\[(alert|crit|emerg|error)\]|signal \d+ .*core")
 
+    def test_a_server_that_is_given_up_leaves_no_worker(self):
+        nginx = servers.Nginx(self.session, workers=2)
+        workers = [os.pidfd_open(pid) for pid in nginx.children()]
+        nginx.process.close()
+        for worker in workers:
+            self.assertTrue(harness.readable([worker], harness.DEADLINE))
+            os.close(worker)
+
     def test_postgres(self):
         postgres = servers.Postgres(self.session)
         program = str(postgres.PROGRAMS / "postgres")
