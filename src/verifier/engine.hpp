@@ -142,6 +142,7 @@ class Engine {
   bool execute(bool* ended);
   int visited();  // 0 go on, 1 covered by an older state, -1 refused
   bool push_branch(uint32_t insn, State** branch = nullptr);
+  [[nodiscard]] bool jumps_back(uint32_t at) const;
   void end_path(uint64_t remaining);
   bool pop_branch();
   void store_state();

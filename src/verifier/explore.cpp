@@ -610,6 +610,13 @@ bool Engine::execute(bool* ended) {
   return true;
 }
 
+// Whether it is taken or not: engines count it either way.
+bool Engine::jumps_back(uint32_t at) const {
+  const bpf_insn& insn = code_.insns[at];
+  return is_jump_class(insn.code) && insn.code != kOpExit && insn.code != kOpCall &&
+         jump_target(insn, at) <= at;
+}
+
 bool Engine::explore() {
   for (;;) {
     const uint32_t at = cur().insn;
@@ -645,6 +652,7 @@ bool Engine::explore() {
         options_.trace->before(&cur());
       }
       written_ = 0;
+      cur().back_edges += jumps_back(at) ? 1 : 0;
       if (!execute(&ended)) {
         return false;
       }
@@ -654,10 +662,6 @@ bool Engine::explore() {
       }
       if (wants_log()) {
         log_change();
-      }
-      if (!ended && is_jump_class(code_.insns[at].code) && cur().insn <= at &&
-          code_.insns[at].code != kOpExit && code_.insns[at].code != kOpCall) {
-        ++cur().back_edges;
       }
       prev_insn_ = at;
     }

@@ -76,7 +76,7 @@ struct ProgramFacts {
   uint64_t context_words = 0;
   bool reads_unknown_context = false, passes_context = false, writes_context = false;
   uint32_t stack_bytes = 0;  // deepest chain of frames
-  // Back edges per run are at most this on every path; 0 when there is none, UINT32_MAX = unknown.
+  // A run executes at most this many jumps that go back, taken or not; 0 when there is none, UINT32_MAX = unknown.
   uint32_t most_back_edges = 0;
   bool has_callbacks = false, has_tail_calls = false, may_sleep = false;
   std::vector<uint32_t> helpers;  // numbers called on explored paths, sorted

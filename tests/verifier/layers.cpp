@@ -179,6 +179,8 @@ std::string Layers::embed(uint64_t seed, LayerCounts* counts, uint32_t runs) {
   }
   ++counts->accepted;
   Embedding embedding(trace);
+  const uint32_t most_back = verdict.facts.most_back_edges;
+  counts->bounded_loops += most_back != 0 && most_back != UINT32_MAX ? 1 : 0;
   for (uint32_t run = 0; run < runs; ++run) {
     Machine machine(program.insns, program.prog_type, seed * 64 + run);
     const std::string misfit = embedding.run(&machine, kMostSteps);
@@ -186,6 +188,11 @@ std::string Layers::embed(uint64_t seed, LayerCounts* counts, uint32_t runs) {
     if (!misfit.empty()) {
       return misfit;
     }
+    if (machine.back_jumps() > most_back) {
+      return std::to_string(machine.back_jumps()) + " jumps back, " + std::to_string(most_back) +
+             " were the most";
+    }
+    counts->reached_bounds += most_back != 0 && machine.back_jumps() == most_back ? 1 : 0;
   }
   counts->compared += embedding.compared();
   return "";

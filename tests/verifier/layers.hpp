@@ -14,6 +14,9 @@ struct LayerCounts {
   uint64_t programs = 0, accepted = 0, runs = 0, compared = 0;
   uint64_t kernel_accepted = 0, both_accepted = 0, both_rejected = 0;
   uint64_t refused_unpruned = 0;  // accepted with pruning, refused without
+  uint64_t bounded_loops =
+      0;  // programs that go back, no more often than a number that the verifier told
+  uint64_t reached_bounds = 0;                              // runs that went back just as often
   uint64_t too_large = 0, more_precise = 0, off_paths = 0;  // differences on the policy list
   std::map<std::string, uint64_t>
       reasons;  // embed: of all rejections; compare: of those that the kernel does not share

@@ -17,6 +17,8 @@ TEST(VerifierLayers, WhatIsAcceptedRunsInsideOfWhatTheVerifierSaw) {
   }
   // The check is worth nothing where little is accepted.
   EXPECT_GT(counts.accepted, counts.programs / 3);
+  EXPECT_GT(counts.bounded_loops, counts.programs / 100);
+  EXPECT_GT(counts.reached_bounds, counts.bounded_loops);
   RecordProperty("compared", std::to_string(counts.compared));
 }
 

@@ -230,6 +230,10 @@ Machine::Step Machine::step() {
     case BPF_JMP:
     case BPF_JMP32: {
       const uint8_t op = BPF_OP(insn.code);
+      const bool is_far = kind == BPF_JMP32 && op == BPF_JA;
+      if (op != BPF_EXIT && op != BPF_CALL && (is_far ? insn.imm : insn.off) < 0) {
+        ++back_jumps_;
+      }
       if (op == BPF_JA) {
         next += static_cast<uint32_t>(kind == BPF_JMP ? insn.off : insn.imm);
       } else if (op == BPF_EXIT) {

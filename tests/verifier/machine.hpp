@@ -38,6 +38,7 @@ class Machine {
   [[nodiscard]] const std::vector<CallFrame>& frames() const { return frames_; }
   [[nodiscard]] const std::vector<Region>& regions() const { return regions_; }
   [[nodiscard]] uint32_t held_records() const;
+  [[nodiscard]] uint32_t back_jumps() const { return back_jumps_; }  // so far, taken or not
   [[nodiscard]] const std::string& why() const { return why_; }
   static uint64_t map_address(uint32_t map) { return 0xffff'8880'0000'1000ULL + map * 0x400; }
 
@@ -58,6 +59,7 @@ class Machine {
   std::vector<CallFrame> frames_;
   std::vector<Region> regions_;
   uint32_t may_goto_left_;
+  uint32_t back_jumps_ = 0;
   std::string why_;
 };
 

@@ -97,6 +97,8 @@ MUTANTS = [
     ("loops", "jump.cpp", "    widen_against(&state, *previous);\n", ""),
     ("loops", "explore.cpp", "        refuse(EINVAL, \"infinite loop detected at insn %u\", at);\n", "        return 1;\n        refuse(EINVAL, \"infinite loop detected at insn %u\", at);\n"),
     ("loops", "explore.cpp", "        widen_against(&state, *older);\n", ""),
+    ("loops", "explore.cpp", "      cur().back_edges += jumps_back(at) ? 1 : 0;\n", ""),
+    ("loops", "explore.cpp", "      pruned_remaining_ = in_progress != nullptr ? UINT32_MAX : old->remaining;", "      pruned_remaining_ = 0;"),
 ]
 
 

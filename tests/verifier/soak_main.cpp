@@ -79,8 +79,9 @@ int soak(const Settings& settings) {
       static_cast<double>(counts.programs) * 60 / core, counts.accepted,
       static_cast<double>(counts.accepted) * 60 / core);
   if (is_embed) {
-    std::printf(", %lu runs, %lu states compared, %lu refused without pruning", counts.runs,
-                counts.compared, counts.refused_unpruned);
+    std::printf(
+        ", %lu runs, %lu states compared, %lu refused without pruning, %lu with bounded loops",
+        counts.runs, counts.compared, counts.refused_unpruned, counts.bounded_loops);
   } else {
     std::printf(
         ", %lu by the kernel, %lu by both, agreement %.2f %%, %lu too large for the kernel, %lu where we know a range better, %lu on paths that nobody takes",
