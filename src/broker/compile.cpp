@@ -13,9 +13,11 @@
 #include <cstring>
 #include <optional>
 
+#include "abi/agent.hpp"
 #include "abi/thread_block.hpp"
 #include "broker/judge_as_chosen.hpp"
 #include "broker/worker.hpp"
+#include "helpers/probe_hit.hpp"
 #include "isa/context_use.hpp"
 #include "jit_x64/compile.hpp"
 #include "spec/kernel_types.hpp"
@@ -55,12 +57,12 @@ constexpr ReadCache kReadCache = {
     .age_shift = kPageCacheAge,
 };
 
-// `stack_bytes`: what the verifier has seen it use; 0 = not known.
-Result<CompiledProgram> compile_now(const DecodedProgram& program, uint32_t stack_bytes) {
+Result<CompiledProgram> compile_now(const DecodedProgram& program, const Judgement& judgement) {
   CompileOptions options;
+  options.count_fuel = may_use_up_budget(judgement);
   options.has_bmi2 = host_has_bmi2();
   options.read_cache = &kReadCache;
-  options.frame_bytes = stack_bytes;
+  options.frame_bytes = judgement.stack_bytes;
   CompiledProgram compiled = TRY(compile_x64(program, options));
   compiled.context_use = context_use(program);
   return compiled;
@@ -126,7 +128,7 @@ ProgramAnswer answer_now(const ProgramTask& given, uint32_t seconds,
     answer.compile_error = settled.error().code;
     return answer;
   }
-  auto compiled = compile_now(program, answer.judgement.stack_bytes);
+  auto compiled = compile_now(program, answer.judgement);
   if (compiled) {
     answer.compiled = std::move(compiled).value();
   } else {
@@ -191,6 +193,10 @@ void append(std::vector<std::byte>* to, const T* items, size_t count) {
 }
 
 }  // namespace
+
+bool may_use_up_budget(const Judgement& judgement) {
+  return judgement.most_back_edges > kHitFuel / (kMostTailCalls + 1);
+}
 
 std::vector<std::byte> serialize(const ProgramAnswer& answer) {
   const CompiledProgram& compiled = answer.compiled;

@@ -86,6 +86,10 @@ class WorkerCompiler : public ProgramCompiler {
   std::list<Waiting> waiting_;
 };
 
+// May a run jump back more often than the budget lets it, which it shares with the programs that it goes on in by tail
+// calls? Then the code counts.
+bool may_use_up_budget(const Judgement& judgement);
+
 // The bytes that a worker sends. parse_answer() believes nothing: it may be a worker that was
 // overwritten. Errors: EPROTO malformed.
 std::vector<std::byte> serialize(const ProgramAnswer& answer);

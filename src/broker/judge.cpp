@@ -63,6 +63,7 @@ Judgement judge(const ProgramTask& task, uint32_t seconds, uint32_t log_level) {
   judgement.log = std::move(verdict.log);
   if (verdict.accepted()) {
     judgement.stack_bytes = std::max(verdict.facts.stack_bytes, 1U);
+    judgement.most_back_edges = verdict.facts.most_back_edges;
     judgement.dead = std::move(verdict.facts.dead);
   } else {
     judgement.dead = reachable(task.program);

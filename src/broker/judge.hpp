@@ -44,7 +44,9 @@ struct Judgement {
   bool too_complex = false;
   uint64_t insns_processed = 0;
   std::string log;
-  uint32_t stack_bytes = 0;  // of an accepted program (ProgramFacts); 0: not known
+  // ProgramFacts of a program that ours accepts.
+  uint32_t stack_bytes = 0;               // 0: not known
+  uint32_t most_back_edges = UINT32_MAX;  // UINT32_MAX: not known
   std::vector<bool> dead;
 };
 

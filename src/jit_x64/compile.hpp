@@ -36,7 +36,7 @@ struct ReadCache {
 inline constexpr uint32_t kLargestInlineRead = 16;
 
 struct CompileOptions {
-  bool count_fuel = true;
+  bool count_fuel = true;     // off: no run takes more than the budget, whatever its inputs
   bool has_bmi2 = false;      // the code may use BMI2 (shlx and others); see host_has_bmi2()
   bool takes_length = false;  // the code has a third argument, which becomes r2: uint64_t
                               // (*)(void*, Hit*, uint64_t)
