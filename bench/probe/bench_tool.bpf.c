@@ -36,6 +36,18 @@ int array_inc(void* ctx) {
   return 0;
 }
 
+// FNV-1a over the first argument, twice.
+SEC("uprobe")
+int loop_16(struct pt_regs* ctx) {
+  const __u64 number = PT_REGS_PARM1(ctx);
+  __u64 hash = 0xcbf29ce484222325;
+#pragma clang loop unroll(disable)
+  for (int i = 0; i < 16; i++) {
+    hash = (hash ^ (number >> (i % 8 * 8) & 0xff)) * 0x100000001b3;
+  }
+  return hash == 0;
+}
+
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, 8);

@@ -50,6 +50,7 @@ static void attach_all(int pid, const char* path, const char* contender) {
       {"uretprobe_empty", skeleton->progs.empty, false, true},
       {"both_empty", skeleton->progs.empty, true, true},
       {"array_inc", skeleton->progs.array_inc, true, false},
+      {"loop_16", skeleton->progs.loop_16, true, false},
       {"hash_inc", skeleton->progs.hash_inc, true, false},
       {"percpu_inc", skeleton->progs.percpu_inc, true, false},
       {"stack_16", skeleton->progs.stack_16, true, false},

@@ -30,6 +30,7 @@ SCENARIO(uprobe_empty);
 SCENARIO(uretprobe_empty);
 SCENARIO(both_empty);
 SCENARIO(array_inc);
+SCENARIO(loop_16);
 SCENARIO(hash_inc);
 SCENARIO(percpu_inc);
 SCENARIO(stack_16);
@@ -137,6 +138,7 @@ void measure(uint64_t repetitions) {
   add("probe/uretprobe_empty", "floor", floor_return, kFast, "direct_nop5");
   ADD(both_empty);
   ADD(array_inc);
+  ADD(loop_16);
   ADD(hash_inc);
   ADD(percpu_inc);
 #define ADD_STACK(contender, function, calls, net)                     \
