@@ -2,7 +2,7 @@
 //
 // Parts, each a file of member functions: prepare (functions, flow, static liveness), explore (paths,
 // pruning, loops), compare (is a state covered by an older one), precise (which scalars pruning must
-// respect), alu, jump, stack, memory, call (helpers, functions, callbacks), log.
+// respect), alu, jump, stack, memory, call (helpers), argument, result, function, callback, reference, dynptr, kfunc, log.
 //
 // A check returns false when the program is refused; the reason is in `verdict_` then.
 #pragma once
@@ -233,27 +233,60 @@ class Engine {
   // ---- call.cpp ----
   bool check_call(const bpf_insn& insn);
   bool check_helper(const bpf_insn& insn);
+  bool check_helper_allowed(uint32_t id, const Prototype* proto);
+  bool check_together(uint32_t id, CallArgs* args);
+  bool check_known_index(const CallArgs& args, bool* surely_there);
+  bool settle_dynptrs(uint32_t id, const CallArgs& args);
+  void clobber_caller_saved();
+  void drop_packet_pointers();
+
+  // ---- argument.cpp: each says which register is wrong in verdict_.reg ----
   bool check_argument(int regno, const ParamSpec& spec, const Prototype& proto, int index,
                       CallArgs* args);
-  bool leave_by_tail_call();
+  bool check_argument_kind(int regno, const ParamSpec& spec, const Prototype& proto, int index,
+                           CallArgs* args);
+  bool check_map_argument(int regno, const ParamSpec& spec, const Prototype& proto, CallArgs* args);
+  bool check_memory_argument(int regno, const ParamSpec& spec, const Prototype& proto, int index,
+                             CallArgs* args);
+  bool check_field_argument(int regno, const ParamSpec& spec, const Prototype& proto,
+                            CallArgs* args);
+  bool check_record_argument(int regno, CallArgs* args);
+  bool check_socket_argument(int regno, const ParamSpec& spec, CallArgs* args);
+  bool check_exchanged(int regno, CallArgs* args);
+  bool check_struct_argument(int regno, const Prototype& proto);
   bool check_map_use(uint32_t helper, const VerifierMap& map, const char* name);
+  bool check_constant_string(int regno);
+  bool wrong_argument(int regno, const char* expected);
+
+  // ---- result.cpp ----
+  bool set_return(const Prototype& proto, const CallArgs& args);
+  bool set_map_result(const Prototype& proto, const CallArgs& args);
+  Reg socket_result(const Prototype& proto, const CallArgs& args);
+  Reg struct_result(const Prototype& proto);
+  Reg kptr_result(const Prototype& proto, const CallArgs& args);
+
+  // ---- function.cpp ----
   bool check_local_call(const bpf_insn& insn);
   bool check_global_call(uint32_t function);
-  bool set_return(const Prototype& proto, const CallArgs& args);
-  bool check_constant_string(int regno);
+  bool leave_by_tail_call();
+
+  // ---- callback.cpp ----
   bool push_callback(const Prototype& proto, const CallArgs& args);
   void set_callback_arguments(const Prototype& proto, const CallArgs& args, const Frame& caller,
                               Frame* callee);
-  void clobber_caller_saved();
-  void drop_packet_pointers();
+
+  // ---- reference.cpp ----
   bool release_reference(uint32_t ref);
   uint32_t acquire(RefKind kind, uint32_t helper = 0);
   bool check_no_references(const char* where);
+  bool check_lock(bool is_unlock, const Reg& reg, int regno);
+
+  // ---- dynptr.cpp ----
   bool check_dynptr_argument(int regno, const ParamSpec& spec, const Prototype& proto,
                              CallArgs* args);
   bool make_dynptr(int regno, DynptrKind kind, bool read_only, uint32_t ref);
   void drop_slices(uint32_t id);
-  bool check_lock(bool is_unlock, const Reg& reg, int regno);
+
   template <class Fn>
   void each_reg(State* state, Fn fn);
 

@@ -71,13 +71,13 @@ MUTANTS = [
     ("bounds", "alu.cpp", "  if (reg(n).kind == RegKind::kNone) {", "  if (false) {"),
     ("bounds", "stack.cpp", "    if (is_zero && s.bytes[byte] == ByteKind::kZero) {", "    if (s.bytes[byte] == ByteKind::kZero) {"),
     # type confusion: maps, helper arguments
-    ("types", "call.cpp", "      if (r.kind != RegKind::kMap || r.off != 0 || r.or_null()) {", "      if (r.off != 0 || r.or_null()) {"),
+    ("types", "argument.cpp", "      if (r.kind != RegKind::kMap || r.off != 0 || r.or_null()) {", "      if (r.off != 0 || r.or_null()) {"),
     ("types", "memory.cpp", "      if ((m.map_flags & (is_write ? BPF_F_RDONLY_PROG : BPF_F_WRONLY_PROG)) != 0) {\n        return refuse(EACCES, \"%s into map forbidden, value_size=%u off=%lld", "      if ((m.map_flags & (is_write ? 0U : BPF_F_WRONLY_PROG)) != 0) {\n        return refuse(EACCES, \"%s into map forbidden, value_size=%u off=%lld"),
-    ("types", "call.cpp", "      ok = check_helper_memory(regno, map(static_cast<uint32_t>(args->map)).key_size, false, false);", "      ok = true;"),
-    ("types", "call.cpp", "      if (r.kind != RegKind::kCtx) {", "      if (false) {"),
+    ("types", "argument.cpp", "      ok = check_helper_memory(regno, map(static_cast<uint32_t>(args->map)).key_size, false, false);", "      ok = true;"),
+    ("types", "argument.cpp", "      if (r.kind != RegKind::kCtx) {", "      if (false) {"),
     ("types", "memory.cpp", "  if (base.or_null()) {\n    return refuse(EACCES, \"R%d invalid mem access", "  if (false) {\n    return refuse(EACCES, \"R%d invalid mem access"),
-    ("types", "call.cpp", "  if (!r.num.is_constant()) {\n    return refuse(EACCES, \"R%d is not a constant address", "  if (false) {\n    return refuse(EACCES, \"R%d is not a constant address"),
-    ("types", "call.cpp", "      ok = check_map_use(proto.id, map(r.object), proto.name);", "      ok = true;"),
+    ("types", "argument.cpp", "  if (!r.num.is_constant()) {\n    return refuse(EACCES, \"R%d is not a constant address", "  if (false) {\n    return refuse(EACCES, \"R%d is not a constant address"),
+    ("types", "argument.cpp", "      ok = check_map_use(proto.id, map(r.object), proto.name);", "      ok = true;"),
     # packet and context
     ("packet", "jump.cpp", "  const auto size = static_cast<uint32_t>(pointer.off + beyond);", "  const auto size = static_cast<uint32_t>(pointer.off + 1);"),
     ("packet", "jump.cpp", "      case BPF_JGT:\n        op = BPF_JLT;\n        break;", "      case BPF_JGT:\n        break;"),
@@ -88,10 +88,10 @@ MUTANTS = [
     # references, locks
     ("references", "explore.cpp", "  if (!check_no_references(\"BPF_EXIT instruction in main prog\")) {", "  if (false) {"),
     ("references", "call.cpp", "    if (!check_no_references(\"tail_call\")) {", "    if (false) {"),
-    ("references", "call.cpp", "    if (r.ref == id) {", "    if (r.ref == id && &r == &reg(1)) {"),
-    ("references", "call.cpp", "  refs.erase(it);\n", ""),
+    ("references", "reference.cpp", "    if (r.ref == id) {", "    if (r.ref == id && &r == &reg(1)) {"),
+    ("references", "reference.cpp", "  refs.erase(it);\n", ""),
     ("references", "compare.cpp", " || older->refs.size() != newer->refs.size() ||", " || older->refs.size() > newer->refs.size() ||"),
-    ("references", "call.cpp", "    case Param::kRecord:\n      if (r.kind != RegKind::kMem || (r.flags & kRingbufRecord) == 0 || r.or_null()) {", "    case Param::kRecord:\n      if (r.kind != RegKind::kMem || (r.flags & kRingbufRecord) == 0) {"),
+    ("references", "argument.cpp", "  if (r.kind != RegKind::kMem || (r.flags & kRingbufRecord) == 0 || r.or_null()) {", "  if (r.kind != RegKind::kMem || (r.flags & kRingbufRecord) == 0) {"),
     # loops, callbacks
     ("loops", "explore.cpp", "      if (num.range.smin < callee.return_min || num.range.smax > callee.return_max) {", "      if (false) {"),
     ("loops", "jump.cpp", "    widen_against(&state, *previous);\n", ""),

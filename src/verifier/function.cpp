@@ -1,0 +1,126 @@
+// Calls of the program's own functions.
+#include <cerrno>
+
+#include "verifier/engine.hpp"
+
+namespace bpftime {
+// A tail call in a function: either it fails and the function goes on, or its caller gets what
+// another program returned, and packets may have changed.
+bool Engine::leave_by_tail_call() {
+  if (!push_branch(cur().insn)) {
+    return false;
+  }
+  drop_packet_pointers();
+  reg(0) = Reg::unknown();
+  now().is_tail_call = true;
+  bool ended = false;
+  return check_exit(&ended);
+}
+
+bool Engine::check_global_call(uint32_t index) {
+  const FunctionFacts& callee = functions_[index];
+  auto func = program_.btf->type(callee.type);
+  auto proto = func ? program_.btf->type(func->target) : Result<BtfType>(func.error());
+  if (!proto || proto->kind != BtfKind::kFuncProto) {
+    return refuse(EINVAL, "function %s has no prototype", callee.name.c_str());
+  }
+  for (const Ref& ref : cur().refs) {
+    if (ref.kind == RefKind::kLock) {
+      return refuse(EINVAL, "global function calls are not allowed while holding a lock");
+    }
+  }
+  // What the function itself will assume: the same reading of its types gives it.
+  Frame wanted;
+  {
+    auto saved = std::move(current_);
+    current_ = std::make_unique<State>();
+    current_->frames.resize(1);
+    const bool ok = set_arguments(index, false);
+    wanted = cur().top();
+    current_ = std::move(saved);
+    if (!ok) {
+      return false;
+    }
+  }
+  for (int r = 1; r <= 5; ++r) {
+    const Reg& want = wanted.regs[static_cast<size_t>(r)];
+    if (want.kind == RegKind::kNone) {
+      continue;
+    }
+    if (!check_readable(r)) {
+      return false;
+    }
+    const Reg have = reg(r);
+    verdict_.reg = r;
+    if (want.is_scalar()) {
+      if (!have.is_scalar()) {
+        return refuse(EINVAL, "R%d is not a scalar", r);
+      }
+    } else if (want.kind == RegKind::kCtx) {
+      if (have.kind != RegKind::kCtx || have.off != 0) {
+        return refuse(EINVAL, "arg#%d expects pointer to ctx", r - 1);
+      }
+      verdict_.facts.reads_unknown_context = true;
+    } else if (want.kind == RegKind::kArena) {
+      if (have.kind != RegKind::kArena && !have.is_scalar()) {
+        return refuse(EINVAL, "R%d is not a pointer to arena or scalar", r);
+      }
+    } else {
+      if (want.or_null() && have.is_zero()) {
+        if (!mark_precise(r)) {
+          return false;
+        }
+        continue;
+      }
+      if (!have.is_pointer() || (have.or_null() && !want.or_null())) {
+        return refuse(EINVAL, "arg#%d expected a pointer to %u bytes", r - 1, want.size);
+      }
+      reg(r).flags &= static_cast<uint16_t>(~kOrNull);
+      const bool ok = check_helper_memory(r, want.size, false, false) &&
+                      check_helper_memory(r, want.size, true, false);
+      reg(r).flags = have.flags;
+      if (!ok) {
+        return false;
+      }
+    }
+  }
+  verdict_.reg = -1;
+  if (callee.changes_packet) {
+    drop_packet_pointers();
+  }
+  clobber_caller_saved();
+  if (proto->target != 0) {
+    reg(0) = Reg::unknown();
+  }
+  verdict_.facts.most_back_edges = UINT32_MAX;
+  ++cur().insn;
+  return true;
+}
+
+bool Engine::check_local_call(const bpf_insn& insn) {
+  const uint32_t at = cur().insn;
+  const auto target = static_cast<uint32_t>(int64_t{at} + 1 + insn.imm);
+  const uint32_t index = function_at(target);
+  if (functions_[index].is_global) {
+    facts_[target].is_prune_point = true;
+    return check_global_call(index);
+  }
+  if (cur().frames.size() >= kMaxCallFrames) {
+    return refuse(E2BIG, "the call stack of %zu frames is too deep", cur().frames.size() + 1);
+  }
+  Frame callee;
+  callee.function = index;
+  callee.call_insn = at;
+  for (size_t r = 1; r <= 5; ++r) {
+    callee.regs[r] = cur().top().regs[r];
+    callee.regs[r].precise = false;
+  }
+  callee.regs[10] = Reg::pointer(RegKind::kStack);
+  callee.regs[10].frame = static_cast<uint8_t>(cur().frames.size());
+  clobber_caller_saved();
+  cur().frames.push_back(std::move(callee));
+  cur().insn = target;
+  return true;
+}
+
+}  // namespace bpftime
