@@ -96,37 +96,39 @@ Result<std::vector<ThreadInside>> threads_inside(StoppedProcess& process, uint64
     return found == hits.end() ? std::nullopt : std::optional<uint64_t>(found->second);
   };
   std::vector<ThreadInside> inside;
-  std::set<pid_t> live;
+  std::map<pid_t, bool> waits;  // in the kernel; of each live thread
   for (const pid_t tid : process.threads()) {
-    live.insert(tid);
     const Registers regs = TRY(process.registers(tid));
+    waits[tid] = static_cast<int64_t>(regs.orig_rax) >= 0;
     if (ranges.contain(regs.rip)) {
-      inside.push_back({tid, regs.rip, "a thread runs in the agent", hits_of(tid)});
+      inside.push_back({tid, regs.rip, "a thread runs in the agent", hits_of(tid), std::nullopt});
     }
     if (interrupted_inside(process, ranges, regs.rsp)) {
-      inside.push_back(
-          {tid, 0, "a thread is in a signal handler that interrupted the agent", std::nullopt});
+      inside.push_back({tid, 0, "a thread is in a signal handler that interrupted the agent",
+                        std::nullopt, std::nullopt});
     }
   }
   for (const BlockHead& block : blocks) {
     const auto tid = static_cast<pid_t>(block.tid);
-    if (same_numbers && !live.contains(tid)) {
+    if (same_numbers && !waits.contains(tid)) {
       continue;
     }
+    const pid_t known_tid = same_numbers ? tid : 0;
     if (block.guard != 0) {
-      inside.push_back({same_numbers ? tid : 0, 0, "a thread is inside a hit", hits_of(tid)});
-    } else if (!hits_only && !TRY(open_entries(process, *state, block)).empty()) {
-      inside.push_back({same_numbers ? tid : 0, 0,
-                        "a thread is inside a probed function and will return through the agent",
-                        std::nullopt});
+      inside.push_back({known_tid, 0, "a thread is inside a hit", hits_of(tid), std::nullopt});
+      continue;
+    }
+    const auto open =
+        hits_only ? std::vector<ReturnEntry>{} : TRY(open_entries(process, *state, block));
+    if (!open.empty()) {
+      const bool is_waiting = same_numbers && waits.at(tid);
+      inside.push_back(
+          {known_tid, 0, "a thread is inside a probed function and will return through the agent",
+           std::nullopt,
+           is_waiting ? std::optional<uint64_t>(open.front().sequence) : std::nullopt});
     }
   }
   return inside;
-}
-
-Result<const char*> who_is_inside(StoppedProcess& process, uint64_t arena, bool hits_only) {
-  const auto inside = TRY(threads_inside(process, arena, hits_only));
-  return inside.empty() ? nullptr : inside.front().why;
 }
 
 Result<std::set<uint64_t>> trampolines_held(StoppedProcess& process, uint64_t arena) {

@@ -7,8 +7,8 @@ namespace {
 
 constexpr pid_t kThread = 10, kOther = 11;
 
-ThreadInside in_hit(pid_t tid, uint64_t hits) { return {tid, 0x1000, "", hits}; }
-ThreadInside interrupted(pid_t tid) { return {tid, 0, "", std::nullopt}; }
+ThreadInside in_hit(pid_t tid, uint64_t hits) { return {tid, 0x1000, "", hits, std::nullopt}; }
+ThreadInside interrupted(pid_t tid) { return {tid, 0, "", std::nullopt, std::nullopt}; }
 
 // The look after which both have been outside, look by look.
 uint64_t outside_after(const std::vector<std::vector<ThreadInside>>& looks) {

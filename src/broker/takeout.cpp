@@ -260,25 +260,37 @@ Result<const char*> unload(pid_t pid, uint64_t arena, const AgentState& state,
   return nullptr;
 }
 
-// One look. Null when nobody is inside and nothing in the process leads to the agent any more.
-Result<const char*> let_go_if_outside(pid_t pid, uint64_t arena, AgentState* state, bool* is_off,
-                                      uint64_t deadline_ns) {
+// One look: who is inside. When nobody is, nothing in the process leads to the agent any more.
+Result<std::vector<ThreadInside>> let_go_if_outside(pid_t pid, uint64_t arena, AgentState* state,
+                                                    bool* is_off, uint64_t deadline_ns) {
   StoppedProcess process = TRY(StoppedProcess::stop(pid, deadline_ns));
   TRY(read_state(process, arena, state));
   if (!*is_off) {
     TRY(switch_off(process, arena, *state));
     *is_off = true;
   }
-  const char* const why = TRY(who_is_inside(process, arena, false));
-  if (why == nullptr) {
+  auto inside = TRY(threads_inside(process, arena, false));
+  if (inside.empty()) {
     TRY(let_go_of_agent(process, arena, *state, deadline_ns));
   }
-  return why;
+  return inside;
+}
+
+using Calls = std::set<std::pair<pid_t, uint64_t>>;  // thread, ReturnEntry::sequence
+
+Calls waiting_calls(const std::vector<ThreadInside>& inside) {
+  Calls calls;
+  for (const ThreadInside& i : inside) {
+    if (i.waits_in) {
+      calls.emplace(i.tid, *i.waits_in);
+    }
+  }
+  return calls;
 }
 
 }  // namespace
 
-Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns, int least_looks) {
+Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns, int least_looks, Patience patience) {
   const auto arena = find_arena(pid);
   if (!arena) {
     return make_error(ENOENT, "this process has no agent");
@@ -288,14 +300,20 @@ Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns, int least_looks) {
   constexpr int kLongestPauseMs = 256;
   auto state = std::make_unique<AgentState>();
   bool is_off = false;
+  Calls since_first_look;  // that have waited
   for (int looks = 1, pause_ms = 1;; looks++, pause_ms = std::min(2 * pause_ms, kLongestPauseMs)) {
-    const char* const inside =
-        TRY(let_go_if_outside(pid, *arena, state.get(), &is_off, deadline_ns));
-    if (inside == nullptr) {
+    const auto inside = TRY(let_go_if_outside(pid, *arena, state.get(), &is_off, deadline_ns));
+    if (inside.empty()) {
       break;
     }
-    if (monotonic_ns() > deadline_ns && looks >= least_looks) {
-      return TakenOut{inside};
+    const Calls waiting = waiting_calls(inside);
+    if (looks == 1) {
+      since_first_look = waiting;
+    }
+    std::erase_if(since_first_look, [&](const auto& call) { return !waiting.contains(call); });
+    const bool is_hopeless = patience == Patience::kNotForWaitingCalls && !since_first_look.empty();
+    if ((monotonic_ns() > deadline_ns || is_hopeless) && looks >= least_looks) {
+      return TakenOut{inside.front().why};
     }
     ::poll(nullptr, 0, pause_ms);
   }

@@ -36,9 +36,15 @@ struct TakenOut {
   // Null: nothing is left mapped. Else the bytes are back, but the agent stays mapped, asleep, because of this.
   const char* why_mapped;
 };
+// A call that is probed at its return may wait for hours, for a key to be pressed.
+enum class Patience : uint8_t { kUntilDeadline, kNotForWaitingCalls };
+
+inline constexpr int kTakeOutLooks = 9;  // a quarter of a second at least
+
 // Restores, then unmaps if it can within the deadline. It gives up when it has looked so often that threads of a busy
 // machine had their turn between two looks, too.
-Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns, int least_looks = 9);
+Result<TakenOut> take_out(pid_t pid, uint64_t deadline_ns, int least_looks = kTakeOutLooks,
+                          Patience patience = Patience::kUntilDeadline);
 
 // Whose agent it is, by the alive page that is mapped there (abi/agent.hpp).
 struct ArenaOwner {

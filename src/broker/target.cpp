@@ -48,7 +48,13 @@ void Targets::Impl::watch_late() {
 
 Targets::Targets(EventLoop* loop, TargetHost* host, Config config)
     : impl_(std::make_unique<Impl>(loop, host, std::move(config))) {}
-Targets::~Targets() { detach_all(); }
+Targets::~Targets() {
+  detach_all();
+  // Whoever is left asleep now stays so until another broker comes: one more try for each.
+  for (const auto& [_, one] : impl_->asleep) {
+    (void)impl_->is_done_with(one, deadline_in_ms(kTakeOutMs), kTakeOutLooks);
+  }
+}
 
 Result<void> Targets::attach(pid_t pid) {
   auto attached = impl_->attach(pid);
@@ -67,16 +73,6 @@ Result<void> Targets::detach(pid_t pid) { return impl_->detach(pid); }
 void Targets::detach_all() {
   while (!impl_->targets.empty()) {
     (void)impl_->detach(impl_->targets.begin()->first);
-  }
-  // Whoever is left asleep now stays so until another broker comes: one more try for each.
-  for (const ProcessIdentity& who : std::exchange(impl_->asleep, {})) {
-    const auto now = identify(who.pid);
-    if (now && *now == who) {
-      const auto out = take_out(who.pid, deadline_in_ms(kTakeOutMs));
-      if (!out || out->why_mapped != nullptr) {
-        impl_->asleep.push_back(who);
-      }
-    }
   }
 }
 

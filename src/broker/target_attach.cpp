@@ -53,6 +53,9 @@ Result<void> Targets::Impl::attach(pid_t pid) {
   if (const auto it = targets.find(pid); it != targets.end()) {
     return sync(it->second.get());
   }
+  if (auto t = woken(pid)) {
+    return begin_with(std::move(t));
+  }
   auto t = TRY(new_record(pid));
   if (t->status.tracer == 0) {
     clear_unfinished(pid);
@@ -82,6 +85,11 @@ Result<void> Targets::Impl::attach(pid_t pid) {
     TRY(finished);
     t->stopped_ns = monotonic_ns() - way.stopped_since_ns;
   }
+  return begin_with(std::move(t));
+}
+
+Result<void> Targets::Impl::begin_with(std::unique_ptr<TargetProcess> t) {
+  const pid_t pid = t->pid;
   const auto adopted = adopt(std::move(t), nullptr);
   if (!adopted) {
     (void)detach(pid);

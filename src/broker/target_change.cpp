@@ -82,7 +82,7 @@ Result<void> Targets::Impl::write_unseen(TargetProcess* t, StoppedProcess& all, 
     change->lists[address] = {TRY(make_list(t, w.entry, w.internal, false, all)),
                               TRY(make_list(t, w.on_return, InternalProbe::kNone, true, all))};
   }
-  if (!t->armed) {
+  if (!t->knows_threads) {
     const bool assumed = t->is_hashed;
     TRY(discover_threads(t, all));
     if (t->is_hashed != assumed) {
@@ -92,6 +92,7 @@ Result<void> Targets::Impl::write_unseen(TargetProcess* t, StoppedProcess& all, 
       }
       return make_error(kPlanAnew, "threads are known otherwise than was thought");
     }
+    t->knows_threads = true;
   }
   if (t->libc_restorer != 0) {
     TRY(all.write_value(RemoteAddr{t->arena + offsetof(AgentState, libc_restorer)},

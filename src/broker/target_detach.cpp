@@ -24,19 +24,14 @@ Result<void> Targets::Impl::detach(pid_t pid) {
   targets.erase(it);
   (void)unregister(t.get());
   let_go_before_exec(pid);
-  const auto out = take_out(pid, deadline_in_ms(kTakeOutMs));
+  const auto out =
+      take_out(pid, deadline_in_ms(kTakeOutMs), kTakeOutLooks, Patience::kNotForWaitingCalls);
   if (!out) {
     watch_late();
     host->log("process " + std::to_string(pid) + ": not taken out: " + out.error().why);
-    if (out.error().code == ETIMEDOUT) {
-      asleep.push_back(t->identity);
-      wake_up_later();
-    }
   } else if (out->why_mapped != nullptr) {
     host->log("process " + std::to_string(pid) +
               ": code restored; the agent stays mapped, asleep: " + out->why_mapped);
-    asleep.push_back(t->identity);
-    wake_up_later();
   }
   if (out && out->why_mapped == nullptr) {
     config.lanes->free_of(OwnerId{t->owner});
@@ -49,34 +44,78 @@ Result<void> Targets::Impl::detach(pid_t pid) {
       (void)take_out(child.pid, deadline());
     }
   }
+  if (out ? out->why_mapped != nullptr : out.error().code == ETIMEDOUT) {
+    put_to_sleep(std::move(t), out.has_value());
+  }
   if (!out) {
     return out.error();
   }
   return {};
 }
 
-void Targets::Impl::wake_up_later() {
-  if (is_waking) {
+void Targets::Impl::put_to_sleep(std::unique_ptr<TargetProcess> t, bool is_restored) {
+  for (auto& [_, site] : t->sites) {
+    retire_site(t.get(), site);
+  }
+  t->sites.clear();
+  t->places.clear();
+  t->why_not.clear();
+  for (auto& [_, raised] : t->semaphores) {
+    for (const RaisedSemaphore& one : raised) {
+      t->free_semaphores.push_back(one.index);
+    }
+  }
+  t->semaphores.clear();
+  t->armed = t->listens = false;
+  const pid_t pid = t->pid;
+  asleep.insert_or_assign(pid, Asleep{std::move(t), is_restored});
+  look_at_asleep_later();
+}
+
+void Targets::Impl::look_at_asleep_later() {
+  if (is_looking) {
     return;
   }
-  is_waking = true;
+  is_looking = true;
   loop->after(500, [this] {
-    is_waking = false;
-    std::erase_if(asleep, [this](const ProcessIdentity& who) {
-      const auto now = identify(who.pid);
-      if (!now || *now != who || targets.contains(who.pid)) {
-        return true;
-      }
-      const auto out = take_out(who.pid, deadline_in_ms(50), 1);
-      if (out && out->why_mapped == nullptr) {
-        host->log("process " + std::to_string(who.pid) + ": the agent is unmapped now");
-      }
-      return out ? out->why_mapped == nullptr : out.error().code != ETIMEDOUT;
+    is_looking = false;
+    std::erase_if(asleep, [this](const auto& one) {
+      return is_done_with(one.second, deadline_in_ms(50), 1);
     });
     if (!asleep.empty()) {
-      wake_up_later();
+      look_at_asleep_later();
     }
   });
+}
+
+// True when nothing of ours is there any more, or nothing can be done about it.
+bool Targets::Impl::is_done_with(const Asleep& one, uint64_t deadline_ns, int least_looks) {
+  const pid_t pid = one.t->pid;
+  const auto now = identify(pid);
+  if (now && *now == one.t->identity) {
+    const auto out = take_out(pid, deadline_ns, least_looks);
+    if (out ? out->why_mapped != nullptr : out.error().code == ETIMEDOUT) {
+      return false;
+    }
+    if (out) {
+      host->log("process " + std::to_string(pid) + ": the agent is unmapped now");
+    }
+  }
+  config.lanes->free_of(OwnerId{one.t->owner});
+  return true;
+}
+
+std::unique_ptr<TargetProcess> Targets::Impl::woken(pid_t pid) {
+  const auto found = asleep.find(pid);
+  if (found == asleep.end()) {
+    return nullptr;
+  }
+  Asleep one = std::move(found->second);
+  asleep.erase(found);
+  const auto now = identify(pid);
+  const auto arena = find_arena(pid);
+  const bool is_there = now && *now == one.t->identity && arena && *arena == one.t->arena;
+  return one.is_restored && is_there ? std::move(one.t) : nullptr;
 }
 
 void Targets::Impl::forget(pid_t pid, const char* how) {

@@ -73,6 +73,7 @@ void Targets::Impl::child_forked(TargetProcess* parent, const AgentMessage& mess
   t->generation = parent->generation;
   t->journal = parent->journal;
   t->armed = parent->armed;
+  t->knows_threads = parent->knows_threads;
   t->owns_signals = parent->owns_signals;
   t->listens = parent->listens;
   t->has_fsgsbase = parent->has_fsgsbase;

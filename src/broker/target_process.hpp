@@ -118,6 +118,7 @@ struct TargetProcess {
   std::map<std::pair<uint64_t, std::array<uint8_t, 16>>, uint64_t>
       journal;  // (address, after) -> index
   bool armed = false, owns_signals = false;
+  bool knows_threads = false;  // how they are known is in the arena
   bool listens = false;  // the agent's own probes are wanted: a link is here, or was a moment ago
   uint32_t channels_lost = 0;
   uint64_t libc_restorer = 0;  // 0: not found yet

@@ -81,8 +81,8 @@ void Targets::Impl::settle_signals(TargetProcess* t, StoppedProcess& all) {
     }
     return;
   }
-  const auto inside = who_is_inside(all, t->arena, true);
-  if (inside && *inside == nullptr && give_signals_back(all, t->arena, deadline())) {
+  const auto inside = threads_inside(all, t->arena, true);
+  if (inside && inside->empty() && give_signals_back(all, t->arena, deadline())) {
     t->owns_signals = false;
   } else {
     later(t, kLookAgainMs, &Impl::try_again_to_give_back);

@@ -74,10 +74,18 @@ class Targets::Impl {
   std::map<pid_t, Starting> starting;
   UniqueFd child_signals;  // SIGCHLD: something that we follow has stopped
 
-  // Processes whose code is restored and whose agent could not be unmapped yet; looked at again and again.
-  std::vector<ProcessIdentity> asleep;
-  bool is_waking = false;
-  void wake_up_later();
+  // Processes whose agent could not be unmapped yet; looked at again and again. Their records know no site any more.
+  struct Asleep {
+    std::unique_ptr<TargetProcess> t;
+    bool is_restored;  // its code is; else that could not be seen to
+  };
+  std::map<pid_t, Asleep> asleep;
+  bool is_looking = false;
+  void put_to_sleep(std::unique_ptr<TargetProcess> t, bool is_restored);
+  void look_at_asleep_later();
+  bool is_done_with(const Asleep& one, uint64_t deadline_ns, int least_looks);
+  // Its agent is there as it was left: the record goes on. Null: it is not, or there is none.
+  std::unique_ptr<TargetProcess> woken(pid_t pid);
 
   static uint64_t deadline() { return deadline_in_ms(kTargetDeadlineMs); }
   // After an error: threads that did not stop in time are let go as soon as they do.
@@ -86,6 +94,7 @@ class Targets::Impl {
 
   Result<std::unique_ptr<TargetProcess>> new_record(pid_t pid);
   Result<void> attach(pid_t pid);
+  Result<void> begin_with(std::unique_ptr<TargetProcess> t);  // adopts it, or lets it go again
   Result<void> look_at(TargetProcess* t);
   void clear_unfinished(pid_t pid);
   Result<void> set_up(TargetProcess* t, RemoteThread& thread);

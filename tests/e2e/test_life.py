@@ -116,6 +116,26 @@ class Life(EndToEnd):
         self.assert_untouched(target)
         self.assert_nothing_left()
 
+    def test_a_process_is_traced_anew_while_a_call_that_was_traced_before_is_open(self):
+        other = self.calls("-i", self.session.target_path("target_forker"), "traced")  # the broker stays
+        target = self.forker()
+        for _ in range(4):  # each time it is let go while it waits inside of read
+            tool = self.calls("-i", "-p", target.pid, "/lib/x86_64-linux-gnu/libc.so.6", "read")
+            target.ask("call 1", "called")
+            until("it waits inside of the probed function", lambda: counts(tool)[:2] == (1, 0))
+            self.assertEqual(tool.finish()[0], 0)
+            self.session.bpftime("status")  # behind the end of the tool
+        tool = self.calls("-i", "-p", target.pid, "/lib/x86_64-linux-gnu/libc.so.6", "read")
+        for n in range(3):
+            target.ask(f"call {n}", f"called {n}")
+            until("read returned but once", lambda: counts(tool)[:2] == (n + 1, n))
+        tool.finish()
+        other.finish()
+        target.ask("call 3", "called 3 sum 6")  # the last open call returns
+        self.session.bpftime("shutdown")
+        self.assert_untouched(target)
+        self.assert_nothing_left()
+
     def test_a_library_is_probed_when_it_comes(self):
         plugin = self.session.target_path("target_plugin.so")
         target = self.session.target("target_loader_of", plugin)

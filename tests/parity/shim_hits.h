@@ -32,6 +32,33 @@ static inline int link_probed_everywhere(int prog, uint64_t cookie) {
   return link;
 }
 
+// ---- `count` functions one behind the other, kFunctionBytes each, with a symbol each: eax = 2 * edi + 1 ----
+enum { kFunctionBytes = 16 };
+#define MANY_FUNCTIONS(name, count)                                        \
+  __asm__(                                                                 \
+      "  .altmacro\n"                                                      \
+      "  .macro one_of_" #name                                             \
+      " number\n"                                                          \
+      "  .type " #name "_\\number, @function\n" #name                      \
+      "_\\number:\n  lea 1(%rdi,%rdi), %eax\n  nopl 0(%rax,%rax)\n  ret\n" \
+      "  .size " #name "_\\number, . - " #name                             \
+      "_\\number\n  .p2align 4, 0xcc\n  .endm\n"                           \
+      "  .text\n  .p2align 4\n" #name                                      \
+      ":\n  .set number, 0\n"                                              \
+      "  .rept " #count "\n  one_of_" #name                                \
+      " %number\n  .set number, number + 1\n"                              \
+      "  .endr\n  .noaltmacro\n");                                         \
+  extern const char name[]
+// How many of the first `count` do not answer as they should.
+static inline int call_many(const char* first, int count) {
+  int wrong = 0;
+  for (int i = 0; i < count; i++) {
+    int (*volatile one)(int) = (int (*)(int))(uintptr_t)(first + (size_t)i * kFunctionBytes);
+    wrong += one(i) != 2 * i + 1;
+  }
+  return wrong;
+}
+
 // ---- Counters: one value of words, which a program reaches with LOAD_VALUE(register, counters, 8 * n) ----
 enum { kMostWords = 16 };
 static int counters = -1;

@@ -4,21 +4,9 @@
 
 #include "../../parity/shim_hits.h"
 
-enum { kPlaces = 10000, kStep = 16 };
+enum { kPlaces = 10000, kStep = kFunctionBytes };
 
-// Functions of kStep bytes each: eax = 2 * edi + 1.
-__asm__(
-    "  .altmacro\n"
-    "  .macro one number\n"
-    "  .type many_\\number, @function\n"
-    "many_\\number:\n"
-    "  lea 1(%rdi,%rdi), %eax\n  nopl 0(%rax,%rax)\n  ret\n"
-    "  .size many_\\number, . - many_\\number\n  .p2align 4, 0xcc\n"
-    "  .endm\n"
-    "  .text\n  .p2align 4\nmany:\n  .set number, 0\n"
-    "  .rept 10000\n  one %number\n  .set number, number + 1\n  .endr\n"
-    "  .noaltmacro\n");
-extern const char many[];
+MANY_FUNCTIONS(many, 10000);
 
 // One function of 160 KB: eax = edi + kPlaces.
 __asm__(
@@ -55,23 +43,14 @@ static int link_many(const char* name, int prog, const char* first) {
   return link;
 }
 
-static int call_each(void) {
-  int wrong = 0;
-  for (int i = 0; i < kPlaces; i++) {
-    int (*volatile one)(int) = (int (*)(int))(uintptr_t)(many + (size_t)i * kStep);
-    wrong += one(i) != 2 * i + 1;
-  }
-  return wrong;
-}
-
 static void many_probes(int prog) {
   const int link = link_many("10000_probes", prog, many);
-  int wrong = call_each();
+  int wrong = call_many(many, kPlaces);
   IS_TRUE("each_hit_once", word(0) == kPlaces);
   IS_TRUE("each_right", wrong == 0);
   close(link);
   clear_words();
-  wrong = call_each();
+  wrong = call_many(many, kPlaces);
   IS_TRUE("none_left", word(0) == 0 && wrong == 0);
 }
 
