@@ -32,7 +32,8 @@ BPFTIME_VM_API bpftime_vm* bpftime_vm_new(void);
 BPFTIME_VM_API void bpftime_vm_free(bpftime_vm* vm);
 
 /* What `call id` calls. A function reference that a program passes to a helper (as to bpf_loop) is itself a
- * bpftime_vm_helper: call it with up to five arguments and the hit. Before bpftime_vm_load or after it. */
+ * bpftime_vm_helper: call it with up to five arguments and the hit. Before bpftime_vm_load or after it. There are no
+ * program arrays here: a helper of the number of bpf_tail_call comes back like any other. */
 BPFTIME_VM_API int bpftime_vm_register_helper(bpftime_vm* vm, uint32_t id,
                                               bpftime_vm_helper helper);
 /* What a map reference (64-bit load with src_reg 1, imm = map) is at run time; and one of a map's value area (src_reg 2). */
