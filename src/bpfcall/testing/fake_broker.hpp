@@ -16,6 +16,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "ipc/channel.hpp"
@@ -189,20 +190,24 @@ class FakeBroker {
   }
 
   uint64_t give(Reply* reply, ObjectKind kind) {
-    std::erase_if(ends_, [](const UniqueFd& end) {
-      pollfd p{end.get(), 0, 0};
-      return ::poll(&p, 1, 0) > 0;  // the loader has closed its end
+    std::erase_if(ends_, [this](const auto& end) {
+      pollfd p{end.second.get(), 0, 0};
+      const bool is_closed = ::poll(&p, 1, 0) > 0;  // by the loader
+      if (is_closed) {
+        maps_.erase(end.first);
+      }
+      return is_closed;
     });
     int fds[2];
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0) {
       reply->value = -EMFILE;
       return 0;
     }
-    ends_.emplace_back(fds[0]);
-    reply->fd.reset(fds[1]);
-    reply->object = kind;
     struct stat st{};
     ::fstat(fds[1], &st);
+    ends_.emplace_back(st.st_ino, fds[0]);
+    reply->fd.reset(fds[1]);
+    reply->object = kind;
     return st.st_ino;
   }
 
@@ -236,13 +241,7 @@ class FakeBroker {
         (void)format_region(static_cast<std::byte*>(base), map.bytes, map.spec, 1);
         ::munmap(base, map.bytes);
         map.id = ++next_id_;
-        const uint64_t inode = give(reply, ObjectKind::kMap);
-        maps_[inode] = std::move(map);
-        maps_order_.push_back(inode);
-        if (maps_order_.size() > 500) {  // long closed
-          maps_.erase(maps_order_.front());
-          maps_order_.erase(maps_order_.begin());
-        }
+        maps_[give(reply, ObjectKind::kMap)] = std::move(map);
         return;
       }
       case BPF_MAP_FREEZE: {
@@ -326,8 +325,7 @@ class FakeBroker {
   std::vector<Seen> seen_;
   std::atomic<uint32_t> hellos_{0};
   std::map<uint64_t, Map> maps_;
-  std::vector<uint64_t> maps_order_;
-  std::vector<UniqueFd> ends_;
+  std::vector<std::pair<uint64_t, UniqueFd>> ends_;  // of what the loader holds, by its inode
   uint32_t next_id_ = 0;
 };
 
