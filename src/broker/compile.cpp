@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -160,9 +159,7 @@ void append(std::vector<std::byte>* to, const T* items, size_t count) {
   to->insert(to->end(), p, p + sizeof(T) * count);
 }
 
-[[noreturn]] void work(const ProgramTask& task, int pipe, pid_t parent,
-                       const WorkerCompiler::Limits& limits) {
-  begin_worker(parent);
+[[noreturn]] void work(const ProgramTask& task, int pipe, const WorkerCompiler::Limits& limits) {
   isolate_worker(pipe, limits.cpu_seconds);
 #ifndef BPFTIME_SANITIZED
   const uint64_t most = limits.address_space_bytes;
@@ -307,26 +304,12 @@ Result<void> WorkerCompiler::start(const ProgramTask& task, Done* done) {
   if (::pipe2(ends, O_CLOEXEC) != 0) {
     return make_error(errno, "pipe2");
   }
-  UniqueFd ours(ends[0]);
-  UniqueFd theirs(ends[1]);
-  const pid_t parent = ::getpid();
-  const pid_t pid = ::fork();
-  if (pid < 0) {
-    return make_error(errno, "fork of a compiler");
-  }
-  if (pid == 0) {
-    work(task, theirs.get(), parent, limits_);
-  }
-  theirs.reset();
-  const int fd = ours.get();
-  ::fcntl(fd, F_SETFL, O_NONBLOCK);
-  auto added = loop_->add(fd, EPOLLIN, [this, fd](uint32_t) { readable(fd); });
-  if (!added) {
-    end_worker(pid);
-    return added.error();
-  }
+  ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
+  auto worker = TRY(start_worker(
+      loop_, ends, [&](int pipe) { work(task, pipe, limits_); }, [this](int fd) { readable(fd); }));
+  const int fd = worker.channel.get();
   const uint64_t timer = loop_->after(limits_.deadline_ms, [this, fd] { finish(fd, true); });
-  workers_[fd] = Worker{pid, std::move(ours), {}, timer, std::move(*done)};
+  workers_[fd] = Worker{worker.pid, std::move(worker.channel), {}, timer, std::move(*done)};
   return {};
 }
 

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -187,8 +186,7 @@ std::string name_of(pid_t pid) {
   return {name, n > 0 ? std::strcspn(name, "\n") : 0};
 }
 
-[[noreturn]] void work(const TestRun& run, const LaneTable* lanes, int channel, pid_t parent) {
-  begin_worker(parent);
+[[noreturn]] void work(const TestRun& run, const LaneTable* lanes, int channel) {
   for (const int number : {SIGSEGV, SIGBUS}) {
     ::signal(number, SIG_DFL);
   }
@@ -251,26 +249,13 @@ Result<void> TestRunner::start(const TestRun& run, Done done) {
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
     return make_error(errno, "socketpair");
   }
-  UniqueFd ours(ends[0]);
-  UniqueFd theirs(ends[1]);
-  const pid_t parent = ::getpid();
-  const pid_t pid = ::fork();
-  if (pid < 0) {
-    return make_error(errno, "fork of a test run");
-  }
-  if (pid == 0) {
-    work(run, lanes_, theirs.get(), parent);
-  }
-  theirs.reset();
-  const int fd = ours.get();
-  auto added = loop_->add(fd, EPOLLIN, [this, fd](uint32_t) { readable(fd); });
-  if (!added) {
-    end_worker(pid);
-    return added.error();
-  }
+  auto worker = TRY(start_worker(
+      loop_, ends, [&](int channel) { work(run, lanes_, channel); },
+      [this](int fd) { readable(fd); }));
+  const int fd = worker.channel.get();
   const uint64_t timer = loop_->after(
       kDeadlineMs, [this, fd] { finish(fd, make_error(ETIMEDOUT, "the program took too long")); });
-  workers_[fd] = Worker{pid, std::move(ours), timer, std::move(done)};
+  workers_[fd] = Worker{worker.pid, std::move(worker.channel), timer, std::move(done)};
   return {};
 }
 

@@ -1,14 +1,18 @@
 #include "broker/worker.hpp"
 
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 namespace bpftime {
+
+namespace {
 
 void begin_worker(pid_t broker) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -17,6 +21,8 @@ void begin_worker(pid_t broker) {
   }
   ::signal(SIGTERM, SIG_DFL);
 }
+
+}  // namespace
 
 void isolate_worker(int channel, unsigned cpu_seconds) {
   if (::dup2(channel, kWorkerChannel) < 0) {
@@ -31,6 +37,30 @@ void isolate_worker(int channel, unsigned cpu_seconds) {
   ::setrlimit(RLIMIT_CPU, &cap);
   cap = {0, 0};
   ::setrlimit(RLIMIT_CORE, &cap);
+}
+
+Result<StartedWorker> start_worker(EventLoop* loop, const int (&ends)[2],
+                                   const std::function<void(int channel)>& work,
+                                   const std::function<void(int channel)>& readable) {
+  UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  const pid_t parent = ::getpid();
+  const pid_t pid = ::fork();
+  if (pid < 0) {
+    return make_error(errno, "fork of a worker");
+  }
+  if (pid == 0) {
+    begin_worker(parent);
+    work(theirs.get());
+    ::_exit(1);
+  }
+  const int fd = ours.get();
+  auto added = loop->add(fd, EPOLLIN, [readable, fd](uint32_t) { readable(fd); });
+  if (!added) {
+    end_worker(pid);
+    return added.error();
+  }
+  return StartedWorker{pid, std::move(ours)};
 }
 
 void end_worker(pid_t pid) {
