@@ -115,6 +115,9 @@ std::unique_ptr<TargetProcess> Targets::Impl::woken(pid_t pid) {
   const auto now = identify(pid);
   const auto arena = find_arena(pid);
   const bool is_there = now && *now == one.t->identity && arena && *arena == one.t->arena;
+  if (!is_there) {
+    config.lanes->free_of(OwnerId{one.t->owner});
+  }
   return one.is_restored && is_there ? std::move(one.t) : nullptr;
 }
 
