@@ -70,6 +70,26 @@ struct CallArgs {
   uint32_t const_key = 0;
 };
 
+// One load or store through a register. `value_reg` < 0: what is written is no register's.
+struct Access {
+  int regno;
+  int64_t off;
+  int size;
+  bool is_write;
+  const Reg* value;  // of a write
+  int value_reg;
+  bool is_signed;
+};
+
+// A conditional jump and its operands as they are before it.
+struct Comparison {
+  const bpf_insn& insn;
+  uint8_t op;
+  bool is_half, has_reg, is_same_reg;
+  uint32_t target;
+  Reg dst, src;
+};
+
 enum class Exactness : uint8_t { kNotExact, kRangeWithin, kExact };
 
 // Ids of the older state and their partners in the newer one, in one comparison.
@@ -184,7 +204,13 @@ class Engine {
   bool check_offset_sane(const Reg& reg, int regno);
 
   // ---- jump.cpp ----
-  bool check_jump(const bpf_insn& insn, bool* ended);
+  bool check_jump(const bpf_insn& insn);
+  bool go(const Comparison& c, bool taken);
+  bool branch_on_numbers(const Comparison& c);
+  bool branch_on_pointers(const Comparison& c);
+  void put_operands(State* state, const Comparison& c, const Scalar& dst, const Scalar& src,
+                    uint64_t linked);
+  void unlink_others(State* state, const Comparison& c, uint64_t linked);
   bool check_may_goto(const bpf_insn& insn);
   void mark_null(State* state, uint32_t id, bool is_null);
   void match_packet(State* state, const Reg& pointer, bool is_meta, int beyond);
@@ -210,9 +236,14 @@ class Engine {
   bool check_load(const bpf_insn& insn);
   bool check_store(const bpf_insn& insn);
   bool check_atomic(const bpf_insn& insn);
-  // One access through register `regno` of what `base` was. `value_reg` < 0: an immediate or helper.
-  bool check_access(int regno, int64_t off, int size, bool is_write, const Reg* value,
-                    int value_reg, bool is_signed, Reg* out);
+  bool check_access(const Access& a, Reg* out);
+  bool access_stack(const Access& a, const Reg& base, Reg* out);
+  bool access_map_value(const Access& a, const Reg& base, Reg* out);
+  bool access_packet(const Access& a, const Reg& base);
+  bool access_socket(const Access& a, const Reg& base);
+  bool access_bytes_of(const Access& a, const Reg& base, Reg* out);
+  bool check_no_leak(const Access& a, const char* where);
+  const BtfField* kptr_at(const Access& a, const Reg& base);
   bool check_context(const Reg& base, int regno, int64_t off, int size, bool is_write, Reg* out);
   bool check_region(const Reg& base, int regno, int64_t off, int64_t size, int64_t region,
                     bool zero_allowed, const char* what);

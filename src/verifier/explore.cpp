@@ -604,7 +604,7 @@ bool Engine::execute(bool* ended) {
       if (insn.code == kOpCall) {
         return check_call(insn);
       }
-      return check_jump(insn, ended);
+      return check_jump(insn);
   }
   state.insn = at + 1;
   return true;

@@ -243,7 +243,125 @@ bool Engine::check_may_goto(const bpf_insn& insn) {
   return true;
 }
 
-bool Engine::check_jump(const bpf_insn& insn, bool* ended) {
+bool Engine::go(const Comparison& c, bool taken) {
+  cur().insn = taken ? c.target : cur().insn + 1;
+  return true;
+}
+
+// More numbers are linked than a step can name: those left out are not linked any longer.
+void Engine::unlink_others(State* state, const Comparison& c, uint64_t linked) {
+  const auto in_list = [&](size_t f, bool is_slot, size_t index) {
+    for (int i = 0; i < 5; ++i) {
+      const auto bits = static_cast<uint32_t>(linked >> (12 * i) & 0xfff);
+      if ((bits & 1) != 0 && (bits >> 1 & 7) == f && ((bits >> 4 & 1) != 0) == is_slot &&
+          bits >> 5 == index) {
+        return true;
+      }
+    }
+    return false;
+  };
+  const auto unlink = [&](Reg* r) {
+    if (r->is_scalar() && r->id != 0 && (r->id == c.dst.id || r->id == c.src.id)) {
+      r->id = 0;
+      r->has_delta = false;
+      r->delta = 0;
+    }
+  };
+  for (size_t f = 0; f < state->frames.size(); ++f) {
+    Frame& frame = state->frames[f];
+    for (size_t r = 0; r < 10; ++r) {
+      if (!in_list(f, false, r)) {
+        unlink(&frame.regs[r]);
+      }
+    }
+    for (size_t i = 0; i < frame.slots.size(); ++i) {
+      if (frame.slots[i].is_spill() && !in_list(f, true, i)) {
+        unlink(&frame.slots[i].reg);
+      }
+    }
+  }
+}
+
+// What a branch knows of both operands, and of what is linked with them.
+void Engine::put_operands(State* state, const Comparison& c, const Scalar& dst, const Scalar& src,
+                          uint64_t linked) {
+  auto& regs = state->top().regs;
+  regs[c.insn.dst_reg].num = dst;
+  if (c.has_reg && !c.is_same_reg) {
+    regs[c.insn.src_reg].num = src;
+  }
+  if (linked != 0 && c.dst.id != 0) {
+    sync_linked(state, regs[c.insn.dst_reg], linked);
+  }
+  if (linked != 0 && c.has_reg && c.src.id != 0) {
+    sync_linked(state, regs[c.insn.src_reg], linked);
+  }
+  if ((c.dst.id != 0 || c.src.id != 0) && linked >> 48 != 0) {
+    unlink_others(state, c, linked);
+  }
+}
+
+bool Engine::branch_on_numbers(const Comparison& c) {
+  Scalar taken_dst = c.dst.num, taken_src = c.src.num;
+  Scalar other_dst = c.dst.num, other_src = c.src.num;
+  const bool may_take = refine(c.op, c.is_half, true, &taken_dst, &taken_src);
+  const bool may_pass = refine(c.op, c.is_half, false, &other_dst, &other_src);
+  if (may_take != may_pass) {
+    return mark_precise(c.insn.dst_reg) && (!c.has_reg || mark_precise(c.insn.src_reg)) &&
+           go(c, may_take);
+  }
+  if (!may_take || c.is_same_reg) {
+    taken_dst = other_dst = c.dst.num;
+    taken_src = other_src = c.src.num;
+  }
+  const uint64_t linked = find_linked(cur(), c.insn.dst_reg, c.has_reg ? c.insn.src_reg : -1);
+  now().linked = linked;
+  State* taken = nullptr;
+  if (!push_branch(c.target, &taken)) {
+    return false;
+  }
+  put_operands(taken, c, taken_dst, taken_src, linked);
+  put_operands(&cur(), c, other_dst, other_src, linked);
+  return go(c, false);
+}
+
+bool Engine::branch_on_pointers(const Comparison& c) {
+  const bool is_equality = !c.is_half && (c.op == BPF_JEQ || c.op == BPF_JNE);
+  State* taken = nullptr;
+  // A pointer that may be null against null.
+  if (is_equality && c.dst.is_pointer() && c.src.is_scalar() && c.src.is_zero()) {
+    if (c.dst.or_null() && !c.has_reg) {
+      if (!push_branch(c.target, &taken)) {
+        return false;
+      }
+      mark_null(taken, c.dst.id, c.op == BPF_JEQ);
+      mark_null(&cur(), c.dst.id, c.op == BPF_JNE);
+      return go(c, false);
+    }
+    if (is_known_not_null(c.dst)) {
+      return (!c.has_reg || mark_precise(c.insn.src_reg)) && go(c, c.op == BPF_JNE);
+    }
+  }
+  if (!push_branch(c.target, &taken)) {
+    return false;
+  }
+  if (!packet_compare(c.insn, taken, &cur()) && leaks_forbidden()) {
+    verdict_.reg = c.insn.dst_reg;
+    return refuse(EACCES, "R%d pointer comparison prohibited", c.insn.dst_reg);
+  }
+  // Equal to a pointer that is not null: not null.
+  if (is_equality && c.dst.is_pointer() && c.src.is_pointer()) {
+    State* equal = c.op == BPF_JEQ ? taken : &cur();
+    if (c.dst.or_null() && is_known_not_null(c.src)) {
+      mark_null(equal, c.dst.id, false);
+    } else if (c.src.or_null() && is_known_not_null(c.dst)) {
+      mark_null(equal, c.src.id, false);
+    }
+  }
+  return go(c, false);
+}
+
+bool Engine::check_jump(const bpf_insn& insn) {
   const uint32_t at = cur().insn;
   if (is_unconditional_jump(insn.code)) {
     cur().insn = static_cast<uint32_t>(jump_target(insn, at));
@@ -252,134 +370,25 @@ bool Engine::check_jump(const bpf_insn& insn, bool* ended) {
   if (insn.code == kOpMayGoto) {
     return check_may_goto(insn);
   }
-  static_cast<void>(ended);
   const bool has_reg = insn_has_reg(insn.code);
-  const bool is_half = insn_class(insn.code) == BPF_JMP32;
-  const uint8_t op = insn_op(insn.code);
   if (!check_readable(insn.dst_reg) || (has_reg && !check_readable(insn.src_reg))) {
     return false;
   }
-  const auto target = static_cast<uint32_t>(jump_target(insn, at));
-  const Reg dst = reg(insn.dst_reg);
-  const Reg src = has_reg ? reg(insn.src_reg)
-                          : Reg::scalar(Scalar::constant(static_cast<uint64_t>(int64_t{insn.imm})));
-  const auto go = [&](bool taken) {
-    cur().insn = taken ? target : at + 1;
-    return true;
-  };
-  const bool is_same_reg = has_reg && insn.dst_reg == insn.src_reg;
-  if (is_same_reg && op != BPF_JSET && !(dst.is_pointer() && leaks_forbidden())) {
-    return go(op == BPF_JEQ || op == BPF_JGE || op == BPF_JLE || op == BPF_JSGE || op == BPF_JSLE);
+  const Comparison c = {
+      insn,
+      insn_op(insn.code),
+      insn_class(insn.code) == BPF_JMP32,
+      has_reg,
+      has_reg && insn.dst_reg == insn.src_reg,
+      static_cast<uint32_t>(jump_target(insn, at)),
+      reg(insn.dst_reg),
+      has_reg ? reg(insn.src_reg)
+              : Reg::scalar(Scalar::constant(static_cast<uint64_t>(int64_t{insn.imm})))};
+  if (c.is_same_reg && c.op != BPF_JSET && !(c.dst.is_pointer() && leaks_forbidden())) {
+    return go(c, c.op == BPF_JEQ || c.op == BPF_JGE || c.op == BPF_JLE || c.op == BPF_JSGE ||
+                     c.op == BPF_JSLE);
   }
-  if (dst.is_scalar() && src.is_scalar()) {
-    Reg taken_dst = dst;
-    Reg taken_src = src;
-    Reg other_dst = dst;
-    Reg other_src = src;
-    const bool may_take = refine(op, is_half, true, &taken_dst.num, &taken_src.num);
-    const bool may_pass = refine(op, is_half, false, &other_dst.num, &other_src.num);
-    if (may_take != may_pass) {
-      return mark_precise(insn.dst_reg) && (!has_reg || mark_precise(insn.src_reg)) && go(may_take);
-    }
-    if (!may_take || is_same_reg) {
-      taken_dst = other_dst = dst;
-      taken_src = other_src = src;
-    }
-    const uint64_t linked = find_linked(cur(), insn.dst_reg, has_reg ? insn.src_reg : -1);
-    now().linked = linked;
-    State* taken = nullptr;
-    if (!push_branch(target, &taken)) {
-      return false;
-    }
-    const auto put = [&](State* state, const Reg& d, const Reg& s) {
-      auto& regs = state->top().regs;
-      regs[insn.dst_reg].num = d.num;
-      if (has_reg && !is_same_reg) {
-        regs[insn.src_reg].num = s.num;
-      }
-      if (linked != 0) {
-        if (d.id != 0) {
-          sync_linked(state, regs[insn.dst_reg], linked);
-        }
-        if (has_reg && s.id != 0) {
-          sync_linked(state, regs[insn.src_reg], linked);
-        }
-      }
-      if ((dst.id != 0 || src.id != 0)) {
-        // More than five linked ones: those left out are not linked any longer.
-        const auto in_list = [&](size_t f, bool is_slot, size_t index) {
-          for (int i = 0; i < 5; ++i) {
-            const auto bits = static_cast<uint32_t>(linked >> (12 * i) & 0xfff);
-            if ((bits & 1) != 0 && (bits >> 1 & 7) == f && ((bits >> 4 & 1) != 0) == is_slot &&
-                bits >> 5 == index) {
-              return true;
-            }
-          }
-          return false;
-        };
-        if (linked >> 48 != 0) {
-          for (size_t f = 0; f < state->frames.size(); ++f) {
-            Frame& frame = state->frames[f];
-            for (size_t r = 0; r < 10; ++r) {
-              Reg& x = frame.regs[r];
-              if (x.is_scalar() && x.id != 0 && (x.id == dst.id || x.id == src.id) &&
-                  !in_list(f, false, r)) {
-                x.id = 0;
-                x.has_delta = false;
-                x.delta = 0;
-              }
-            }
-            for (size_t i = 0; i < frame.slots.size(); ++i) {
-              Reg& x = frame.slots[i].reg;
-              if (frame.slots[i].is_spill() && x.is_scalar() && x.id != 0 &&
-                  (x.id == dst.id || x.id == src.id) && !in_list(f, true, i)) {
-                x.id = 0;
-                x.has_delta = false;
-                x.delta = 0;
-              }
-            }
-          }
-        }
-      }
-    };
-    put(taken, taken_dst, taken_src);
-    put(&cur(), other_dst, other_src);
-    return go(false);
-  }
-  const bool is_equality = op == BPF_JEQ || op == BPF_JNE;
-  // A pointer that may be null against null.
-  if (!is_half && is_equality && dst.is_pointer() && src.is_scalar() && src.is_zero()) {
-    if (dst.or_null() && !has_reg) {
-      State* taken = nullptr;
-      if (!push_branch(target, &taken)) {
-        return false;
-      }
-      mark_null(taken, dst.id, op == BPF_JEQ);
-      mark_null(&cur(), dst.id, op == BPF_JNE);
-      return go(false);
-    }
-    if (is_known_not_null(dst)) {
-      return (!has_reg || mark_precise(insn.src_reg)) && go(op == BPF_JNE);
-    }
-  }
-  State* taken = nullptr;
-  if (!push_branch(target, &taken)) {
-    return false;
-  }
-  if (!packet_compare(insn, taken, &cur()) && leaks_forbidden()) {
-    verdict_.reg = insn.dst_reg;
-    return refuse(EACCES, "R%d pointer comparison prohibited", insn.dst_reg);
-  }
-  // Equal to a pointer that is not null: not null.
-  if (!is_half && is_equality && dst.is_pointer() && src.is_pointer()) {
-    State* equal = op == BPF_JEQ ? taken : &cur();
-    if (dst.or_null() && is_known_not_null(src)) {
-      mark_null(equal, dst.id, false);
-    } else if (src.or_null() && is_known_not_null(dst)) {
-      mark_null(equal, src.id, false);
-    }
-  }
-  return go(false);
+  return c.dst.is_scalar() && c.src.is_scalar() ? branch_on_numbers(c) : branch_on_pointers(c);
 }
 
 }  // namespace bpftime

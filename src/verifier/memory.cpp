@@ -292,151 +292,165 @@ bool Engine::read_constant(const Reg& base, int64_t off, int size, bool is_signe
   return true;
 }
 
-bool Engine::check_access(int regno, int64_t off, int size, bool is_write, const Reg* value,
-                          int value_reg, bool is_signed, Reg* out) {
-  const Reg base = reg(regno);
-  verdict_.reg = regno;
-  Reg result = Reg::unknown();
-  const auto refuse_write = [&] {
-    return refuse(EACCES, "R%d cannot write into %s", regno, kind_name(base));
-  };
-  if (base.or_null()) {
-    return refuse(EACCES, "R%d invalid mem access '%s'", regno, kind_name(base));
-  }
-  const bool leaks = is_write && value != nullptr && value->is_pointer() && leaks_forbidden();
-  const bool is_strict = (program_.prog_flags & BPF_F_STRICT_ALIGNMENT) != 0;
-  if ((is_strict || base.kind == RegKind::kStack) && base.kind != RegKind::kScalar &&
-      !check_alignment(base, regno, off, size)) {
-    return false;
-  }
-  switch (base.kind) {
-    case RegKind::kStack: {
-      const int64_t lowest = off + base.off + base.num.range.smin;
-      const int64_t highest = off + base.off + base.num.range.smax;
-      if (base.num.range.smin <= -kMostOffset || base.num.range.smax >= kMostOffset ||
-          lowest < -kMostStack || highest + size > 0) {
-        return refuse(EACCES, "invalid %s stack R%d off=%lld size=%d",
-                      is_write ? "write to" : "read from", regno, static_cast<long long>(lowest),
-                      size);
-      }
-      verdict_.reg = -1;
-      if (is_write) {
-        static const Reg kAnything = Reg::unknown();
-        const Reg& what = value != nullptr ? *value : kAnything;
-        return base.num.is_constant() ? stack_write(base.frame, base, lowest, size, what, value_reg)
-                                      : stack_write_variable(base, off, size, what, value_reg);
-      }
-      if (!base.num.is_constant() && leaks_forbidden()) {
-        return refuse(EACCES, "R%d variable stack access prohibited in strict mode", regno);
-      }
-      note_stack_depth(base.frame, lowest);
-      return stack_read(base, off, size, is_signed, out);
-    }
-    case RegKind::kMapValue: {
-      if (leaks) {
-        return refuse(EACCES, "R%d leaks addr into map", value_reg);
-      }
-      const VerifierMap& m = map(base.object);
-      if ((m.map_flags & (is_write ? BPF_F_RDONLY_PROG : BPF_F_WRONLY_PROG)) != 0) {
-        return refuse(EACCES, "%s into map forbidden, value_size=%u off=%lld size=%d",
-                      is_write ? "write" : "read", m.value_size, static_cast<long long>(off), size);
-      }
-      if (!check_map_value(base, regno, off, size, false)) {
-        return false;
-      }
-      // A kernel pointer kept in the map.
-      for (const BtfField& field : fields_of(base.object)) {
-        if (base.num.is_constant() &&
-            off + base.off + static_cast<int64_t>(base.num.bits.value) == int64_t{field.offset} &&
-            (field.kind == BtfFieldKind::kKptr || field.kind == BtfFieldKind::kKptrUntrusted ||
-             field.kind == BtfFieldKind::kKptrPercpu)) {
-          if (is_write) {
-            const bool is_null = value != nullptr && value->is_zero();
-            if (!is_null || field.kind != BtfFieldKind::kKptrUntrusted) {
-              return refuse(EACCES, "storing into a kptr is not supported but for a zero");
-            }
-            return value_reg < 0 || mark_precise(value_reg);
-          }
-          result = Reg::pointer(RegKind::kBtf, field.pointee, kUntrusted | kOrNull);
-          result.id = new_id();
-          *out = result;
-          return true;
-        }
-      }
-      if (!is_write && !read_constant(base, off, size, is_signed, out)) {
-        narrow(&result, size, is_signed);
-        *out = result;
-      }
-      return true;
-    }
-    case RegKind::kMapKey:
-      if (is_write) {
-        return refuse_write();
-      }
-      if (!check_region(base, regno, off, size, map(base.object).key_size, false, "map key")) {
-        return false;
-      }
-      break;
-    case RegKind::kMem:
-      if (is_write && (base.flags & kReadOnly) != 0) {
-        return refuse_write();
-      }
-      if (leaks) {
-        return refuse(EACCES, "R%d leaks addr into mem", value_reg);
-      }
-      if (!check_region(base, regno, off, size, base.size, false, "memory")) {
-        return false;
-      }
-      break;
-    case RegKind::kCtx:
-      if (leaks || (is_write && value != nullptr && value->is_pointer())) {
-        return refuse(EACCES, "R%d leaks addr into ctx", value_reg);
-      }
-      if (!check_context(base, regno, off, size, is_write, &result)) {
-        return false;
-      }
-      break;
-    case RegKind::kPacket:
-    case RegKind::kPacketMeta:
-      if (is_write && !is_program_type(BPF_PROG_TYPE_XDP) &&
-          !is_program_type(BPF_PROG_TYPE_SCHED_CLS) && !is_program_type(BPF_PROG_TYPE_SCHED_ACT)) {
-        return refuse(EACCES, "cannot write into packet");
-      }
-      if (leaks) {
-        return refuse(EACCES, "R%d leaks addr into packet", value_reg);
-      }
-      if (!check_packet(base, regno, off, size)) {
-        return false;
-      }
-      break;
-    case RegKind::kBtf:
-      if (!check_btf_access(base, regno, off, size, is_write, &result)) {
-        return false;
-      }
-      break;
-    case RegKind::kSocket: {
-      if (is_write) {
-        return refuse(EACCES, "R%d cannot write into socket", regno);
-      }
-      // struct bpf_sock 80 bytes (its common part 0..44), bpf_tcp_sock 116.
-      const int64_t limit = base.object == static_cast<uint32_t>(SocketKind::kTcpSock)      ? 120
-                            : base.object == static_cast<uint32_t>(SocketKind::kSockCommon) ? 44
-                                                                                            : 80;
-      if (!base.num.is_constant() || off + base.off < 0 || (off + base.off) % size != 0 ||
-          !check_region(base, regno, off, size, limit, false, "socket")) {
-        return refuse(EACCES, "R%d invalid socket access off=%lld size=%d", regno,
-                      static_cast<long long>(off + base.off), size);
-      }
-      break;
-    }
-    case RegKind::kArena:
-      break;
-    default:
-      return refuse(EACCES, "R%d invalid mem access '%s'", regno, kind_name(base));
+bool Engine::access_stack(const Access& a, const Reg& base, Reg* out) {
+  const int64_t lowest = a.off + base.off + base.num.range.smin;
+  const int64_t highest = a.off + base.off + base.num.range.smax;
+  const int size = a.size;
+  if (base.num.range.smin <= -kMostOffset || base.num.range.smax >= kMostOffset ||
+      lowest < -kMostStack || highest + size > 0) {
+    return refuse(EACCES, "invalid %s stack R%d off=%lld size=%d",
+                  a.is_write ? "write to" : "read from", a.regno, static_cast<long long>(lowest),
+                  size);
   }
   verdict_.reg = -1;
-  if (!is_write) {
-    narrow(&result, size, is_signed);
+  if (a.is_write) {
+    static const Reg kAnything = Reg::unknown();
+    const Reg& what = a.value != nullptr ? *a.value : kAnything;
+    return base.num.is_constant() ? stack_write(base.frame, base, lowest, size, what, a.value_reg)
+                                  : stack_write_variable(base, a.off, size, what, a.value_reg);
+  }
+  if (!base.num.is_constant() && leaks_forbidden()) {
+    return refuse(EACCES, "R%d variable stack access prohibited in strict mode", a.regno);
+  }
+  note_stack_depth(base.frame, lowest);
+  return stack_read(base, a.off, size, a.is_signed, out);
+}
+
+// The kernel pointer that lies just there. nullptr: none does.
+const BtfField* Engine::kptr_at(const Access& a, const Reg& base) {
+  if (!base.num.is_constant()) {
+    return nullptr;
+  }
+  const int64_t at = a.off + base.off + static_cast<int64_t>(base.num.bits.value);
+  for (const BtfField& field : fields_of(base.object)) {
+    if (at == int64_t{field.offset} &&
+        (field.kind == BtfFieldKind::kKptr || field.kind == BtfFieldKind::kKptrUntrusted ||
+         field.kind == BtfFieldKind::kKptrPercpu)) {
+      return &field;
+    }
+  }
+  return nullptr;
+}
+
+bool Engine::access_map_value(const Access& a, const Reg& base, Reg* out) {
+  const bool is_write = a.is_write;
+  const VerifierMap& m = map(base.object);
+  if ((m.map_flags & (is_write ? BPF_F_RDONLY_PROG : BPF_F_WRONLY_PROG)) != 0) {
+    return refuse(EACCES, "%s into map forbidden, value_size=%u off=%lld size=%d",
+                  is_write ? "write" : "read", m.value_size, static_cast<long long>(a.off), a.size);
+  }
+  if (!check_map_value(base, a.regno, a.off, a.size, false)) {
+    return false;
+  }
+  if (const BtfField* field = kptr_at(a, base); field != nullptr) {
+    if (is_write) {
+      const bool is_null = a.value != nullptr && a.value->is_zero();
+      if (!is_null || field->kind != BtfFieldKind::kKptrUntrusted) {
+        return refuse(EACCES, "storing into a kptr is not supported but for a zero");
+      }
+      return a.value_reg < 0 || mark_precise(a.value_reg);
+    }
+    *out = Reg::pointer(RegKind::kBtf, field->pointee, kUntrusted | kOrNull);
+    out->id = new_id();
+    return true;
+  }
+  if (!is_write && !read_constant(base, a.off, a.size, a.is_signed, out)) {
+    *out = Reg::unknown();
+    narrow(out, a.size, a.is_signed);
+  }
+  return true;
+}
+
+bool Engine::access_packet(const Access& a, const Reg& base) {
+  if (a.is_write && !is_program_type(BPF_PROG_TYPE_XDP) &&
+      !is_program_type(BPF_PROG_TYPE_SCHED_CLS) && !is_program_type(BPF_PROG_TYPE_SCHED_ACT)) {
+    return refuse(EACCES, "cannot write into packet");
+  }
+  return check_no_leak(a, "packet") && check_packet(base, a.regno, a.off, a.size);
+}
+
+bool Engine::access_socket(const Access& a, const Reg& base) {
+  if (a.is_write) {
+    return refuse(EACCES, "R%d cannot write into socket", a.regno);
+  }
+  // struct bpf_sock 80 bytes (its common part 0..44), bpf_tcp_sock 116.
+  const int64_t limit = base.object == static_cast<uint32_t>(SocketKind::kTcpSock)      ? 120
+                        : base.object == static_cast<uint32_t>(SocketKind::kSockCommon) ? 44
+                                                                                        : 80;
+  if (!base.num.is_constant() || a.off + base.off < 0 || (a.off + base.off) % a.size != 0 ||
+      !check_region(base, a.regno, a.off, a.size, limit, false, "socket")) {
+    return refuse(EACCES, "R%d invalid socket access off=%lld size=%d", a.regno,
+                  static_cast<long long>(a.off + base.off), a.size);
+  }
+  return true;
+}
+
+bool Engine::check_no_leak(const Access& a, const char* where) {
+  if (a.is_write && a.value != nullptr && a.value->is_pointer() && leaks_forbidden()) {
+    return refuse(EACCES, "R%d leaks addr into %s", a.value_reg, where);
+  }
+  return true;
+}
+
+// Where a pointer's bytes are just bytes: a number comes out unless *out becomes something else.
+bool Engine::access_bytes_of(const Access& a, const Reg& base, Reg* out) {
+  const auto refuse_write = [&] {
+    return refuse(EACCES, "R%d cannot write into %s", a.regno, kind_name(base));
+  };
+  switch (base.kind) {
+    case RegKind::kMapKey:
+      return a.is_write ? refuse_write()
+                        : check_region(base, a.regno, a.off, a.size, map(base.object).key_size,
+                                       false, "map key");
+    case RegKind::kMem:
+      if (a.is_write && (base.flags & kReadOnly) != 0) {
+        return refuse_write();
+      }
+      return check_no_leak(a, "mem") &&
+             check_region(base, a.regno, a.off, a.size, base.size, false, "memory");
+    case RegKind::kCtx:
+      if (a.is_write && a.value != nullptr && a.value->is_pointer()) {
+        return refuse(EACCES, "R%d leaks addr into ctx", a.value_reg);
+      }
+      return check_context(base, a.regno, a.off, a.size, a.is_write, out);
+    case RegKind::kPacket:
+    case RegKind::kPacketMeta:
+      return access_packet(a, base);
+    case RegKind::kBtf:
+      return check_btf_access(base, a.regno, a.off, a.size, a.is_write, out);
+    case RegKind::kSocket:
+      return access_socket(a, base);
+    case RegKind::kArena:
+      return true;
+    default:
+      return refuse(EACCES, "R%d invalid mem access '%s'", a.regno, kind_name(base));
+  }
+}
+
+bool Engine::check_access(const Access& a, Reg* out) {
+  const Reg base = reg(a.regno);
+  verdict_.reg = a.regno;
+  if (base.or_null()) {
+    return refuse(EACCES, "R%d invalid mem access '%s'", a.regno, kind_name(base));
+  }
+  const bool is_strict = (program_.prog_flags & BPF_F_STRICT_ALIGNMENT) != 0;
+  if ((is_strict || base.kind == RegKind::kStack) && base.kind != RegKind::kScalar &&
+      !check_alignment(base, a.regno, a.off, a.size)) {
+    return false;
+  }
+  if (base.kind == RegKind::kStack) {
+    return access_stack(a, base, out);
+  }
+  if (base.kind == RegKind::kMapValue) {
+    return check_no_leak(a, "map") && access_map_value(a, base, out);
+  }
+  Reg result = Reg::unknown();
+  if (!access_bytes_of(a, base, &result)) {
+    return false;
+  }
+  verdict_.reg = -1;
+  if (!a.is_write) {
+    narrow(&result, a.size, a.is_signed);
     *out = result;
   }
   return true;
@@ -449,7 +463,7 @@ bool Engine::check_load(const bpf_insn& insn) {
   }
   const bool is_signed = insn_mode(insn.code) == kModeMemSx;
   Reg out;
-  if (!check_access(insn.src_reg, insn.off, size, false, nullptr, -1, is_signed, &out)) {
+  if (!check_access({insn.src_reg, insn.off, size, false, nullptr, -1, is_signed}, &out)) {
     return false;
   }
   if (is_signed && out.is_pointer()) {
@@ -478,7 +492,7 @@ bool Engine::check_store(const bpf_insn& insn) {
       return refuse(EACCES, "BPF_ST stores into R%d ctx is not allowed", insn.dst_reg);
     }
   }
-  return check_access(insn.dst_reg, insn.off, size, true, &value, value_reg, false, nullptr);
+  return check_access({insn.dst_reg, insn.off, size, true, &value, value_reg, false}, nullptr);
 }
 
 bool Engine::check_atomic(const bpf_insn& insn) {
@@ -501,14 +515,14 @@ bool Engine::check_atomic(const bpf_insn& insn) {
     }
     if (is_load) {
       Reg out;
-      if (!check_access(base, insn.off, size, false, nullptr, -1, false, &out)) {
+      if (!check_access({base, insn.off, size, false, nullptr, -1, false}, &out)) {
         return false;
       }
       reg(insn.dst_reg) = out;
       return true;
     }
     const Reg value = reg(insn.src_reg);
-    return check_access(base, insn.off, size, true, &value, insn.src_reg, false, nullptr);
+    return check_access({base, insn.off, size, true, &value, insn.src_reg, false}, nullptr);
   }
   if (!check_readable(insn.src_reg) || !check_readable(insn.dst_reg)) {
     return false;
@@ -546,7 +560,7 @@ bool Engine::check_atomic(const bpf_insn& insn) {
   }
   // Read, then written with what nobody knows.
   Reg old;
-  if (!check_access(insn.dst_reg, insn.off, size, false, nullptr, -1, false, &old)) {
+  if (!check_access({insn.dst_reg, insn.off, size, false, nullptr, -1, false}, &old)) {
     return false;
   }
   if (old.is_pointer()) {
@@ -555,7 +569,7 @@ bool Engine::check_atomic(const bpf_insn& insn) {
     }
   }
   Reg unknown = Reg::unknown();
-  if (!check_access(insn.dst_reg, insn.off, size, true, &unknown, -1, false, nullptr)) {
+  if (!check_access({insn.dst_reg, insn.off, size, true, &unknown, -1, false}, nullptr)) {
     return false;
   }
   if ((insn.imm & BPF_FETCH) != 0) {
