@@ -160,6 +160,9 @@ class Engine {
   bool set_arguments(uint32_t function, bool is_main);
   bool explore();
   bool execute(bool* ended);
+  bool meet_on_path(State* old, bool* covered);
+  void prune_at(State* old, State* in_progress);
+  void forget_state(State* old);
   int visited();  // 0 go on, 1 covered by an older state, -1 refused
   bool push_branch(uint32_t insn, State** branch = nullptr);
   [[nodiscard]] bool jumps_back(uint32_t at) const;

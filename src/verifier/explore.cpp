@@ -218,6 +218,69 @@ void Engine::store_state() {
       std::max(verdict_.max_states_per_insn, static_cast<uint32_t>(stored_[cur().insn].size()));
 }
 
+// The current path has come to `old`, which it went through, again: *covered when a loop that something else bounds may
+// stop here. False: it is endless.
+bool Engine::meet_on_path(State* old, bool* covered) {
+  const uint32_t at = cur().insn;
+  bool may_repeat = false;
+  if (facts_[at].is_iterator_next) {
+    // Sure to end only while the iterator that is asked goes on.
+    const StackSlot* slot = iterator_in(reg(1));
+    may_repeat = slot != nullptr && slot->iterator == IteratorState::kActive;
+    *covered =
+        may_repeat && slot->iterator_depth > 0 && covers(old, &cur(), Exactness::kRangeWithin);
+  } else if (code_.insns[at].code == kOpMayGoto) {
+    may_repeat = old->may_goto_depth != cur().may_goto_depth;
+    *covered = may_repeat && covers(old, &cur(), Exactness::kRangeWithin);
+  } else if (facts_[at].calls_callback) {
+    may_repeat = true;
+    *covered = old->callback_unroll != cur().callback_unroll &&
+               covers(old, &cur(), Exactness::kRangeWithin);
+  }
+  if (!may_repeat && same_iterator_depths(*old, cur()) &&
+      old->may_goto_depth == cur().may_goto_depth &&
+      old->callback_unroll == cur().callback_unroll && covers(old, &cur(), Exactness::kExact)) {
+    return refuse(EINVAL, "infinite loop detected at insn %u", at);
+  }
+  return true;
+}
+
+// The current path ends here: `old` covers it. `in_progress`: the loop that is not done yet, or null.
+void Engine::prune_at(State* old, State* in_progress) {
+  ++old->hits;
+  if (in_progress != nullptr) {
+    note_loop(in_progress, &cur());
+    auto source = std::make_unique<State>(cur());
+    back_edges_.push_back({old, std::move(source)});
+  }
+  pruned_remaining_ = in_progress != nullptr ? UINT32_MAX : old->remaining;
+  propagate_precision(*old, &cur());
+  if (options_.trace != nullptr) {
+    options_.trace->pruned(cur(), *old);
+  }
+  if ((options_.log_level & kLogStates) != 0) {
+    log("%u: safe\n", cur().insn);
+  }
+}
+
+// Nobody compares with it any longer. Its shell stays, since others name it as their parent; nobody walks through it
+// again.
+void Engine::forget_state(State* old) {
+  --live_states_;
+  if (old->branches != 0 || !back_edges_.empty()) {
+    return;  // still a parent of paths under way
+  }
+  count_memory(*old, -1);
+  if (options_.trace != nullptr) {
+    forget_dead(old);
+    options_.trace->keep_marks(*old);
+  }
+  old->frames.clear();
+  old->frames.shrink_to_fit();
+  old->steps.clear();
+  old->steps.shrink_to_fit();
+}
+
 int Engine::visited() {
   const uint32_t at = cur().insn;
   const InsnFacts& facts = facts_[at];
@@ -228,65 +291,27 @@ int Engine::visited() {
   update_stack_liveness();
   for (size_t i = 0; i < list.size();) {
     State* old = list[i];
-    if (!same_calls(*old, cur())) {
+    const bool is_on_path = old->branches != 0;
+    // Something else bounds this loop, or it is none: another run of the same callback.
+    if (!same_calls(*old, cur()) || (is_on_path && old->frames[0].entry != cur().frames[0].entry)) {
       ++i;
       continue;
     }
     bool hit = false;
     State* in_progress = nullptr;
-    if (old->branches != 0) {
-      // Something else bounds this loop, or it is none: another run of the same callback.
-      bool may_repeat = old->frames[0].entry != cur().frames[0].entry;
-      if (may_repeat) {
-        ++i;
-        continue;
-      }
-      if (facts.is_iterator_next) {
-        // Sure to end only while the iterator that is asked goes on.
-        const StackSlot* slot = iterator_in(reg(1));
-        may_repeat = slot != nullptr && slot->iterator == IteratorState::kActive;
-        hit =
-            may_repeat && slot->iterator_depth > 0 && covers(old, &cur(), Exactness::kRangeWithin);
-      } else if (code_.insns[at].code == kOpMayGoto) {
-        may_repeat = old->may_goto_depth != cur().may_goto_depth;
-        hit = may_repeat && covers(old, &cur(), Exactness::kRangeWithin);
-      } else if (facts.calls_callback) {
-        may_repeat = true;
-        hit = old->callback_unroll != cur().callback_unroll &&
-              covers(old, &cur(), Exactness::kRangeWithin);
-      }
-      if (hit) {
-        in_progress = old;
-      } else if (!may_repeat && same_iterator_depths(*old, cur()) &&
-                 old->may_goto_depth == cur().may_goto_depth &&
-                 old->callback_unroll == cur().callback_unroll &&
-                 covers(old, &cur(), Exactness::kExact)) {
-        refuse(EINVAL, "infinite loop detected at insn %u", at);
+    if (is_on_path) {
+      if (!meet_on_path(old, &hit)) {
         return -1;
       }
-      if (!hit && !force && jumps_since_ < 20 && insns_since_ < 100) {
-        add = false;
-      }
+      in_progress = old;
+      add = add && (hit || force || jumps_since_ >= 20 || insns_since_ >= 100);
     } else if (options_.prune) {
       in_progress = loop_in_progress(*old);
       hit = covers(old, &cur(),
                    in_progress != nullptr ? Exactness::kRangeWithin : Exactness::kNotExact);
     }
     if (hit) {
-      ++old->hits;
-      if (in_progress != nullptr) {
-        note_loop(in_progress, &cur());
-        auto source = std::make_unique<State>(cur());
-        back_edges_.push_back({old, std::move(source)});
-      }
-      pruned_remaining_ = in_progress != nullptr ? UINT32_MAX : old->remaining;
-      propagate_precision(*old, &cur());
-      if (options_.trace != nullptr) {
-        options_.trace->pruned(cur(), *old);
-      }
-      if ((options_.log_level & kLogStates) != 0) {
-        log("%u: safe\n", at);
-      }
+      prune_at(old, in_progress);
       return 1;
     }
     // Only where a state is stored in its place: a look that stores nothing says little of it.
@@ -296,23 +321,10 @@ int Engine::visited() {
     if (old->misses > old->hits * patience + patience) {
       list[i] = list.back();
       list.pop_back();
-      --live_states_;
-      if (old->branches != 0 || !back_edges_.empty()) {
-        continue;  // still a parent of paths under way
-      }
-      count_memory(*old, -1);
-      if (options_.trace != nullptr) {
-        forget_dead(old);
-        options_.trace->keep_marks(*old);
-      }
-      // Its shell stays, since others name it as their parent; nobody walks through it again.
-      old->frames.clear();
-      old->frames.shrink_to_fit();
-      old->steps.clear();
-      old->steps.shrink_to_fit();
-      continue;
+      forget_state(old);
+    } else {
+      ++i;
     }
-    ++i;
   }
   if (add) {
     store_state();

@@ -40,7 +40,7 @@ MUTANTS = [
     ("pruning", "precise.cpp", "          if ((insn.imm & BPF_FETCH) != 0 && ((set->regs[d] >> result) & 1) != 0) {", "          if (false && ((set->regs[d] >> result) & 1) != 0) {"),
     ("pruning", "precise.cpp", "          if (cls == BPF_STX) {\n            add(insn.src_reg);\n          }", ""),
     ("pruning", "precise.cpp", "      if (insn_has_reg(insn.code) && (has(insn.dst_reg) || has(insn.src_reg))) {", "      if (false) {"),
-    ("pruning", "explore.cpp", "      propagate_precision(*old, &cur());\n", ""),
+    ("pruning", "explore.cpp", "  propagate_precision(*old, &cur());\n", ""),
     ("pruning", "alu.cpp", "    return (!has_reg || mark_precise(insn.src_reg)) &&\n           check_pointer_alu(", "    return check_pointer_alu("),
     ("pruning", "jump.cpp", "    return mark_precise(c.insn.dst_reg) && (!c.has_reg || mark_precise(c.insn.src_reg)) &&\n           go(c, may_take);", "    return go(c, may_take);"),
     ("pruning", "compare.cpp", "    return facts_[state.insn].live;", "    return facts_[state.insn].live & 0x7bf;"),
@@ -95,10 +95,10 @@ MUTANTS = [
     # loops, callbacks
     ("loops", "explore.cpp", "      if (num.range.smin < callee.return_min || num.range.smax > callee.return_max) {", "      if (false) {"),
     ("loops", "jump.cpp", "    widen_against(&state, *previous);\n", ""),
-    ("loops", "explore.cpp", "        refuse(EINVAL, \"infinite loop detected at insn %u\", at);\n", "        return 1;\n        refuse(EINVAL, \"infinite loop detected at insn %u\", at);\n"),
+    ("loops", "explore.cpp", "    return refuse(EINVAL, \"infinite loop detected at insn %u\", at);\n", "    return *covered = true;\n"),
     ("loops", "explore.cpp", "        widen_against(&state, *older);\n", ""),
     ("loops", "explore.cpp", "      cur().back_edges += jumps_back(at) ? 1 : 0;\n", ""),
-    ("loops", "explore.cpp", "      pruned_remaining_ = in_progress != nullptr ? UINT32_MAX : old->remaining;", "      pruned_remaining_ = 0;"),
+    ("loops", "explore.cpp", "  pruned_remaining_ = in_progress != nullptr ? UINT32_MAX : old->remaining;", "  pruned_remaining_ = 0;"),
 ]
 
 
