@@ -50,12 +50,42 @@ BPFTIME_HIDDEN void bpftime_say_disarmed(ThreadBlock*, AgentState* state, uint32
   bpftime::say_disarmed(state, link, why);
 }
 
+BPFTIME_HIDDEN bpftime::NextHandler bpftime_fault(int signo, void* info, void* context) {
+  return bpftime::handle_fault(signo, info, context, bpftime::thread_block(), bpftime_agent_state);
+}
+
 }  // extern "C"
 
 namespace {
 
-void on_fault(int signo, void* info, void* context) {
-  bpftime::handle_fault(signo, info, context, bpftime::thread_block(), bpftime_agent_state);
+// The action for the signals that the agent owns. Jumps to the handler that is still to run, as the kernel would have:
+// the frame's first word is where it returns to.
+__attribute__((naked)) void on_fault(int, void*, void*) {
+  __asm__(R"(
+    push %rdi
+    .cfi_adjust_cfa_offset 8
+    push %rsi
+    .cfi_adjust_cfa_offset 8
+    push %rdx
+    .cfi_adjust_cfa_offset 8
+    call bpftime_fault  # rax = handler, rdx = restorer
+    mov %rdx, %rcx
+    pop %rdx
+    .cfi_adjust_cfa_offset -8
+    pop %rsi
+    .cfi_adjust_cfa_offset -8
+    pop %rdi
+    .cfi_adjust_cfa_offset -8
+    test %rax, %rax
+    jz 2f
+    test %rcx, %rcx
+    jz 1f
+    mov %rcx, (%rsp)
+1:  mov %rax, %r11
+    xor %eax, %eax
+    jmp *%r11
+2:  ret
+  )");
 }
 
 // x86-64: a handler returns into this (sigaction's sa_restorer).

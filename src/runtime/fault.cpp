@@ -21,6 +21,7 @@ struct KernelAction {
 };
 constexpr uint64_t kSaNodefer = 0x40000000;
 constexpr uint64_t kSaResethand = 0x80000000;
+constexpr uint64_t kSaRestorer = 0x04000000;
 constexpr uint64_t kDefault = 0;
 constexpr uint64_t kIgnore = 1;
 
@@ -109,15 +110,16 @@ void do_default(int signo, siginfo_t* info, bool was_sent, AgentState* state) {
 }
 
 // What the target's own action would have done (kernel/signal.c: get_signal, arch handle_signal).
-void chain(int signo, siginfo_t* info, ucontext_t* context, bool was_sent, AgentState* state) {
+NextHandler chain(int signo, siginfo_t* info, ucontext_t* context, bool was_sent,
+                  AgentState* state) {
   uint64_t(&old)[4] = state->old_actions[signo];
   const KernelAction action = {old[0], old[1], old[2], old[3]};
   if (action.handler == kDefault || (action.handler == kIgnore && !was_sent)) {
     do_default(signo, info, was_sent, state);
-    return;
+    return {0, 0};
   }
   if (action.handler == kIgnore) {
-    return;
+    return {0, 0};
   }
   if ((action.flags & kSaResethand) != 0) {
     old[0] = kDefault;
@@ -131,13 +133,13 @@ void chain(int signo, siginfo_t* info, ucontext_t* context, bool was_sent, Agent
   raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<uint64_t>(&mask), 0, 8);
   // A handler without SA_SIGINFO finds the other two in registers that it does not look at, as from
   // the kernel.
-  reinterpret_cast<void (*)(int, siginfo_t*, void*)>(action.handler)(signo, info, context);
+  return {action.handler, (action.flags & kSaRestorer) != 0 ? action.restorer : 0};
 }
 
 }  // namespace
 
-void handle_fault(int signo, void* info_bytes, void* ucontext, ThreadBlock* thread,
-                  AgentState* state) {
+NextHandler handle_fault(int signo, void* info_bytes, void* ucontext, ThreadBlock* thread,
+                         AgentState* state) {
   auto* const info = static_cast<siginfo_t*>(info_bytes);
   auto* const context = static_cast<ucontext_t*>(ucontext);
   const bool was_sent = info->si_code <= 0;
@@ -146,24 +148,22 @@ void handle_fault(int signo, void* info_bytes, void* ucontext, ThreadBlock* thre
     const auto ip = static_cast<uint64_t>(registers[REG_RIP]);
     if (const uint64_t resume = checked_copy_resume(ip)) {
       registers[REG_RIP] = static_cast<greg_t>(resume);
-      return;
+      return {0, 0};
     }
     if (const Resume resume = resume_of(ip, thread, state); resume.ip != 0) {
       registers[REG_RIP] = static_cast<greg_t>(resume.ip);
       if (resume.goes_on) {
-        return;
+        return {0, 0};
       }
       thread->hit->ended = kHitFault;
       registers[REG_RDI] = reinterpret_cast<greg_t>(thread->hit);
       if (resume.rsp != 0) {
         registers[REG_RSP] = static_cast<greg_t>(resume.rsp);
       }
-      return;
+      return {0, 0};
     }
   }
-  if (signo > 0 && signo < 65) {
-    chain(signo, info, context, was_sent, state);
-  }
+  return signo > 0 && signo < 65 ? chain(signo, info, context, was_sent, state) : NextHandler{0, 0};
 }
 
 }  // namespace bpftime

@@ -88,7 +88,10 @@ using testing::List;
 Armed* current;
 
 void on_fault(int signo, siginfo_t* info, void* context) {
-  handle_fault(signo, info, context, &current->thread, &current->state);
+  const NextHandler next = handle_fault(signo, info, context, &current->thread, &current->state);
+  if (next.handler != 0) {
+    reinterpret_cast<void (*)(int, siginfo_t*, void*)>(next.handler)(signo, info, context);
+  }
 }
 
 // Installs our action over what is there, as the broker does in a target.

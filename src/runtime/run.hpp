@@ -34,7 +34,14 @@ inline bool is_armed(const AgentState* state) {
 //  - ip in a program's code: continues where the program ends with r0 = 0; hit->ended = kHitFault
 //  - ip in a checked copy: continues at its error path
 //  - else: does what state->old_actions says, as the kernel would have done without us.
-void handle_fault(int signo, void* info, void* ucontext, ThreadBlock* thread, AgentState* state);
+// The handler that is still to run, with the same arguments and the signal mask that is set by now; 0: none. It returns
+// to `restorer` (0: to what the frame says): nothing of ours is below it on the stack, since it may run for long, and
+// the agent be unmapped meanwhile.
+struct NextHandler {
+  uint64_t handler, restorer;
+};
+NextHandler handle_fault(int signo, void* info, void* ucontext, ThreadBlock* thread,
+                         AgentState* state);
 
 }  // namespace bpftime
 

@@ -150,6 +150,17 @@ class Signals(Hostile):
         target.ask("fault", "^faulted 1$")
         self.assert_untouched(target)
 
+    def test_the_agent_goes_while_a_thread_is_in_the_targets_own_fault_handler(self):
+        target = self.hostile("early")
+        tool = self.traced(target)
+        self.call(target, 10)
+        target.ask("linger", "^in the handler$")
+        tool.finish()
+        self.session.bpftime("shutdown")
+        self.assert_untouched(target)  # the handler does not return through what was unmapped
+        target.ask("go on", "^lingered$")
+        target.ask("fault", "^faulted 1$")
+
     def test_a_fault_handler_that_comes_later_is_the_targets_and_programs_faults_stay_ours(self):
         target = self.hostile()
         tool = self.wild(target, "read")

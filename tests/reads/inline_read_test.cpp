@@ -81,7 +81,10 @@ class Code {
 
 testing::Armed* current;
 void on_fault(int signo, siginfo_t* info, void* context) {
-  handle_fault(signo, info, context, &current->thread, &current->state);
+  const NextHandler next = handle_fault(signo, info, context, &current->thread, &current->state);
+  if (next.handler != 0) {
+    reinterpret_cast<void (*)(int, siginfo_t*, void*)>(next.handler)(signo, info, context);
+  }
 }
 
 // A thread in the middle of a plain hit, with a hit stack of its own.

@@ -4,6 +4,7 @@
 //   daemon N        forks a child that closes every descriptor from 3 on and then calls traced() N times
 //   closeall        closes every descriptor from 3 on      garbage N   packets of nonsense into every socket
 //   handler, fault  installs a SIGSEGV handler; faults and comes back through it
+//   linger          faults; the handler says so, waits for a line and returns   "lingered"
 //   default         SIGSEGV's action to the default        action      says what sigaction() finds
 //   rawaction, rawhandler   the same two past libc
 //   block           blocks every signal                    unshare, undumpable, stop, exec
@@ -54,9 +55,23 @@ static sigjmp_buf back;
 static volatile int faults;
 static char* volatile nowhere = (char*)24;
 
+static char* volatile guarded;  // a page that may not be touched until the handler says so
+
+static void linger(void) {
+  static const char kSaid[] = "in the handler\n";
+  (void)!write(1, kSaid, sizeof(kSaid) - 1);
+  for (char byte = 0; byte != '\n' && read(0, &byte, 1) == 1;) {
+  }
+  mprotect(guarded, 4096, PROT_READ | PROT_WRITE);
+}
+
 static void on_fault(int signo, siginfo_t* info, void* context) {
   (void)signo;
   (void)context;
+  if (guarded != NULL && info->si_addr == guarded) {
+    linger();
+    return;
+  }
   faults += info->si_addr == (void*)24;
   siglongjmp(back, 1);
 }
@@ -226,6 +241,10 @@ static void* serve(void* unused) {
                                : action.sa_handler == SIG_IGN    ? "ignore"
                                : action.sa_sigaction == on_fault ? "ours"
                                                                  : "foreign");
+    } else if (strncmp(line, "linger", 6) == 0) {
+      guarded = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      *(volatile char*)guarded = 1;
+      printf("lingered\n");
     } else if (strncmp(line, "fault", 5) == 0) {
       const int before = faults;
       if (sigsetjmp(back, 1) == 0) {
