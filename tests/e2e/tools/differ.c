@@ -55,7 +55,9 @@ static long link_sessions(const char* path, unsigned long offset, unsigned count
   } create = {(uint32_t)program,      0, 57, 0,     (unsigned long)path,
               (unsigned long)offsets, 0, 0,  count, 0,
               (uint32_t)getpid(),     0};
-  const long link = program < 0 ? -1 : sys_bpf(BPF_LINK_CREATE, &create, sizeof(create));
+  memset(&attr, 0, sizeof(attr));
+  memcpy(&attr, &create, sizeof(create));
+  const long link = program < 0 ? -1 : sys_bpf(BPF_LINK_CREATE, &attr, sizeof(create));
   close((int)program);
   close((int)link);
   return link;
