@@ -138,7 +138,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   {
     auto held = StoppedProcess::stop(p->child, deadline_in_ms(1000));
     if (held) {
-      (void)who_is_inside(*held, address(p->arena), true).has_value();
+      (void)threads_inside(*held, address(p->arena), true).has_value();
     }
   }
   (void)take_out(p->child, deadline_in_ms(5)).has_value();
