@@ -52,7 +52,7 @@ Targets::~Targets() {
   detach_all();
   // Whoever is left asleep now stays so until another broker comes: one more try for each.
   for (const auto& [_, one] : impl_->asleep) {
-    (void)impl_->is_done_with(one, deadline_in_ms(kTakeOutMs), kTakeOutLooks);
+    (void)impl_->is_done_with(one, Patience::kUntilDeadline);
   }
 }
 

@@ -80,7 +80,7 @@ void Targets::Impl::look_at_asleep_later() {
   loop->after(500, [this] {
     is_looking = false;
     std::erase_if(asleep, [this](const auto& one) {
-      return is_done_with(one.second, deadline_in_ms(50), 1);
+      return is_done_with(one.second, Patience::kNotForWaitingCalls);
     });
     if (!asleep.empty()) {
       look_at_asleep_later();
@@ -89,11 +89,14 @@ void Targets::Impl::look_at_asleep_later() {
 }
 
 // True when nothing of ours is there any more, or nothing can be done about it.
-bool Targets::Impl::is_done_with(const Asleep& one, uint64_t deadline_ns, int least_looks) {
+bool Targets::Impl::is_done_with(const Asleep& one, Patience patience) {
   const pid_t pid = one.t->pid;
   const auto now = identify(pid);
   if (now && *now == one.t->identity) {
-    const auto out = take_out(pid, deadline_ns, least_looks);
+    // While a call waits, for hours perhaps, one look at a time is enough: it stops all threads.
+    const auto out = patience == Patience::kNotForWaitingCalls
+                         ? take_out(pid, deadline_in_ms(50), 1, patience)
+                         : take_out(pid, deadline_in_ms(kTakeOutMs));
     if (out ? out->why_mapped != nullptr : out.error().code == ETIMEDOUT) {
       return false;
     }

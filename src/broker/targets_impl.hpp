@@ -36,6 +36,7 @@ struct StopWatch {
 inline uint64_t page_up(uint64_t n) { return (n + 4095) & ~4095ULL; }
 
 struct Change;
+enum class Patience : uint8_t;  // broker/takeout.hpp
 
 // Its links are not placed because of `error`.
 void note_why_not(TargetProcess* t, const std::vector<WantedLink>& links, const Error& error);
@@ -83,7 +84,7 @@ class Targets::Impl {
   bool is_looking = false;
   void put_to_sleep(std::unique_ptr<TargetProcess> t, bool is_restored);
   void look_at_asleep_later();
-  bool is_done_with(const Asleep& one, uint64_t deadline_ns, int least_looks);
+  bool is_done_with(const Asleep& one, Patience patience);
   // Its agent is there as it was left: the record goes on. Null: it is not, or there is none.
   std::unique_ptr<TargetProcess> woken(pid_t pid);
 
