@@ -113,8 +113,8 @@ bool Engine::stack_covers(const State& older, const State& newer, size_t frame, 
     if (has_special) {
       if (o.bytes != n.bytes || o.is_first != n.is_first || o.dynptr != n.dynptr ||
           o.dynptr_read_only != n.dynptr_read_only || o.iterator != n.iterator ||
-          o.iterator_type != n.iterator_type || !ids->match(o.reg.id, n.reg.id) ||
-          !ids->match(o.reg.ref, n.reg.ref)) {
+          o.iterator_type != n.iterator_type || o.reg.flags != n.reg.flags ||
+          !ids->match(o.reg.id, n.reg.id) || !ids->match(o.reg.ref, n.reg.ref)) {
         return false;
       }
       continue;

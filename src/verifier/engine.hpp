@@ -2,7 +2,8 @@
 //
 // Parts, each a file of member functions: prepare (functions, flow, static liveness), explore (paths,
 // pruning, loops), compare (is a state covered by an older one), precise (which scalars pruning must
-// respect), alu, jump, stack, memory, call (helpers), argument, result, function, callback, reference, dynptr, kfunc, log.
+// respect), alu, jump, stack, memory, call (helpers), argument, result, function, callback, reference, dynptr, kfunc (kernel functions), kfunc_argument,
+// iterator, log.
 //
 // A check returns false when the program is refused; the reason is in `verdict_` then.
 #pragma once
@@ -16,6 +17,7 @@
 #include "btf/fields.hpp"
 #include "isa/program.hpp"
 #include "spec/context.hpp"
+#include "spec/kfunc.hpp"
 #include "spec/newer.hpp"
 #include "spec/prototype.hpp"
 #include "verifier/state.hpp"
@@ -68,6 +70,50 @@ struct CallArgs {
   bool dynptr_read_only = false;
   const BtfField* field = nullptr;
   uint32_t const_key = 0;
+};
+
+// What a parameter of a kernel function asks for, where it is a pointer.
+enum class KfuncParam : uint8_t {
+  kUnknown,
+  kContext,
+  kObject,  // a structure of the kernel's
+  kMemory,
+  kSizedMemory,  // the next argument says how much
+  kConstString,
+  kDynptr,
+  kNewDynptr,
+  kIterator,
+  kCallback,
+  kMap,
+  kIrqFlag,
+  kLock,
+  kTimer,
+  kWorkqueue,
+  kTaskWork,
+  kAllocated,
+  kRefcounted,
+  kListHead,
+  kListNode,
+  kTreeRoot,
+  kTreeNode,
+};
+
+// Where an iterator lies: slot `first` of the frame has its lowest address, `count` slots it all.
+struct IteratorPlace {
+  uint8_t frame = 0;
+  int first = 0, count = 0;
+  uint32_t type = 0;  // of the kernel's BTF
+};
+
+// A call of a kernel function, and what its arguments told.
+struct KfuncCall {
+  const KfuncSpec* spec = nullptr;
+  BtfType proto;
+  std::vector<BtfParameter> parameters;
+  CallArgs args;
+  uint64_t constant = 0;  // of the argument that has to be one
+  IteratorPlace iterator;
+  Reg result;  // set by a rule
 };
 
 // One load or store through a register. `value_reg` < 0: what is written is no register's.
@@ -332,9 +378,38 @@ class Engine {
             program_.expected_attach_type == kTraceUprobeSession);
   }
   bool check_kfunc(const bpf_insn& insn);
-  bool check_number_iterator(std::string_view what);
+  [[nodiscard]] const KfuncSpec* kfunc_of(const bpf_insn& insn) const;
+  bool kfunc_not_allowed(std::string_view name);
+  [[nodiscard]] const char* unsleepable_region() const;
+  [[nodiscard]] bool in_rcu_section() const;
+  bool check_kfunc_allowed(const KfuncSpec& spec);
+  bool enter_or_leave_rcu(bool enters);
+  bool enter_or_leave_preemption(bool enters);
+  bool run_kfunc_rule(KfuncCall* call);
+  bool set_kfunc_result(KfuncCall* call);
+
+  // ---- kfunc_argument.cpp ----
+  [[nodiscard]] bool is_trusted(const Reg& r) const;
+  [[nodiscard]] Result<BtfType> struct_behind(const Reg& r) const;
+  [[nodiscard]] bool is_struct_at(const BtfType& type, int64_t at, const BtfType& wanted,
+                                  bool is_strict) const;
+  [[nodiscard]] KfuncParam kfunc_param(const KfuncCall& call, size_t index,
+                                       const BtfType& pointee) const;
+  bool check_kfunc_argument(size_t index, KfuncCall* call);
+  bool check_kfunc_number(int regno, std::string_view name, KfuncCall* call);
+  bool check_kfunc_pointer(int regno, KfuncParam param, const BtfType& pointee, KfuncCall* call);
+  bool check_object_argument(int regno, const BtfType& wanted, const KfuncCall& call);
+  bool check_kfunc_memory(int regno, int64_t size);
+  bool check_sized_memory(int regno, const KfuncCall& call);
+
+  // ---- iterator.cpp ----
   [[nodiscard]] bool is_iterator_next(const bpf_insn& insn) const;
   [[nodiscard]] const StackSlot* iterator_in(const Reg& pointer) const;
+  bool check_iterator_argument(int regno, uint32_t type, KfuncCall* call);
+  bool make_iterator(const KfuncCall& call);
+  Reg iterator_element(const KfuncCall& call, const StackSlot& slot);
+  bool ask_iterator(const KfuncCall& call);
+  bool run_iterator(KfuncCall* call);
 
   // ---- shared ----
   State& cur() { return *current_; }
