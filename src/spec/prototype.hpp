@@ -74,6 +74,7 @@ enum Effect : uint16_t {
   kAtMostSize = 32,  // the number it gives is at most its kSize argument, and at least -MAX_ERRNO
   kAtMostAnyAtArg3 = 64,
   kMaySucceedOnlyZeroOrError = 128,
+  kSameSocket = 512,  // gives its socket as another type: both go when the reference goes
 };
 
 struct Prototype {

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "spec/spec.hpp"
 #include "verifier/engine.hpp"
 
 namespace bpftime {
@@ -51,6 +52,25 @@ bool is_storage_get(uint32_t helper) {
   return helper == 107 || helper == 145 || helper == 156 || helper == 210;
 }
 
+// Is `type` a structure of this name, or does its first member, at whatever depth, have one?
+bool begins_with(const Btf& btf, uint32_t type, std::string_view name) {
+  for (int depth = 0; depth < 16; ++depth) {
+    auto here = btf.resolve(type);
+    if (!here || here->kind != BtfKind::kStruct) {
+      return false;
+    }
+    if (here->name == name) {
+      return true;
+    }
+    const auto members = btf.members(*here);
+    if (members.empty() || members.front().bit_offset != 0) {
+      return false;
+    }
+    type = members.front().type;
+  }
+  return false;
+}
+
 bool one_of(uint32_t value, std::initializer_list<uint32_t> list) {
   return std::find(list.begin(), list.end(), value) != list.end();
 }
@@ -96,10 +116,12 @@ bool Engine::check_map_use(uint32_t helper, const VerifierMap& m, const char* na
       ok = helper == 1;
       break;
     case BPF_MAP_TYPE_SOCKMAP:
-      ok = one_of(helper, {1, 2, 3, 52, 53, 60, 82});
+      ok = one_of(helper, {1, 52, 53, 60, 82}) ||
+           (one_of(helper, {2, 3}) && may_change_sockets(helper));
       break;
     case BPF_MAP_TYPE_SOCKHASH:
-      ok = one_of(helper, {1, 2, 3, 70, 71, 72, 82});
+      ok = one_of(helper, {1, 70, 71, 72, 82}) ||
+           (one_of(helper, {2, 3}) && may_change_sockets(helper));
       break;
     case BPF_MAP_TYPE_REUSEPORT_SOCKARRAY:
       ok = helper == 82;
@@ -173,6 +195,19 @@ bool Engine::check_constant_string(int regno) {
   }
   verdict_.reg = -1;
   return true;
+}
+
+// May this program put sockets into maps and take them out (helpers 2, 3)?
+bool Engine::may_change_sockets(uint32_t helper) const {
+  static constexpr uint64_t kTypes =
+      program_type_bit(BPF_PROG_TYPE_SOCKET_FILTER) | program_type_bit(BPF_PROG_TYPE_SCHED_CLS) |
+      program_type_bit(BPF_PROG_TYPE_SCHED_ACT) | program_type_bit(BPF_PROG_TYPE_XDP) |
+      program_type_bit(BPF_PROG_TYPE_SK_REUSEPORT) |
+      program_type_bit(BPF_PROG_TYPE_FLOW_DISSECTOR) | program_type_bit(BPF_PROG_TYPE_SK_LOOKUP);
+  return (kTypes & program_type_bit(program_.prog_type)) != 0 ||
+         (is_program_type(BPF_PROG_TYPE_SOCK_OPS) && helper == 3) ||
+         (is_program_type(BPF_PROG_TYPE_TRACING) &&
+          program_.expected_attach_type == BPF_TRACE_ITER);
 }
 
 bool Engine::wrong_argument(int regno, const char* expected) {
@@ -350,24 +385,19 @@ bool Engine::check_socket_argument(int regno, const ParamSpec& spec, CallArgs* a
     return wrong_argument(regno, "sock");
   }
   if (r.kind == RegKind::kBtf) {
-    auto type = program_.kernel_btf != nullptr ? program_.kernel_btf->type(r.object)
-                                               : Result<BtfType>(make_error(EINVAL, ""));
-    static constexpr std::string_view kSockets[] = {"sock",         "sock_common", "tcp_sock",
-                                                    "request_sock", "udp_sock",    "unix_sock",
-                                                    "inet_sock",    "tcp6_sock",   "udp6_sock"};
-    if (!type || (r.flags & kKernelBtf) == 0 ||
-        std::find(std::begin(kSockets), std::end(kSockets), type->name) == std::end(kSockets)) {
+    if ((r.flags & kKernelBtf) == 0 || r.off != 0 || program_.kernel_btf == nullptr ||
+        !begins_with(*program_.kernel_btf, r.object, "sock_common")) {
       return wrong_argument(regno, "sock");
     }
   } else if (spec.kind == Param::kSocket && (spec.flags & kReleases) == 0 &&
              r.object == static_cast<uint32_t>(SocketKind::kSockCommon)) {
     return wrong_argument(regno, "a full sock");
   }
+  args->ref = r.ref;
   if ((spec.flags & kReleases) != 0) {
     if (r.ref == 0) {
       return refuse(EINVAL, "R%d must be referenced when passed to release function", regno);
     }
-    args->ref = r.ref;
     args->release_reg = regno;
   }
   return true;

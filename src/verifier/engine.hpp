@@ -59,7 +59,7 @@ struct FunctionFacts {
 struct CallArgs {
   int32_t map = -1;  // index
   uint32_t map_uid = 0;
-  uint32_t ref = 0;  // of the argument that is released
+  uint32_t ref = 0;  // of the argument that is released, or of the socket
   uint64_t alloc_size = 0;
   int64_t size_max = -1;  // of the last kSize
   uint32_t function = 0;  // callback: first instruction
@@ -336,13 +336,14 @@ class Engine {
   bool check_struct_argument(int regno, const Prototype& proto);
   bool check_map_use(uint32_t helper, const VerifierMap& map, const char* name);
   bool check_constant_string(int regno);
+  [[nodiscard]] bool may_change_sockets(uint32_t helper) const;
   bool wrong_argument(int regno, const char* expected);
 
   // ---- result.cpp ----
   bool set_return(const Prototype& proto, const CallArgs& args);
   bool set_map_result(const Prototype& proto, const CallArgs& args);
   Reg socket_result(const Prototype& proto, const CallArgs& args);
-  Reg struct_result(const Prototype& proto);
+  Reg struct_result(const Prototype& proto, const CallArgs& args);
   Reg kptr_result(const Prototype& proto, const CallArgs& args);
 
   // ---- function.cpp ----

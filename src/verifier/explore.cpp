@@ -737,6 +737,12 @@ bool Engine::set_arguments(uint32_t function, bool is_main) {
   if (!proto || proto->kind != BtfKind::kFuncProto) {
     return refuse(EINVAL, "function %s has no prototype", facts.name.c_str());
   }
+  const auto result = program_.btf->resolve(proto->target);
+  if (proto->target == 0 || !result ||
+      (result->kind != BtfKind::kInt && result->kind != BtfKind::kEnum &&
+       result->kind != BtfKind::kEnum64)) {
+    return refuse(EINVAL, "global function %s does not return a number", facts.name.c_str());
+  }
   const auto parameters = program_.btf->parameters(*proto);
   if (parameters.size() > 5) {
     return refuse(EINVAL, "function %s has %zu arguments; 5 are the most", facts.name.c_str(),

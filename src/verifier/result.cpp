@@ -52,12 +52,12 @@ Reg Engine::socket_result(const Prototype& proto, const CallArgs& args) {
     r.ref = r.id = acquire(RefKind::kPointer, proto.id);
   } else {
     r.id = new_id();
-    r.ref = args.ref;
+    r.ref = (proto.effects & kSameSocket) != 0 ? args.ref : 0;
   }
   return r;
 }
 
-Reg Engine::struct_result(const Prototype& proto) {
+Reg Engine::struct_result(const Prototype& proto, const CallArgs& args) {
   const auto type = program_.kernel_btf != nullptr
                         ? program_.kernel_btf->find(proto.kernel_struct, BtfKind::kStruct)
                         : Result<BtfType>(make_error(ENOENT, ""));
@@ -69,6 +69,7 @@ Reg Engine::struct_result(const Prototype& proto) {
     r.flags |= kOrNull;
     r.id = new_id();
   }
+  r.ref = (proto.effects & kSameSocket) != 0 ? args.ref : 0;
   return r;
 }
 
@@ -127,7 +128,7 @@ bool Engine::set_return(const Prototype& proto, const CallArgs& args) {
       break;
     case Gives::kKernelStruct:
     case Gives::kKernelStructOrNull:
-      r = struct_result(proto);
+      r = struct_result(proto, args);
       break;
     case Gives::kPerCpu:
     case Gives::kPerCpuOrNull: {

@@ -32,6 +32,8 @@ MAPS = {
     12: "array key=4 value=16 flags=0x80",
     13: "array key=4 value=16 flags=0x100",
     14: "array key=4 value=16 entries=1 flags=0x80 content=" + "41" * 16 + " frozen",
+    15: "sockmap key=4 value=8",
+    16: "sockhash key=4 value=8",
 }
 
 
@@ -488,6 +490,11 @@ def functions():
             continue
         yield case(f"global function {signature}: {what}", [setup, "call local f; mov %r0, 0; exit", "f:", body, "exit"],
                    context=("func global int test(ctx)", f"func global int f({kind})"))
+    for gives, linkage in itertools.product(("int", "u64", "void"), ("global", "static")):
+        yield case(f"a {linkage} function that gives {gives}", "mov %r1, 5; call local f; mov %r0, 0; exit; f:; mov %r0, 0; exit",
+                   context=("func global int test(ctx)", f"func {linkage} {gives} f(int)"))
+        yield case(f"a {linkage} function that gives {gives}, called where nobody comes", "mov %r1, 5; jeq %r1, 5, out; call local f; out:; mov %r0, 0; exit; f:; mov %r0, 0; exit",
+                   context=("func global int test(ctx)", f"func {linkage} {gives} f(int)"))
     for value, use in itertools.product(("mov %r0, 5", "mov %r0, 500"), ("jgt %r0, 15, out", "")):
         yield case(f"a global function's result ({value[9:]}) as an offset{', checked' if use else ''}",
                    [PROLOGUE, VALUE, "mov %r1, 1; call local f", use, "add %r6, %r0; ldxb %r0, [%r6+0]", "out:", "mov %r0, 0; exit", "f:", value, "exit"],
@@ -603,8 +610,44 @@ def strict():
         yield case(f"strict: a packet, {what}", [packet, use, "out:", "mov %r0, 2; exit"], "xdp", ("strict",))
 
 
+# ---- sockets: where they come from, what comes of them, and how long that lasts ----
+
+SOCKET_TUPLE = "mov %r9, %r1; stdw [%r10-8], 0; stdw [%r10-16], 0"
+CAST = ("tcp_sock", "sk_fullsock", "get_listener_sock", "skc_to_tcp_sock", "skc_to_tcp6_sock", "skc_to_tcp_timewait_sock",
+        "skc_to_tcp_request_sock", "skc_to_udp6_sock", "skc_to_unix_sock", "skc_to_mptcp_sock")
+
+
+def looked_up(helper):
+    return f"mov %r1, %r9; mov %r2, %r10; add %r2, -16; mov %r3, 12; mov %r4, 0; mov %r5, 0; call {helper}; jeq %r0, 0, out; mov %r6, %r0"
+
+
+def sockets():
+    release = "mov %r1, %r6; call sk_release"
+    release_second = "mov %r1, %r7; call sk_release"
+    use_first, use = "ldxw %r8, [%r6+4]", "ldxw %r8, [%r7+4]"
+    sources = {"one looked up": (looked_up("sk_lookup_tcp"), release), "one looked up of any kind": (looked_up("skc_lookup_tcp"), release),
+               "one out of a map": ("lddw %r1, map 15; mov %r2, %r10; add %r2, -8; call map_lookup_elem; jeq %r0, 0, out; mov %r6, %r0", release),
+               "the packet's": ("ldxdw %r6, [%r1+168]; jeq %r6, 0, out", "")}
+    for (source, (setup, end)), helper in itertools.product(sources.items(), CAST):
+        found = f"jne %r0, 0, found; {end}; ja out; found:; mov %r7, %r0"
+        for what, code in {"used": [found, use, end], "used after the release": [found, end, use], "used, not checked": ["mov %r7, %r0", use, end],
+                           "checked after the release": ["mov %r7, %r0", end, "jeq %r7, 0, out", use], "released in its place": [found, release_second],
+                           "released in its place, the first used": [found, release_second, use_first], "released after the first": [found, end, release_second],
+                           "released before the first": [found, release_second, release], "released, perhaps null": ["mov %r7, %r0", release_second],
+                           "from the stack, used after the release": [found, "stxdw [%r10-24], %r7", end, "ldxdw %r7, [%r10-24]", use], "lost": [found]}.items():
+            yield case(f"{helper} of {source}: {what}", [SOCKET_TUPLE, setup, f"mov %r1, %r6; call {helper}", *code, "out:", "mov %r0, 0; exit"], "tc")
+    for source, (setup, end) in sources.items():
+        for what, code in {"nothing": "", "stored to": "stw [%r6+4], 0", "an atomic on it": "mov %r2, 1; lock add [%r6+0], %r2", "moved": "add %r6, 4; ldxw %r8, [%r6+0]", "compared": "jeq %r6, 7, +0",
+                           "a key": "lddw %r1, map 15; mov %r2, %r6; call map_lookup_elem", "put into a map": "lddw %r1, map 15; mov %r2, %r10; add %r2, -8; mov %r3, %r6; mov %r4, 0; call map_update_elem",
+                           "given to a function": "mov %r1, %r6; call local f", "a copy released": "mov %r7, %r6; mov %r1, %r7; call sk_release; ldxw %r1, [%r6+4]"}.items():
+            yield case(f"a socket, {source}: {what}", [SOCKET_TUPLE, setup, code, end, "out:", "mov %r0, 0; exit"] + (["f:", "ldxw %r0, [%r1+4]; mov %r0, 0; exit"] if "local" in code else []), "tc")
+    for prog_type, number, helper in itertools.product(("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "socket", "tc", "xdp"), (15, 16), ("delete", "update")):
+        yield case(f"{helper} on a {MAPS[number].split()[0]} in {prog_type}",
+                   [SOCKET_TUPLE, f"lddw %r1, map {number}; mov %r2, %r10; add %r2, -8; mov %r3, %r10; add %r3, -16; mov %r4, 0; call map_{helper}_elem", "mov %r0, 0; exit"], prog_type)
+
+
 FILES = {"helper_arguments": helper_arguments, "access": access, "contexts": contexts, "pointer_arithmetic": pointer_arithmetic,
-         "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest, "strict": strict}
+         "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest, "strict": strict, "sockets": sockets}
 
 
 def text_of(title, head, asm, expect):
