@@ -3,7 +3,7 @@
 // Parts, each a file of member functions: prepare (functions, flow, static liveness), explore (paths,
 // pruning, loops), compare (is a state covered by an older one), precise (which scalars pruning must
 // respect), alu, jump, stack, memory, call (helpers), argument, result, function, callback, reference, dynptr, kfunc (kernel functions), kfunc_argument,
-// iterator, log.
+// iterator, learn, log.
 //
 // A check returns false when the program is refused; the reason is in `verdict_` then.
 #pragma once
@@ -61,7 +61,9 @@ struct CallArgs {
   uint32_t map_uid = 0;
   uint32_t ref = 0;  // of the argument that is released, or of the socket
   uint64_t alloc_size = 0;
+  uint64_t size_min = 0;
   int64_t size_max = -1;  // of the last kSize
+  uint32_t size_count = 0;
   uint32_t function = 0;  // callback: first instruction
   bool has_function = false;
   int release_reg = -1;
@@ -412,6 +414,15 @@ class Engine {
   bool ask_iterator(const KfuncCall& call);
   bool run_iterator(KfuncCall* call);
 
+  // ---- learn.cpp: ProgramFacts::operands ----
+  bool learn_before(uint32_t at);
+  void learn_access(uint32_t at);
+  void learn_number(uint32_t at, uint64_t lowest, uint64_t highest);
+  bool learn_divisor(uint32_t at);
+  bool learn_index(uint32_t at, const Reg& key, uint32_t end);
+  bool learn_call(uint32_t at, const CallArgs& args);
+  void learn_ways(uint32_t at, bool both);
+
   // ---- shared ----
   State& cur() { return *current_; }
   Reg& reg(int n) { return current_->top().regs[static_cast<size_t>(n)]; }
@@ -450,6 +461,7 @@ class Engine {
   uint64_t written_ = 0;  // slots of its own frame that the instruction under way wrote whole
   uint64_t pruned_remaining_ = 0;
   uint32_t prev_insn_ = 0;
+  bool is_first_visit_ = false;  // no path was at the instruction under way before
   uint32_t last_id_ = 0, last_entry_ = 0;
   uint64_t memory_ = 0;
   uint32_t live_states_ = 0;

@@ -652,6 +652,7 @@ bool Engine::explore() {
       ended = seen != 0;
     }
     if (!ended) {
+      is_first_visit_ = !facts_[at].seen;
       facts_[at].seen = true;
       Step step;
       step.insn = at;
@@ -665,9 +666,11 @@ bool Engine::explore() {
       }
       written_ = 0;
       cur().back_edges += jumps_back(at) ? 1 : 0;
-      if (!execute(&ended)) {
+      const size_t waiting = pending_.size();
+      if (!learn_before(at) || !execute(&ended)) {
         return false;
       }
+      learn_ways(at, pending_.size() != waiting);
       if ((facts_[at].stack_writes & ~written_) != 0) {
         facts_[at].stack_writes &= written_;
         stack_dirty_.push_back(at);

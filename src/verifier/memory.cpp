@@ -666,7 +666,9 @@ bool Engine::check_size_argument(int size_reg, bool is_write, bool zero_allowed,
   }
   verdict_.reg = -1;
   const auto most = static_cast<int64_t>(size.num.range.umax);
+  args->size_min = size.num.range.umin;
   args->size_max = most;
+  ++args->size_count;
   // Both the whole and an empty piece of it must be there.
   if (size.num.range.umin == 0 && !check_helper_memory(size_reg - 1, 0, false, true)) {
     return false;

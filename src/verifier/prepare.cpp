@@ -381,6 +381,7 @@ bool Engine::prepare() {
   }
   code_ = std::move(decoded).value();
   facts_.resize(code_.insns.size());
+  verdict_.facts.operands.resize(code_.insns.size());
   stored_.resize(code_.insns.size());
   context_ = find_context(program_.prog_type);
   if (!find_maps() || !find_functions() || !check_flow() || !check_call_depth()) {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "btf/btf.hpp"
+#include "isa/operand_facts.hpp"
 
 namespace bpftime {
 
@@ -79,8 +80,9 @@ struct ProgramFacts {
   // A run executes at most this many jumps that go back, taken or not; 0 when there is none, UINT32_MAX = unknown.
   uint32_t most_back_edges = 0;
   bool has_callbacks = false, has_tail_calls = false, may_sleep = false;
-  std::vector<uint32_t> helpers;  // numbers called on explored paths, sorted
-  std::vector<bool> dead;         // instructions that no path reaches
+  std::vector<uint32_t> helpers;       // numbers called on explored paths, sorted
+  std::vector<bool> dead;              // instructions that no path reaches
+  std::vector<OperandFacts> operands;  // of each instruction
 };
 
 struct Verdict {

@@ -15,8 +15,8 @@ std::string hex(uint64_t value) {
 
 }  // namespace
 
-Embedding::Embedding(const VerifierTrace& trace)
-    : trace_(trace), children_(trace.nodes.size()), live_slots_(trace.nodes.size()) {
+Embedding::Embedding(const VerifierTrace& trace, const FactCheck& facts)
+    : trace_(trace), facts_(facts), children_(trace.nodes.size()), live_slots_(trace.nodes.size()) {
   for (uint32_t i = 0; i < trace.nodes.size(); ++i) {
     if (trace.nodes[i].parent != i && trace.nodes[i].parent < i) {
       children_[trace.nodes[i].parent].push_back(i);
@@ -79,12 +79,22 @@ std::string Embedding::run(Machine* machine, uint32_t most_steps) {
       return "instruction " + std::to_string(machine->insn()) +
              ": the machine is in no state that the verifier saw: " + misfit_;
     }
+    const uint32_t at = machine->insn();
+    const auto misfit = [at](const std::string& what) {
+      return "instruction " + std::to_string(at) + ": " + what;
+    };
+    if (const std::string wrong = facts_.before(*machine); !wrong.empty()) {
+      return misfit(wrong);
+    }
     const Machine::Step result = machine->step();
     if (result == Machine::Step::kFault) {
       return machine->why();
     }
     if (result == Machine::Step::kEnd) {
       return "";
+    }
+    if (const std::string wrong = facts_.after(at, *machine); !wrong.empty()) {
+      return misfit(wrong);
     }
     if (was_cut_) {
       continue;  // memory is still watched

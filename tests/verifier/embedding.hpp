@@ -1,12 +1,13 @@
 // State embedding: every state of a concrete run lies in a state that the verifier saw on the way.
 // Home: tests. The idea is that of Sun and Su, "Validating the eBPF Verifier via State Embedding",
-// OSDI 2024.
+// OSDI 2024. What compilers rely on is compared too.
 #pragma once
 #include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "tests/verifier/fact_check.hpp"
 #include "tests/verifier/machine.hpp"
 #include "verifier/trace.hpp"
 
@@ -14,7 +15,7 @@ namespace bpftime::testing {
 
 class Embedding {
  public:
-  explicit Embedding(const VerifierTrace& trace);
+  Embedding(const VerifierTrace& trace, const FactCheck& facts);
 
   // Runs the program once. Empty: the run fits; else what does not, and where.
   std::string run(Machine* machine, uint32_t most_steps);
@@ -36,6 +37,7 @@ class Embedding {
   bool fits(const Reg& reg, uint64_t value, bool numbers_count, const Machine& machine) const;
 
   const VerifierTrace& trace_;
+  const FactCheck& facts_;
   std::vector<std::vector<uint32_t>> children_;
   std::vector<std::array<uint64_t, 8>> live_slots_;  // by node and frame
   uint64_t compared_ = 0;

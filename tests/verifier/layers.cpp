@@ -178,7 +178,8 @@ std::string Layers::embed(uint64_t seed, LayerCounts* counts, uint32_t runs) {
     return "";
   }
   ++counts->accepted;
-  Embedding embedding(trace);
+  const FactCheck facts(program.insns, verdict.facts);
+  Embedding embedding(trace, facts);
   const uint32_t most_back = verdict.facts.most_back_edges;
   counts->bounded_loops += most_back != 0 && most_back != UINT32_MAX ? 1 : 0;
   for (uint32_t run = 0; run < runs; ++run) {

@@ -99,6 +99,12 @@ MUTANTS = [
     ("loops", "explore.cpp", "        widen_against(&state, *older);\n", ""),
     ("loops", "explore.cpp", "      cur().back_edges += jumps_back(at) ? 1 : 0;\n", ""),
     ("loops", "explore.cpp", "  pruned_remaining_ = in_progress != nullptr ? UINT32_MAX : old->remaining;", "  pruned_remaining_ = 0;"),
+    # what compilers rely on
+    ("facts", "learn.cpp", "  return mark_precise(insn.src_reg);", "  return true;"),
+    ("facts", "learn.cpp", "  return mark_slot_precise(key.frame, slot);", "  return true;"),
+    ("facts", "learn.cpp", "  known.points_to |= place;", "  known.points_to = place;"),
+    ("facts", "learn.cpp", "is_first_visit_ ? alignment : std::min(known.alignment, alignment);", "alignment;"),
+    ("facts", "learn.cpp", "both ? kGoesOn | kJumps : jumps ? kJumps : kGoesOn;", "jumps ? kJumps : kGoesOn;"),
 ]
 
 
@@ -123,7 +129,8 @@ def compile_command(build, file):
 
 
 TESTS = [("verifier_layers_test", "random programs"), ("verifier_cases_test", "case files")]
-TESTS_OF = {"scalar.cpp": [*TESTS, ("verifier_scalar_test", "scalar domain")]}
+TESTS_OF = {"scalar.cpp": [*TESTS, ("verifier_scalar_test", "scalar domain")],
+            "learn.cpp": [*TESTS, ("verifier_learn_test", "single instructions")]}
 
 
 def judge(build, number, row):
