@@ -79,6 +79,7 @@ constexpr KfuncSpec kFunctions[] = {
     {"bpf_task_get_cgroup1", kGetRcu, kPlain, kMost},
     {"bpf_task_release", kPut, kPlain, kMost},
     {"bpf_task_under_cgroup", kKfRcu, kPlain, kMost},
+    {"bpf_throw", 0, KfuncRule::kThrow, kMost},
 };
 static_assert(std::is_sorted(std::begin(kFunctions), std::end(kFunctions),
                              [](const KfuncSpec& a, const KfuncSpec& b) {

@@ -33,6 +33,7 @@ enum class KfuncRule : uint8_t {
   kPreemptEnable,
   kSession,        // programs of sessions alone
   kSessionCookie,  // the same, and gives eight bytes
+  kThrow,          // ends the program
 };
 
 struct KfuncSpec {

@@ -65,6 +65,7 @@ bool Engine::push_callback(const Prototype& proto, const CallArgs& args) {
   }
   Frame callee;
   callee.function = function;
+  functions_[function].runs_as_callback = true;
   callee.call_insn = cur().insn;
   callee.kind = is_later ? FrameKind::kAsync : FrameKind::kCallback;
   set_callback_arguments(proto, args, cur().top(), &callee);

@@ -2,7 +2,7 @@
 //
 // Parts, each a file of member functions: prepare (functions, flow, static liveness), explore (paths,
 // pruning, loops), compare (is a state covered by an older one), precise (which scalars pruning must
-// respect), alu, jump, stack, memory, call (helpers), argument, result, function, callback, reference, dynptr, kfunc (kernel functions), kfunc_argument,
+// respect), alu, jump, stack, memory, call (helpers), argument, result, function, callback, exception, reference, dynptr, kfunc (kernel functions), kfunc_argument,
 // iterator, learn, log.
 //
 // A check returns false when the program is refused; the reason is in `verdict_` then.
@@ -53,6 +53,7 @@ struct FunctionFacts {
   std::vector<uint32_t> callees;
   std::vector<uint32_t> callbacks;  // functions that it names
   bool runs_later = false;          // as a callback, on a stack of its own
+  bool runs_as_callback = false, may_throw = false;
 };
 
 // What a helper or kfunc call gathered of its arguments.
@@ -231,6 +232,7 @@ class Engine {
   void touch_stack(uint8_t frame, int slot, bool is_write);
   void update_stack_liveness();
   bool check_exit(bool* ended);
+  bool check_program_result(int n);
 
   // ---- compare.cpp ----
   bool covers(State* older, State* newer, Exactness exact);
@@ -353,6 +355,14 @@ class Engine {
   bool check_global_call(uint32_t function);
   bool leave_by_tail_call();
 
+  // ---- exception.cpp ----
+  bool find_exception_callback();
+  bool add_exception_callback(uint32_t begin);
+  [[nodiscard]] bool is_throw(const bpf_insn& insn) const;
+  bool check_throw(const bpf_insn& insn, bool* ended);
+  bool check_exceptions();
+  bool check_callback_of_exceptions();
+
   // ---- callback.cpp ----
   bool push_callback(const Prototype& proto, const CallArgs& args);
   void set_callback_arguments(const Prototype& proto, const CallArgs& args, const Frame& caller,
@@ -444,6 +454,7 @@ class Engine {
   const ContextSpec* context_ = nullptr;
   bool is_global_check_ = false;  // exploring a global function by itself
   uint32_t explored_function_ = 0;
+  uint32_t exception_callback_ = 0;  // a function, 0 = none
 
   std::unique_ptr<State> current_;
   struct Pending {

@@ -473,9 +473,9 @@ bool Engine::check_exit(bool* ended) {
   if (!check_no_references("BPF_EXIT instruction in main prog")) {
     return false;
   }
-  const Frame& frame = state.top();
-  const Reg& r0 = frame.regs[0];
-  const bool is_async = frame.kind == FrameKind::kAsync;
+  const Reg& r0 = state.top().regs[0];
+  const bool is_async = state.top().kind == FrameKind::kAsync;
+  const bool catches = exception_callback_ != 0 && explored_function_ == exception_callback_;
   bool is_void = false;
   if (is_global_check_ && !is_async && functions_[explored_function_].type != 0) {
     auto func = program_.btf->type(functions_[explored_function_].type);
@@ -486,22 +486,30 @@ bool Engine::check_exit(bool* ended) {
     if (!check_readable(0)) {
       return false;
     }
-    if (r0.is_pointer() && (leaks_forbidden() || is_global_check_ || is_async)) {
-      return refuse(is_global_check_ ? EINVAL : EACCES, "R0 leaks addr as return value");
+    const bool is_for_caller = is_global_check_ && !catches;
+    if (r0.is_pointer() && (leaks_forbidden() || is_for_caller || is_async)) {
+      return refuse(is_for_caller ? EINVAL : EACCES, "R0 leaks addr as return value");
     }
   }
+  *ended = true;
+  return (is_global_check_ && !catches && !is_async) || check_program_result(0);
+}
+
+// Register `n` holds what the program, or the asynchronous callback, gives back.
+bool Engine::check_program_result(int n) {
+  const Frame& frame = cur().frames[0];
   int64_t lowest = INT64_MIN;
   int64_t highest = INT64_MAX;
-  if (is_async) {
+  if (frame.kind == FrameKind::kAsync) {
     lowest = frame.return_min;
     highest = frame.return_max;
-  } else if (!is_global_check_ && is_session()) {
+  } else if (is_session()) {
     lowest = 0;
     highest = 1;
-  } else if (!is_global_check_ && context_ != nullptr) {
+  } else if (context_ != nullptr) {
     lowest = context_->return_min;
     highest = context_->return_max;
-  } else if (!is_global_check_ && is_program_type(BPF_PROG_TYPE_TRACING)) {
+  } else if (is_program_type(BPF_PROG_TYPE_TRACING)) {
     if (program_.expected_attach_type == BPF_TRACE_FENTRY ||
         program_.expected_attach_type == BPF_TRACE_FEXIT) {
       lowest = highest = 0;
@@ -512,20 +520,22 @@ bool Engine::check_exit(bool* ended) {
       lowest = INT64_MIN;
     }
   }
-  if (lowest != INT64_MIN || highest != INT64_MAX) {
-    if (!r0.is_scalar()) {
-      return refuse(EINVAL, "At program exit the register R0 is not a known value (%s)",
-                    kind_name(r0));
-    }
-    if (!mark_precise(0)) {
-      return false;
-    }
-    if (r0.num.range.smin < lowest || r0.num.range.smax > highest) {
-      return refuse(EINVAL, "At program exit the register R0 may be outside of [%lld, %lld]",
-                    static_cast<long long>(lowest), static_cast<long long>(highest));
-    }
+  if (lowest == INT64_MIN && highest == INT64_MAX) {
+    return true;
   }
-  *ended = true;
+  verdict_.reg = n;
+  if (!reg(n).is_scalar()) {
+    return refuse(EINVAL, "At program exit the register R%d is not a known value (%s)", n,
+                  kind_name(reg(n)));
+  }
+  if (!mark_precise(n)) {
+    return false;
+  }
+  if (reg(n).num.range.smin < lowest || reg(n).num.range.smax > highest) {
+    return refuse(EINVAL, "At program exit the register R%d may be outside of [%lld, %lld]", n,
+                  static_cast<long long>(lowest), static_cast<long long>(highest));
+  }
+  verdict_.reg = -1;
   return true;
 }
 
@@ -614,7 +624,7 @@ bool Engine::execute(bool* ended) {
         return check_exit(ended);
       }
       if (insn.code == kOpCall) {
-        return check_call(insn);
+        return is_throw(insn) ? check_throw(insn, ended) : check_call(insn);
       }
       return check_jump(insn);
   }
@@ -841,7 +851,7 @@ bool Engine::check_stack_depth() {
   }
   const bool has_own_stacks = (kTracingPrograms & program_type_bit(program_.prog_type)) != 0;
   for (uint32_t f = 0; f < functions_.size(); ++f) {
-    if (f != 0 && !functions_[f].runs_later) {
+    if (f != 0 && f != exception_callback_ && !functions_[f].runs_later) {
       continue;
     }
     verdict_.facts.stack_bytes = std::max(verdict_.facts.stack_bytes, total[f]);
@@ -864,7 +874,7 @@ Verdict Engine::run() {
   ok = ok && explore_function(0);
   for (uint32_t f = 1; ok && f < functions_.size(); ++f) {
     if (functions_[f].is_global) {
-      bool is_reached = false;
+      bool is_reached = f == exception_callback_;
       for (uint32_t i = 0; i < code_.insns.size(); ++i) {
         const bpf_insn& insn = code_.insns[i];
         is_reached |= facts_[i].seen && insn.code == kOpCall && insn.src_reg == kCallLocal &&
@@ -878,7 +888,7 @@ Verdict Engine::run() {
       }
     }
   }
-  ok = ok && check_stack_depth();
+  ok = ok && check_exceptions() && check_stack_depth();
   if (ok) {
     verdict_.facts.dead.resize(facts_.size());
     for (size_t i = 0; i < facts_.size(); ++i) {

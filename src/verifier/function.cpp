@@ -29,6 +29,9 @@ bool Engine::check_global_call(uint32_t index) {
       return refuse(EINVAL, "global function calls are not allowed while holding a lock");
     }
   }
+  if (callee.may_throw && !check_no_references("a function that may throw")) {
+    return false;
+  }
   // What the function itself will assume: the same reading of its types gives it.
   Frame wanted;
   {

@@ -108,6 +108,8 @@ bool Engine::run_kfunc_rule(KfuncCall* call) {
   switch (call->spec->rule) {
     case KfuncRule::kNone:
       return true;
+    case KfuncRule::kThrow:
+      break;  // check_throw()
     case KfuncRule::kRcuLock:
     case KfuncRule::kRcuUnlock:
       return enter_or_leave_rcu(call->spec->rule == KfuncRule::kRcuLock);

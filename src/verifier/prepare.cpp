@@ -230,6 +230,8 @@ bool Engine::find_functions() {
       }
     } else if (is_iterator_next(insn)) {
       facts_[i].is_iterator_next = true;
+    } else if (is_throw(insn)) {
+      function.may_throw = true;
     }
     i += insn.code == kOpLddw ? 1 : 0;
   }
@@ -239,6 +241,10 @@ bool Engine::find_functions() {
       for (const uint32_t callee : function.callees) {
         if (functions_[callee].changes_packet && !function.changes_packet) {
           function.changes_packet = true;
+          changed = true;
+        }
+        if (functions_[callee].may_throw && !function.may_throw) {
+          function.may_throw = true;
           changed = true;
         }
       }
@@ -257,6 +263,9 @@ bool Engine::check_flow() {
   predecessors_.resize(count);
   // A function that nobody calls is unreachable, as in the kernel.
   todo.push_back(0);
+  if (exception_callback_ != 0) {
+    todo.push_back(functions_[exception_callback_].begin);
+  }
   while (!todo.empty()) {
     const uint32_t at = todo.back();
     todo.pop_back();
@@ -340,9 +349,10 @@ bool Engine::check_call_depth() {
       return false;
     }
   }
-  if (depth[0] > kMaxCallFrames) {
+  const uint32_t deepest = std::max(depth[0], depth[exception_callback_]);
+  if (deepest > kMaxCallFrames) {
     verdict_.insn = 0;
-    return refuse(E2BIG, "the call stack of %u frames is too deep", depth[0]);
+    return refuse(E2BIG, "the call stack of %u frames is too deep", deepest);
   }
   return true;
 }
@@ -380,6 +390,9 @@ bool Engine::prepare() {
     return refuse(decoded.error().code, "insn %u: %s", problem.insn, problem.why);
   }
   code_ = std::move(decoded).value();
+  if (!find_exception_callback()) {
+    return false;
+  }
   facts_.resize(code_.insns.size());
   verdict_.facts.operands.resize(code_.insns.size());
   stored_.resize(code_.insns.size());

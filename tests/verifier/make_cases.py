@@ -646,8 +646,65 @@ def sockets():
                    [SOCKET_TUPLE, f"lddw %r1, map {number}; mov %r2, %r10; add %r2, -8; mov %r3, %r10; add %r3, -16; mov %r4, 0; call map_{helper}_elem", "mov %r0, 0; exit"], prog_type)
 
 
+# ---- exceptions: what may be thrown where, and who catches ----
+
+def exceptions():
+    throw = "mov %r1, {}; call kfunc bpf_throw"
+    end = "mov %r0, 0; exit"
+    main = ("func global int test(ctx)",)
+    maybe = "call get_prandom_u32; jeq %r0, 0, +2"
+    for kind in ("tc", "xdp", "syscall", "socket", "kprobe", "tracepoint", "perf_event", "raw_tracepoint"):
+        yield case(f"bpf_throw in a program of type {kind}", [throw.format(0), end], kind, main + (("flags sleepable",) if kind == "syscall" else ()))
+    for what, cookie in {"an unknown number": "call get_prandom_u32; mov %r1, %r0", "a pointer": "mov %r1, %r10", "the context": "", "a register never written": "mov %r1, %r5", "a large number": "lddw %r1, 0x7fffffffffffffff",
+                         "a map value or null": LOOKUP + "; mov %r1, %r0"}.items():
+        yield case(f"bpf_throw of {what}", ["" if "large" in what or "context" in what else "stdw [%r10-8], 0", cookie, "call kfunc bpf_throw", end], "tc", main)
+    holds = {"nothing": ("", ""), "a record": (RECORD, SUBMIT), "a record that is submitted before": (RECORD + "; " + SUBMIT, ""), "a record or null": ("lddw %r1, map 3; mov %r2, 16; mov %r3, 0; call ringbuf_reserve; mov %r6, %r0", "jeq %r6, 0, +3; " + SUBMIT),
+             "the rcu lock": ("call kfunc bpf_rcu_read_lock", "call kfunc bpf_rcu_read_unlock"), "a preemption region": ("call kfunc bpf_preempt_disable", "call kfunc bpf_preempt_enable"),
+             "an iterator": ("mov %r1, %r10; add %r1, -16; mov %r2, 0; mov %r3, 10; call kfunc bpf_iter_num_new", "mov %r1, %r10; add %r1, -16; call kfunc bpf_iter_num_destroy"),
+             "a lock": ("lddw %r1, map 7; mov %r2, %r10; add %r2, -8; stdw [%r10-8], 0; call map_lookup_elem; jeq %r0, 0, out; mov %r6, %r0; mov %r1, %r6; call spin_lock", "mov %r1, %r6; call spin_unlock")}
+    for (what, (take, give)), where in itertools.product(holds.items(), ("here", "on one of two ways", "in a static function", "in a static function, on one of two ways", "in a global function", "in a function's function")):
+        deep = "function" in where
+        linkage = "global" if "global" in where else "static"
+        heads = main + ((f"func {linkage} u64 f(u64)",) if deep else ()) + (("func static u64 g(u64)",) if "function's" in where else ())
+        code = (maybe + "; " if "two" in where else "") + throw.format(1)
+        call = "mov %r1, 1; call local f" if deep else code
+        tail = ["f:", "mov %r1, 1; call local g; exit", "g:", code, end] if "function's" in where else ["f:", code, end] if deep else []
+        yield case(f"bpf_throw {where}, holding {what}", [take, call, give, "out:", end, *tail], "tc", heads)
+    each = main + ("func static u64 each(u64, ptr)",)
+    loop = "mov %r1, 3; lddw %r2, func each; mov %r3, 0; mov %r4, 0; call loop"
+    for what, (asm, heads) in {"in a callback": ([loop, end, "each:", throw.format(0), end], each), "in a callback that is never called": (["mov %r0, 1; jeq %r0, 1, +6", loop, end, "each:", throw.format(0), end], each),
+                               "in a callback's dead code": ([loop, end, "each:", "mov %r0, 0; jeq %r0, 0, +2", throw.format(0), end], each),
+                               "in a function that a callback calls": ([loop, end, "each:", "call local f; mov %r0, 0; exit", "f:", throw.format(0), end], each + ("func static u64 f(u64)",)),
+                               "in a global function that a callback calls": ([loop, end, "each:", "call local f; mov %r0, 0; exit", "f:", throw.format(0), end], each + ("func global u64 f(u64)",)),
+                               "after a loop with a callback": ([loop, throw.format(0), end, "each:", end], each), "in a timer's callback": (["stdw [%r10-8], 0; lddw %r1, map 8; mov %r2, %r10; add %r2, -8; call map_lookup_elem; jeq %r0, 0, out; mov %r1, %r0; add %r1, 8; lddw %r2, func each; call timer_set_callback", "out:", end, "each:", throw.format(0), end], main + ("func static u64 each(ptr, ptr, ptr)",)),
+                               "and what comes after is never walked": ([throw.format(0), "ldxdw %r0, [%r9+0]", end], main), "with what comes after a call that always throws": (["mov %r1, 1; call local f; ldxdw %r0, [%r0+0]", end, "f:", throw.format(0), end], main + ("func static u64 f(u64)",)),
+                               "after a global call that always throws": (["mov %r1, 1; call local f; ldxdw %r0, [%r0+0]", end, "f:", throw.format(0), end], main + ("func global u64 f(u64)",)),
+                               "on one way out of a loop": (["mov %r6, 0; a:; add %r6, 1; jgt %r6, 10, b; ja a; b:", throw.format(0), end], main),
+                               "with a packet checked by it": (["ldxw %r6, [%r1+76]; ldxw %r7, [%r1+80]; mov %r2, %r6; add %r2, 8; jle %r2, %r7, +2", throw.format(0), "ldxdw %r0, [%r6+0]", end], main)}.items():
+        yield case(f"bpf_throw {what}", asm, "tc", heads)
+    tagged = main + ("tag exception_callback:cb",)
+    bodies = {"gives its argument": (["mov %r0, %r1; exit"], 2, "global u64 cb(u64)"), "gives 0": (["mov %r0, 0; exit"], 2, "global int cb(u64)"), "takes an int": (["mov %r0, 0; exit"], 2, "global int cb(int)"),
+              "takes nothing": (["mov %r0, 0; exit"], 2, "global int cb()"), "takes two": (["mov %r0, 0; exit"], 2, "global int cb(u64, u64)"), "takes a pointer": (["mov %r0, 0; exit"], 2, "global int cb(ptr)"), "takes the context": (["mov %r0, 0; exit"], 2, "global int cb(ctx)"),
+              "gives a pointer": (["mov %r0, 0; exit"], 2, "global ptr cb(u64)"), "gives the frame": (["mov %r0, %r10; exit"], 2, "global u64 cb(u64)"), "gives nothing": (["mov %r0, 0; exit"], 2, "global void cb(u64)"), "is static": (["mov %r0, 0; exit"], 2, "static u64 cb(u64)"),
+              "throws": ([throw.format(0), end], 4, "global u64 cb(u64)"), "throws in dead code": (["mov %r0, 0; jeq %r0, 0, +2", throw.format(0), "exit"], 5, "global u64 cb(u64)"), "reads a register never written": (["mov %r0, %r2; exit"], 2, "global u64 cb(u64)"),
+              "reads memory at its argument": (["ldxdw %r0, [%r1+0]; exit"], 2, "global u64 cb(u64)"), "loops without an end": (["ja -1"], 1, "global u64 cb(u64)"), "leaks a record": (["lddw %r1, map 3; mov %r2, 16; mov %r3, 0; call ringbuf_reserve", end], 7, "global u64 cb(u64)"),
+              "makes a tail call": (["lddw %r2, map 5; mov %r3, 0; call tail_call", end], 6, "global u64 cb(u64)"), "calls a helper": (["call ktime_get_ns; exit"], 2, "global u64 cb(u64)"), "has another name": (["mov %r0, 0; exit"], 2, "global u64 dc(u64)"),
+              "begins in the middle": (["lddw %r0, 0; exit"], 2, "global u64 cb(u64)"), "runs on from main": (["mov %r0, 0; exit"], 1, "global u64 cb(u64)")}
+    for (what, (body, last, kind)), throws in itertools.product(bodies.items(), (True, False)):
+        yield case(f"an exception callback that {what}, {'thrown to' if throws else 'nothing thrown'}", [throw.format(64) if throws else "", end, *body], "tc", (*tagged, f"func {kind} last {last}"))
+    for what, (asm, heads) in {"tagged twice": ([throw.format(0), end, "mov %r0, 0; exit"], (*tagged, "tag exception_callback:cb", "func global u64 cb(u64) last 2")), "tagged, and another tag": ([throw.format(0), end, "mov %r0, 0; exit"], (*tagged, "tag exception", "func global u64 cb(u64) last 2")),
+                               "with an empty name": ([throw.format(0), end, "mov %r0, 0; exit"], (*main, "tag exception_callback:", "func global u64 cb(u64) last 2")), "that is main": ([throw.format(0), end], (*main, "tag exception_callback:test")),
+                               "that is called directly": (["mov %r1, 1; call local cb", end, "cb:", "mov %r0, 0; exit"], (*tagged, "func global u64 cb(u64)")), "that dead code calls": (["mov %r0, 0; jeq %r0, 0, out; mov %r1, 1; call local cb; out:", end, "cb:", "mov %r0, 0; exit"], (*tagged, "func global u64 cb(u64)")),
+                               "that a static function calls": (["mov %r1, 1; call local f", end, "f:", "call local cb; exit", "cb:", "mov %r0, 0; exit"], (*tagged, "func static u64 f(u64)", "func global u64 cb(u64)")),
+                               "that is a loop's callback": (["mov %r1, 3; lddw %r2, func cb; mov %r3, 0; mov %r4, 0; call loop", end, "cb:", "mov %r0, 0; exit"], (*tagged, "func global u64 cb(u64)")),
+                               "that main jumps into": (["call get_prandom_u32; jeq %r0, 0, cb", end, "cb:", "mov %r0, 0; exit"], (*tagged, "func global u64 cb(u64) last 2")), "that jumps back to main": (["a:", end, "mov %r0, 0; ja a"], (*tagged, "func global u64 cb(u64) last 2")),
+                               "and a function that nobody calls": ([end, "mov %r0, 0; exit"], (*main, "func global u64 cb(u64) last 2")), "with a throw of a pointer": (["mov %r1, %r10; call kfunc bpf_throw", end, "mov %r0, 0; exit"], (*tagged, "func global u64 cb(u64) last 2"))}.items():
+        yield case(f"an exception callback {what}", asm, "tc", heads)
+
+
 FILES = {"helper_arguments": helper_arguments, "access": access, "contexts": contexts, "pointer_arithmetic": pointer_arithmetic,
-         "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest, "strict": strict, "sockets": sockets}
+         "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest, "strict": strict, "sockets": sockets,
+         "exceptions": exceptions}
 
 
 def text_of(title, head, asm, expect):
@@ -673,7 +730,7 @@ def make(name, cases, judge, want_reasons):
         draft.write_text("".join(text_of(*c, ["reject"]) for c in cases))
         run = subprocess.run([judge, draft], capture_output=True, text=True)
     verdicts = {row["name"]: row for row in map(json.loads, run.stdout.splitlines())}
-    missing = [c[0] for c in cases if c[0] not in verdicts or verdicts[c[0]]["kernel"]["verdict"] == "none"]
+    missing = [c[0] for c in cases if verdicts.get(c[0], {}).get("kernel", {}).get("verdict", "none") == "none"]
     if missing or run.returncode != 0:
         print(f"{name}: no verdict on {missing[:5]}: {run.stderr[:2000]}")
         return False

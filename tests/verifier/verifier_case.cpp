@@ -2,6 +2,7 @@
 
 #include <linux/btf.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
 #include <iterator>
@@ -136,6 +137,7 @@ class CaseTypes {
     }
     return b_.add_function(name, b_.add_prototype(returns, parameters), linkage);
   }
+  void tag(const std::string& text, uint32_t type) { b_.add_decl_tag(text, type, -1); }
   std::vector<std::byte> bytes() const { return b_.bytes(); }
 
  private:
@@ -219,6 +221,11 @@ class Reader {
     }
     if (word == "func") {
       function_lines_.push_back(line);
+      return {};
+    }
+    if (word == "tag") {
+      words >> word;
+      tags_.push_back(word);
       return {};
     }
     return fail("unknown context line: " + line);
@@ -335,14 +342,18 @@ class Reader {
     }
     uses_types_ = true;
     const auto decoded = decode(program().insns);
-    if (!decoded || decoded->function_starts.size() != function_lines_.size()) {
-      return fail("a `func` line for each function, or none");
-    }
-    static const std::regex form(R"(func (global|static) (int|u64|void) (\w+)\(([^)]*)\))");
+    std::vector<uint32_t> starts = decoded ? decoded->function_starts : std::vector<uint32_t>();
+    static const std::regex form(
+        R"(func (global|static) (int|u64|ptr|void) (\w+)\(([^)]*)\)( last (\d+))?)");
     for (size_t i = 0; i < function_lines_.size(); ++i) {
       std::smatch match;
       if (!std::regex_match(function_lines_[i], match, form)) {
         return fail("not understood: " + function_lines_[i]);
+      }
+      if (match[5].matched) {
+        const auto count = static_cast<size_t>(std::stoul(match[6].str()));
+        starts.push_back(static_cast<uint32_t>(program().insns.size() -
+                                               std::min(count, program().insns.size())));
       }
       std::vector<uint32_t> arguments;
       std::istringstream list(match[4].str());
@@ -353,7 +364,16 @@ class Reader {
       const uint32_t type =
           types_.function(match[3], match[1] == "global" ? BTF_FUNC_GLOBAL : BTF_FUNC_STATIC,
                           types_.argument(match[2], program().prog_type), arguments);
-      program().functions.push_back({decoded->function_starts[i], type});
+      program().functions.push_back({0, type});
+    }
+    if (starts.size() != function_lines_.size()) {
+      return fail("a `func` line for each function, or none");
+    }
+    for (size_t i = 0; i < starts.size(); ++i) {
+      program().functions[i].insn_off = starts[i];
+    }
+    for (const std::string& tag : tags_) {
+      types_.tag(tag, program().functions[0].type_id);
     }
     return {};
   }
@@ -387,7 +407,7 @@ class Reader {
   CaseTypes types_;
   bool uses_types_ = false;
   std::map<int, int32_t> index_of_;
-  std::vector<std::string> function_lines_;
+  std::vector<std::string> function_lines_, tags_;
 };
 
 }  // namespace

@@ -46,6 +46,10 @@ class BtfBuilder {
   uint32_t add_type_tag(std::string_view name, uint32_t to) {
     return raw(name, BTF_KIND_TYPE_TAG, 0, to);
   }
+  // `component`: a member or parameter, -1 = the type itself.
+  uint32_t add_decl_tag(std::string_view text, uint32_t type, int32_t component) {
+    return raw(text, BTF_KIND_DECL_TAG, 0, type, {static_cast<uint32_t>(component)});
+  }
   uint32_t add_array(uint32_t element, uint32_t index, uint32_t length) {
     return raw("", BTF_KIND_ARRAY, 0, 0, {element, index, length});
   }
