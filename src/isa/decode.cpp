@@ -10,8 +10,6 @@
 namespace bpftime {
 namespace {
 
-constexpr uint8_t kMaxReg = 10;
-
 // What is wrong with the fields of one instruction, or nullptr. Kernel v6.18 kernel/bpf/verifier.c:
 // check_alu_op, check_cond_jmp_op, do_check, check_atomic, resolve_pseudo_ldimm64;
 // kernel/bpf/core.c: BPF_INSN_MAP.
@@ -144,17 +142,28 @@ const char* check_atomic(const bpf_insn& insn) {
   }
 }
 
-const char* check_fields(const bpf_insn& insn) {
-  if (insn.dst_reg > kMaxReg || insn.src_reg > kMaxReg) {
+const char* check_packet_load(const bpf_insn& insn, bool is_for_engines) {
+  if (is_for_engines) {
+    return "BPF_LD_[ABS|IND] instructions not allowed for this program type";
+  }
+  if (insn_size(insn.code) == BPF_DW) {
+    return "unknown opcode";
+  }
+  return insn.dst_reg != 0 || insn.off != 0 ||
+                 (insn_mode(insn.code) == BPF_ABS && insn.src_reg != 0)
+             ? "BPF_LD_[ABS|IND] uses reserved fields"
+             : nullptr;
+}
+
+const char* check_fields(const bpf_insn& insn, bool is_for_engines) {
+  if (insn.dst_reg > kFramePointer || insn.src_reg > kFramePointer) {
     return "register number is invalid";
   }
-  bool writes_dst = false;
   const char* why = nullptr;
   switch (insn_class(insn.code)) {
     case BPF_ALU:
     case BPF_ALU64:
       why = check_alu(insn);
-      writes_dst = true;
       break;
     case BPF_JMP:
     case BPF_JMP32:
@@ -162,9 +171,8 @@ const char* check_fields(const bpf_insn& insn) {
       break;
     case BPF_LD:
       if (insn.code != kOpLddw) {
-        return insn_mode(insn.code) == BPF_ABS || insn_mode(insn.code) == BPF_IND
-                   ? "BPF_LD_[ABS|IND] instructions not allowed for this program type"
-                   : "unknown opcode";
+        return is_packet_load(insn.code) ? check_packet_load(insn, is_for_engines)
+                                         : "unknown opcode";
       }
       if (insn.off != 0) {
         return "BPF_LD_IMM64 uses reserved fields";
@@ -172,7 +180,6 @@ const char* check_fields(const bpf_insn& insn) {
       if (insn.src_reg > kLoadMapIndexValue) {
         return "unrecognized bpf_ld_imm64 insn";
       }
-      writes_dst = true;
       break;
     case BPF_LDX:
       if (insn_mode(insn.code) != BPF_MEM &&
@@ -182,7 +189,6 @@ const char* check_fields(const bpf_insn& insn) {
       if (insn.imm != 0) {
         return "BPF_LDX uses reserved fields";
       }
-      writes_dst = true;
       break;
     case BPF_ST:
       if (insn_mode(insn.code) != BPF_MEM) {
@@ -195,11 +201,6 @@ const char* check_fields(const bpf_insn& insn) {
     default:  // BPF_STX
       if (insn_mode(insn.code) == BPF_ATOMIC) {
         why = check_atomic(insn);
-        writes_dst = insn.imm == kLoadAcquire;
-        if (why == nullptr && insn.src_reg == kMaxReg && (insn.imm & BPF_FETCH) != 0 &&
-            insn.imm != BPF_CMPXCHG) {
-          return "frame pointer is read only";
-        }
         break;
       }
       if (insn_mode(insn.code) != BPF_MEM) {
@@ -210,7 +211,7 @@ const char* check_fields(const bpf_insn& insn) {
       }
       break;
   }
-  if (why == nullptr && writes_dst && insn.dst_reg == kMaxReg) {
+  if (why == nullptr && is_for_engines && writes_frame_pointer(insn)) {
     return "frame pointer is read only";
   }
   return why;
@@ -223,9 +224,8 @@ Error fail(DecodeProblem* problem, uint32_t insn, const char* why, int code = EI
   return make_error(code, why);
 }
 
-}  // namespace
-
-Result<DecodedProgram> decode(std::span<const std::byte> bytes, DecodeProblem* problem) {
+Result<DecodedProgram> decode_bytes(std::span<const std::byte> bytes, DecodeProblem* problem,
+                                    bool is_for_engines) {
   if (bytes.size() % sizeof(bpf_insn) != 0) {
     return fail(problem, static_cast<uint32_t>(std::min<size_t>(bytes.size() / 8, kMaxInsns)),
                 "program is not a whole number of instructions");
@@ -242,7 +242,7 @@ Result<DecodedProgram> decode(std::span<const std::byte> bytes, DecodeProblem* p
   std::vector<bool> is_second_half(count);
   std::vector<bool> is_start(count);
   for (uint32_t i = 0; i < count; ++i) {
-    if (const char* why = check_fields(insns[i]); why != nullptr) {
+    if (const char* why = check_fields(insns[i], is_for_engines); why != nullptr) {
       return fail(problem, i, why);
     }
     if (insns[i].code != kOpLddw) {
@@ -321,8 +321,17 @@ Result<DecodedProgram> decode(std::span<const std::byte> bytes, DecodeProblem* p
   return program;
 }
 
+}  // namespace
+
+Result<DecodedProgram> decode(std::span<const std::byte> bytes, DecodeProblem* problem) {
+  return decode_bytes(bytes, problem, true);
+}
 Result<DecodedProgram> decode(std::span<const bpf_insn> insns, DecodeProblem* problem) {
-  return decode(std::as_bytes(insns), problem);
+  return decode_bytes(std::as_bytes(insns), problem, true);
+}
+Result<DecodedProgram> decode_for_verifier(std::span<const bpf_insn> insns,
+                                           DecodeProblem* problem) {
+  return decode_bytes(std::as_bytes(insns), problem, false);
 }
 
 uint32_t function_of(const DecodedProgram& program, uint32_t insn) {

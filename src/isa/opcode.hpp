@@ -62,6 +62,30 @@ constexpr bool is_unconditional_jump(uint8_t code) { return code == kOpJa || cod
 constexpr bool is_atomic(uint8_t code) {
   return insn_class(code) == BPF_STX && insn_mode(code) == BPF_ATOMIC;
 }
+constexpr bool is_packet_load(uint8_t code) {
+  return insn_class(code) == BPF_LD && (insn_mode(code) == BPF_ABS || insn_mode(code) == BPF_IND);
+}
+
+inline constexpr uint8_t kFramePointer = 10;  // r10, which programs read only
+constexpr bool writes_frame_pointer(const bpf_insn& insn) {
+  switch (insn_class(insn.code)) {
+    case BPF_ALU:
+    case BPF_ALU64:
+    case BPF_LDX:
+      return insn.dst_reg == kFramePointer;
+    case BPF_LD:
+      return insn.code == kOpLddw && insn.dst_reg == kFramePointer;
+    case BPF_STX:
+      if (!is_atomic(insn.code) || insn.imm == kStoreRelease || insn.imm == BPF_CMPXCHG) {
+        return false;
+      }
+      return insn.imm == kLoadAcquire
+                 ? insn.dst_reg == kFramePointer
+                 : (insn.imm & BPF_FETCH) != 0 && insn.src_reg == kFramePointer;
+    default:
+      return false;
+  }
+}
 
 // Where a jump at `index` goes (it is inside the program when decode() took it).
 constexpr int64_t jump_target(const bpf_insn& insn, uint32_t index) {

@@ -213,7 +213,10 @@ std::string print_body(const bpf_insn& insn, const bpf_insn* second) {
     case BPF_JMP32:
       return print_jump(insn);
     case BPF_LD:
-      return print_lddw(insn, second);
+      return insn_mode(insn.code) == BPF_ABS ? format("r0 = *(%s *)skb[%d]", type, insn.imm)
+             : insn_mode(insn.code) == BPF_IND
+                 ? format("r0 = *(%s *)skb[r%u + %d]", type, src, insn.imm)
+                 : print_lddw(insn, second);
     case BPF_LDX:
       return format("r%u = *(%c%s *)(r%u %+d)", dst, insn_mode(insn.code) == kModeMemSx ? 's' : 'u',
                     type + 1, src, insn.off);

@@ -50,6 +50,10 @@ struct DecodeProblem {
 // EINVAL otherwise. When it fails and `problem` is given, *problem says at which instruction.
 Result<DecodedProgram> decode(std::span<const std::byte> bytes, DecodeProblem* problem = nullptr);
 Result<DecodedProgram> decode(std::span<const bpf_insn> insns, DecodeProblem* problem = nullptr);
+// For the verifier, which no engine follows: also loads of packet bytes (LD_ABS, LD_IND), and r10 may
+// be written where no path goes.
+Result<DecodedProgram> decode_for_verifier(std::span<const bpf_insn> insns,
+                                           DecodeProblem* problem = nullptr);
 
 // How many frames the deepest chain of calls has, main included; a function reference
 // (BPF_PSEUDO_FUNC) counts as a call, since a helper may make it. Errors: E2BIG for more than

@@ -2,7 +2,7 @@
 //
 // Parts, each a file of member functions: prepare (functions, flow, static liveness), explore (paths,
 // pruning, loops), compare (is a state covered by an older one), precise (which scalars pruning must
-// respect), alu, jump, stack, memory, call (helpers), argument, result, function, callback, exception, reference, dynptr, kfunc (kernel functions), kfunc_argument,
+// respect), alu, jump, stack, memory, packet, call (helpers), argument, result, function, callback, exception, reference, dynptr, kfunc (kernel functions), kfunc_argument,
 // iterator, learn, log.
 //
 // A check returns false when the program is refused; the reason is in `verdict_` then.
@@ -284,6 +284,11 @@ class Engine {
   bool check_spill_stays(const StackSlot& slot);
   void note_stack_depth(uint8_t frame, int64_t off);
   Step& now();
+
+  // ---- packet.cpp ----
+  bool check_packet_load(const bpf_insn& insn);
+  bool check_early_ends();
+  [[nodiscard]] bool gives_number(const FunctionFacts& function) const;
 
   // ---- memory.cpp ----
   bool check_load(const bpf_insn& insn);

@@ -543,6 +543,9 @@ bool Engine::execute(bool* ended) {
   State& state = cur();
   const uint32_t at = state.insn;
   const bpf_insn insn = code_.insns[at];
+  if (writes_frame_pointer(insn)) {
+    return refuse(EACCES, "frame pointer is read only");
+  }
   switch (insn_class(insn.code)) {
     case BPF_ALU:
     case BPF_ALU64:
@@ -562,10 +565,10 @@ bool Engine::execute(bool* ended) {
       }
       break;
     case BPF_LD: {
-      Reg& dst = reg(insn.dst_reg);
-      if (insn.code != kOpLddw) {
-        return refuse(EINVAL, "BPF_LD_[ABS|IND] instructions not allowed here");
+      if (is_packet_load(insn.code)) {
+        return check_packet_load(insn);
       }
+      Reg& dst = reg(insn.dst_reg);
       const bpf_insn& second = code_.insns[at + 1];
       switch (insn.src_reg) {
         case kLoadImm:
@@ -750,10 +753,7 @@ bool Engine::set_arguments(uint32_t function, bool is_main) {
   if (!proto || proto->kind != BtfKind::kFuncProto) {
     return refuse(EINVAL, "function %s has no prototype", facts.name.c_str());
   }
-  const auto result = program_.btf->resolve(proto->target);
-  if (proto->target == 0 || !result ||
-      (result->kind != BtfKind::kInt && result->kind != BtfKind::kEnum &&
-       result->kind != BtfKind::kEnum64)) {
+  if (!gives_number(facts)) {
     return refuse(EINVAL, "global function %s does not return a number", facts.name.c_str());
   }
   const auto parameters = program_.btf->parameters(*proto);

@@ -12,7 +12,7 @@ bool Engine::leave_by_tail_call() {
   }
   drop_packet_pointers();
   reg(0) = Reg::unknown();
-  now().is_tail_call = true;
+  now().ends_function = true;
   bool ended = false;
   return check_exit(&ended);
 }

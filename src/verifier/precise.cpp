@@ -139,7 +139,7 @@ void Engine::step_back(const Step& step, PreciseSet* set, bool* give_up, uint8_t
       }
       break;
     default:
-      if (insn.code == kOpExit || step.is_tail_call) {
+      if (insn.code == kOpExit || step.ends_function) {
         // Going backwards into a function: its r0 became the caller's. What a callback gave did not,
         // nor what another program gave.
         if (d == 0) {
@@ -154,7 +154,7 @@ void Engine::step_back(const Step& step, PreciseSet* set, bool* give_up, uint8_t
         uint16_t& caller = set->regs[d - 1U];
         if (!step.returns_callback && (caller & 1) != 0) {
           caller &= static_cast<uint16_t>(~1U);
-          set->regs[d] |= step.is_tail_call ? 0 : 1;
+          set->regs[d] |= step.ends_function ? 0 : 1;
         }
         *depth = d;
         break;

@@ -384,7 +384,7 @@ void Engine::find_live_registers() {
 
 bool Engine::prepare() {
   DecodeProblem problem;
-  auto decoded = decode(program_.insns, &problem);
+  auto decoded = decode_for_verifier(program_.insns, &problem);
   if (!decoded) {
     verdict_.insn = problem.insn;
     return refuse(decoded.error().code, "insn %u: %s", problem.insn, problem.why);
@@ -397,7 +397,8 @@ bool Engine::prepare() {
   verdict_.facts.operands.resize(code_.insns.size());
   stored_.resize(code_.insns.size());
   context_ = find_context(program_.prog_type);
-  if (!find_maps() || !find_functions() || !check_flow() || !check_call_depth()) {
+  if (!find_maps() || !find_functions() || !check_early_ends() || !check_flow() ||
+      !check_call_depth()) {
     return false;
   }
   find_live_registers();

@@ -142,7 +142,7 @@ struct Step {
   uint8_t stack_frame = 255;  // a spill was written or read: where
   uint8_t stack_slot = 0;
   bool returns_callback = false;
-  bool is_tail_call = false;  // the function ended here, its result is another program's
+  bool ends_function = false;  // a tail call, or a packet load that failed: r0 is none of its own
   // Scalars that a conditional jump narrowed together: five entries of 12 bits, lowest first:
   // used (1), frame (3), is a slot (1), index (7).
   uint64_t linked = 0;

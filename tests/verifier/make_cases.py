@@ -610,6 +610,64 @@ def strict():
         yield case(f"strict: a packet, {what}", [packet, use, "out:", "mov %r0, 2; exit"], "xdp", ("strict",))
 
 
+# ---- packet bytes by number, and functions that end early ----
+
+def packet_byte(size="b", source=None):
+    """LD_ABS, or LD_IND with a register's number, of offset 0: the assembler has none."""
+    code = {"w": 0x20, "h": 0x28, "b": 0x30, "dw": 0x38}[size] + (0 if source is None else 0x20)
+    return f"raw 0x{code | (source or 0) << 12:016x}"
+
+
+def packet_loads():
+    load, main = packet_byte(), "func global int test(ctx)"
+    for prog_type in ("socket", "tc", "xdp", "kprobe", "tracepoint"):
+        yield case(f"a packet's byte in {prog_type}", f"mov %r6, %r1; {load}; mov %r0, 0; exit", prog_type)
+    for size, source in itertools.product(("b", "h", "w", "dw"), (None, 7)):
+        yield case(f"{size} of the packet{'' if source is None else ', its place in a register'}", f"mov %r6, %r1; mov %r7, 4; {packet_byte(size, source)}; exit", "socket")
+    for what, setup in {"never written": "", "a number": "mov %r6, 0", "the stack": "mov %r6, %r10", "the context and 8": "mov %r6, %r1; add %r6, 8",
+                        "the context and something unknown": "mov %r6, %r1; ldxw %r2, [%r1+0]; and %r2, 8; add %r6, %r2", "a map": "lddw %r6, map 1"}.items():
+        yield case(f"a packet's byte, r6 is {what}", f"{setup}; {load}; exit", "socket")
+    for what, setup in {"never written": "", "unknown": "ldxw %r7, [%r1+0]", "the frame": "mov %r7, %r10"}.items():
+        yield case(f"a packet's byte at a place that is {what}", f"mov %r6, %r1; {setup}; {packet_byte('b', 7)}; exit", "socket")
+    for code, what in ((0x130, "a destination"), (0x1030, "a source"), (0x10030, "an offset")):
+        yield case(f"a packet's byte with {what}", f"mov %r6, %r1; raw 0x{code:016x}; exit", "socket")
+    for r in (0, 1, 2, 3, 4, 5, 7, 8, 9):
+        yield case(f"a packet's byte, r{r} afterwards", f"mov %r6, %r1; mov %r{r}, 1; {load}; mov %r0, %r{r}; exit", "socket")
+    yield case("a packet's byte, the context afterwards", f"mov %r6, %r1; {load}; ldxw %r0, [%r6+0]; exit", "socket")
+    value = [PROLOGUE, VALUE, "mov %r8, %r6; mov %r6, %r9", load]
+    for what, check in {"masked": "and %r0, 15", "checked": "jgt %r0, 15, out", "checked one too far": "jgt %r0, 16, out", "not checked": ""}.items():
+        yield case(f"a packet's byte as an offset, {what}", [*value, check, "add %r8, %r0; ldxb %r1, [%r8+0]", "out:", "mov %r0, 0; exit"], "socket")
+    yield case("a packet's byte, a checked packet afterwards",
+               ["mov %r6, %r1; ldxw %r7, [%r1+76]; ldxw %r8, [%r1+80]; mov %r2, %r7; add %r2, 8; jgt %r2, %r8, out", load, "ldxb %r0, [%r7+0]", "out:", "mov %r0, 0; exit"], "tc")
+    for what, (before, after) in {"with a record": (RECORD.replace("mov %r6", "mov %r7"), "mov %r1, %r7; mov %r2, 0; call ringbuf_submit"),
+                                  "under a lock": (look(7) + "; mov %r1, %r8; call spin_lock", "mov %r1, %r8; call spin_unlock"),
+                                  "in an RCU region": ("call kfunc bpf_rcu_read_lock", "call kfunc bpf_rcu_read_unlock"),
+                                  "without preemption": ("call kfunc bpf_preempt_disable", "call kfunc bpf_preempt_enable")}.items():
+        yield case(f"a packet's byte {what}", [PROLOGUE, "mov %r6, %r1", before, load, after, "out:", "mov %r0, 0; exit"], "tc")
+    ends = {"a packet's byte": f"mov %r6, %r1; {load}", "a tail call": "lddw %r2, map 5; mov %r3, 0; call tail_call"}
+    for (what, code), linkage, gives in itertools.product(ends.items(), ("static", "global"), ("int", "u64", "void")):
+        yield case(f"{what} in a {linkage} function that gives {gives}", ["call local f; mov %r0, 0; exit", "f:", code, "mov %r0, 1; exit"], "tc",
+                   (main, f"func {linkage} {gives} f(ctx)"))
+    for (what, code), context in itertools.product(ends.items(), ((), (main, "func static void f(ctx)"))):
+        where = f"{what} in a function {'that gives nothing' if context else 'of no type'}"
+        yield case(where, ["call local f; mov %r0, 0; exit", "f:", code, "mov %r0, 1; exit"], "tc", context)
+        yield case(f"{where}, where nobody comes", ["mov %r2, 1; jeq %r2, 1, out; call local f; out:; mov %r0, 0; exit", "f:", code, "mov %r0, 1; exit"], "tc", context)
+    for what, offset, how in (("0 or 1", 14, ""), ("0 or 1, one too far", 15, ""), ("1", 0, "sub %r0, 1")):
+        yield case(f"a function that a packet's byte may end, its result used as {what}",
+                   [PROLOGUE, VALUE, "mov %r1, %r9; call local f", how, f"add %r6, %r0; ldxb %r1, [%r6+{offset}]", "out:", "mov %r0, 0; exit",
+                    "f:", ends["a packet's byte"], "mov %r0, 1; exit"], "tc", (main, "func static int f(ctx)"))
+    # The kernel's own walk backwards does not end where the function did, so it refuses what relies on the other outcome too.
+    yield case("what a function writes behind a packet's byte, taken as written",
+               [PROLOGUE, VALUE, "mov %r8, %r6; stdw [%r10-8], 1; mov %r1, %r9; mov %r2, %r10; add %r2, -8; call local f; ldxdw %r1, [%r10-8]", "jeq %r1, 2, out; ldxb %r0, [%r8+16]", "out:", "mov %r0, 0; exit",
+                "f:", "mov %r7, %r2", ends["a packet's byte"], "stdw [%r7+0], 2; mov %r0, 1; exit"], "tc", (main, "func static int f(ctx, ptr)"))
+    writes = {"a number": "mov %r10, 1", "a sum": "add %r10, 8", "a load": "ldxdw %r10, [%r1+0]", "a constant": "lddw %r10, 1", "a negation": "neg %r10", "a swap": "be64 %r10",
+              "what was fetched": "stdw [%r10-8], 1; lock fetch add [%r10-8], %r10", "what was exchanged": "stdw [%r10-8], 1; lock xchg [%r10-8], %r10",
+              "what was acquired": "stdw [%r10-8], 1; ldacqdw %r10, [%r10-8]"}
+    for what, code in writes.items():
+        yield case(f"the frame pointer becomes {what}", f"{code}; mov %r0, 0; exit", "socket")
+        yield case(f"the frame pointer becomes {what}, where nobody comes", f"mov %r2, 1; jeq %r2, 1, out; {code}; out:; mov %r0, 0; exit", "socket")
+
+
 # ---- sockets: where they come from, what comes of them, and how long that lasts ----
 
 SOCKET_TUPLE = "mov %r9, %r1; stdw [%r10-8], 0; stdw [%r10-16], 0"
@@ -704,7 +762,7 @@ def exceptions():
 
 FILES = {"helper_arguments": helper_arguments, "access": access, "contexts": contexts, "pointer_arithmetic": pointer_arithmetic,
          "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest, "strict": strict, "sockets": sockets,
-         "exceptions": exceptions}
+         "exceptions": exceptions, "packet_loads": packet_loads}
 
 
 def text_of(title, head, asm, expect):

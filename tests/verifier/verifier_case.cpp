@@ -341,7 +341,7 @@ class Reader {
       return {};
     }
     uses_types_ = true;
-    const auto decoded = decode(program().insns);
+    const auto decoded = decode_for_verifier(program().insns);
     std::vector<uint32_t> starts = decoded ? decoded->function_starts : std::vector<uint32_t>();
     static const std::regex form(
         R"(func (global|static) (int|u64|ptr|void) (\w+)\(([^)]*)\)( last (\d+))?)");
