@@ -12,13 +12,13 @@ constexpr ParamSpec N{}, X{Param::kAny}, C{Param::kCtx}, M{Param::kMap}, K{Param
     RW{Param::kReadWrite}, S{Param::kSize}, Z{Param::kSizeOrZero}, A{Param::kAllocSize},
     STR{Param::kConstString}, F{Param::kFunction}, RN{Param::kRead, kMayBeNull},
     WN{Param::kWrite, kMayBeNull}, SK{Param::kSocket}, SKR{Param::kSocket, kReleases},
-    SC{Param::kSocketCommon}, ST{Param::kKernelStruct}, STN{Param::kKernelStruct, kMayBeNull},
-    CB{Param::kStackPtr, kMayBeNull}, LOCK{Param::kSpinLock}, TIMER{Param::kTimer},
-    DYN{Param::kDynptr}, DYNO{Param::kDynptrOut}, DYNR{Param::kDynptr, kReleases},
-    REC{Param::kRecord, kReleases}, PCV{Param::kPerCpuVar}, KF{Param::kKptrField},
-    KX{Param::kKernelStruct, kMayBeNull | kReleases}, O8{Param::kFixedWrite, 0, 8},
-    O4{Param::kFixedWrite, 0, 4}, MPTR{Param::kAny}, F20{Param::kFixedRead, 0, 20},
-    I8{Param::kFixedRead, 0, 8}, FST{Param::kFixedWrite, 0, 12};
+    SC{Param::kSocketCommon}, SCT{Param::kSocketCommon, kMayBeNullTraced}, ST{Param::kKernelStruct},
+    STN{Param::kKernelStruct, kMayBeNull}, CB{Param::kStackPtr, kMayBeNull}, LOCK{Param::kSpinLock},
+    TIMER{Param::kTimer}, DYN{Param::kDynptr}, DYNO{Param::kDynptrOut},
+    DYNR{Param::kDynptr, kReleases}, REC{Param::kRecord, kReleases}, PCV{Param::kPerCpuVar},
+    KF{Param::kKptrField}, KX{Param::kKernelStruct, kMayBeNull | kReleases},
+    O8{Param::kFixedWrite, 0, 8}, O4{Param::kFixedWrite, 0, 4}, MPTR{Param::kAny},
+    F20{Param::kFixedRead, 0, 20}, I8{Param::kFixedRead, 0, 8}, FST{Param::kFixedWrite, 0, 12};
 
 constexpr uint64_t bit(uint32_t type) { return 1ULL << type; }
 constexpr uint64_t kAll = kAllProgramTypes;
@@ -166,8 +166,8 @@ constexpr Prototype kPrototypes[] = {
     {104, "sysctl_set_new_value", {C, R, S}, kNum, 0, kSysctl, nullptr},
     {105, "strtol", {R, S, X, O8}, kNum, 0, kAll, nullptr},
     {106, "strtoul", {R, S, X, O8}, kNum, 0, kAll, nullptr},
-    {107, "sk_storage_get", {M, SC, CB, X}, kVal, 0, kAll, nullptr},
-    {108, "sk_storage_delete", {M, SC}, kNum, 0, kAll, nullptr},
+    {107, "sk_storage_get", {M, SCT, CB, X}, kVal, 0, kAll, nullptr},
+    {108, "sk_storage_delete", {M, SCT}, kNum, 0, kAll, nullptr},
     {109, "send_signal", {X}, kNum, 0, kTrace, nullptr},
     {110, "tcp_gen_syncookie", {SC, R, S, R, S}, kNum, 0, kXdp | kCls, nullptr},
     {111, "skb_output", {ST, M, X, R, Z}, kNum, 0, kTracing, nullptr},

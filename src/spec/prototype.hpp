@@ -58,6 +58,7 @@ enum class Gives : uint8_t {
 enum ParamFlag : uint8_t {
   kMayBeNull = 1,
   kReleases = 2,
+  kMayBeNullTraced = 4,  // in BTF-typed tracing programs
 };
 struct ParamSpec {
   Param kind = Param::kNone;

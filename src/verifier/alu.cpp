@@ -49,6 +49,11 @@ bool Engine::check_pointer_alu(const bpf_insn& insn, Reg* dst, Reg pointer, cons
                   kind_name(pointer));
   }
   const Scalar& n = number.num;
+  if (pointer.kind == RegKind::kMem && (pointer.flags & kUntrusted) != 0) {
+    // It may lie anywhere before and after.
+    *dst = is_dst_pointer ? pointer : Reg::unknown();
+    return true;
+  }
   switch (pointer.kind) {
     case RegKind::kMap:
       if (op == BPF_ADD && n.is_constant() && n.bits.value == 0) {

@@ -380,8 +380,11 @@ bool Engine::check_record_argument(int regno, CallArgs* args) {
 
 bool Engine::check_socket_argument(int regno, const ParamSpec& spec, CallArgs* args) {
   const Reg r = reg(regno);
-  if (r.or_null() || (r.kind != RegKind::kSocket && r.kind != RegKind::kBtf) ||
-      (r.flags & kUntrusted) != 0) {
+  // In tracing programs the storage of a socket is asked for by any pointer of the kernel's, null too.
+  const bool may_be_null =
+      is_traced() && r.kind == RegKind::kBtf && (spec.flags & kMayBeNullTraced) != 0;
+  if ((r.or_null() && !may_be_null) || (r.kind != RegKind::kSocket && r.kind != RegKind::kBtf) ||
+      (r.flags & kUntrusted) != 0 || ((r.flags & kRcu) != 0 && !is_traced())) {
     return wrong_argument(regno, "sock");
   }
   if (r.kind == RegKind::kBtf) {
@@ -425,14 +428,15 @@ bool Engine::check_struct_argument(int regno, const Prototype& proto) {
   const Reg r = reg(regno);
   const char* name = expected_struct(proto.id);
   if (r.kind != RegKind::kBtf || r.or_null() || (r.flags & kKernelBtf) == 0 ||
-      (r.flags & (kTrusted | kRcu)) == 0 || r.off != 0 || name == nullptr) {
+      (r.flags & kUntrusted) != 0 || !r.num.is_constant() || r.num.bits.value != 0 ||
+      name == nullptr) {
     return wrong_argument(regno, "trusted_ptr_");
   }
+  BtfType wanted;
+  wanted.kind = BtfKind::kStruct;
+  wanted.name = name;
   auto type = program_.kernel_btf->type(r.object);
-  if (!type || type->name != name) {
-    return wrong_argument(regno, name);
-  }
-  return true;
+  return (type && is_struct_at(*type, r.off, wanted, false)) || wrong_argument(regno, name);
 }
 
 bool Engine::check_argument(int regno, const ParamSpec& spec, const Prototype& proto, int index,
@@ -444,7 +448,8 @@ bool Engine::check_argument(int regno, const ParamSpec& spec, const Prototype& p
     return false;
   }
   verdict_.reg = regno;
-  if ((spec.flags & kMayBeNull) != 0 && reg(regno).is_zero() && spec.kind != Param::kRead &&
+  const int null_flags = kMayBeNull | (is_traced() ? kMayBeNullTraced : 0);
+  if ((spec.flags & null_flags) != 0 && reg(regno).is_zero() && spec.kind != Param::kRead &&
       spec.kind != Param::kWrite) {
     verdict_.reg = -1;
     return mark_precise(regno);

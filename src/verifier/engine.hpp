@@ -1,9 +1,9 @@
 // The inside of verify(): one Engine a call. Home: pure; only this room includes it.
 //
-// Parts, each a file of member functions: prepare (functions, flow, static liveness), explore (paths,
-// pruning, loops), compare (is a state covered by an older one), precise (which scalars pruning must
-// respect), alu, jump, stack, memory, packet, call (helpers), argument, result, function, callback, exception, reference, dynptr, kfunc (kernel functions), kfunc_argument,
-// iterator, learn, log.
+// Parts, each a file of member functions: prepare (functions, flow, static liveness), explore (paths, pruning, loops),
+// compare (is a state covered by an older one), precise (which scalars pruning must respect), alu, jump, stack, memory,
+// packet, structure (by BTF), tracing_context, call (helpers), argument, result, function, callback, exception, reference,
+// dynptr, kfunc (kernel functions), kfunc_argument, iterator, learn, log.
 //
 // A check returns false when the program is refused; the reason is in `verdict_` then.
 #pragma once
@@ -117,6 +117,13 @@ struct KfuncCall {
   uint64_t constant = 0;  // of the argument that has to be one
   IteratorPlace iterator;
   Reg result;  // set by a rule
+};
+
+// What a read of a structure finds.
+struct FieldWalk {
+  bool is_pointer = false, through_union = false;
+  uint32_t pointee = 0;
+  std::string_view name;  // of the member that is no structure
 };
 
 // One load or store through a register. `value_reg` < 0: what is written is no register's.
@@ -307,17 +314,25 @@ class Engine {
                     bool zero_allowed, const char* what);
   bool check_packet(const Reg& base, int regno, int64_t off, int64_t size);
   bool check_map_value(const Reg& base, int regno, int64_t off, int64_t size, bool is_helper);
-  bool check_btf_access(const Reg& base, int regno, int64_t off, int size, bool is_write, Reg* out);
-  bool check_member_read(const Btf& btf, uint32_t type, int64_t at, int size, int regno,
-                         uint32_t* pointee);
+  bool check_memory_offset(const Reg& base, int regno);
   bool check_alignment(const Reg& base, int regno, int64_t off, int size);
   bool read_constant(const Reg& base, int64_t off, int size, bool is_signed, Reg* out);
   // Memory handed to a helper.
   bool check_helper_memory(int regno, int64_t size, bool is_write, bool zero_allowed);
   bool check_size_argument(int size_reg, bool is_write, bool zero_allowed, CallArgs* args);
   const std::vector<BtfField>& fields_of(uint32_t map);
-  bool check_tracing_context(int64_t off, int size, Reg* out);
+
+  // ---- structure.cpp ----
+  bool check_btf_access(const Reg& base, int regno, int64_t off, int size, bool is_write, Reg* out);
+  bool walk_structure(const Btf& btf, uint32_t type, int64_t off, int size, int regno,
+                      FieldWalk* found);
+  [[nodiscard]] uint16_t flags_of_field(const Reg& base, const BtfType& type,
+                                        const FieldWalk& found) const;
   Reg reg_of_btf_pointer(uint32_t type, bool is_kernel, uint16_t flags);
+
+  // ---- tracing_context.cpp ----
+  bool check_tracing_context(int64_t off, int size, Reg* out);
+  Reg tracing_argument(std::string_view attach_point, size_t index, uint32_t pointee);
 
   // ---- call.cpp ----
   bool check_call(const bpf_insn& insn);
@@ -445,6 +460,9 @@ class Engine {
   [[nodiscard]] bool leaks_forbidden() const { return options_.no_pointer_leaks; }
   uint32_t new_id() { return ++last_id_; }
   [[nodiscard]] bool is_program_type(uint32_t type) const { return program_.prog_type == type; }
+  [[nodiscard]] bool is_traced() const {  // by BTF
+    return is_program_type(BPF_PROG_TYPE_TRACING) || is_program_type(BPF_PROG_TYPE_LSM);
+  }
   const VerifierMap& map(uint32_t index) const { return *maps_[index]; }
   uint32_t map_index(const VerifierMap* map);
 

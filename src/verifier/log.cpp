@@ -100,10 +100,13 @@ const char* Engine::kind_name(const Reg& r) const {
       return "pkt_end";
     case RegKind::kMem:
       return (r.flags & kRingbufRecord) != 0 ? (may_be_null ? "ringbuf_mem_or_null" : "ringbuf_mem")
+             : (r.flags & kUntrusted) != 0   ? "rdonly_untrusted_mem"
+             : (r.flags & kBuffer) != 0      ? (may_be_null ? "buf_or_null" : "buf")
                                              : (may_be_null ? "mem_or_null" : "mem");
     case RegKind::kBtf:
       return (r.flags & kUntrusted) != 0
                  ? (may_be_null ? "untrusted_ptr_or_null_" : "untrusted_ptr_")
+             : (r.flags & kRcu) != 0     ? (may_be_null ? "rcu_ptr_or_null_" : "rcu_ptr_")
              : (r.flags & kTrusted) != 0 ? (may_be_null ? "trusted_ptr_or_null_" : "trusted_ptr_")
                                          : (may_be_null ? "ptr_or_null_" : "ptr_");
     case RegKind::kFunction:

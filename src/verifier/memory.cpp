@@ -17,72 +17,6 @@ void narrow(Reg* r, int size, bool is_signed) {
   }
 }
 
-// Where a read of `size` bytes at `at` in a structure leads to.
-struct MemberStep {
-  enum What : uint8_t { kNumber, kPointer, kInside, kBeyond } what;
-  uint32_t type = 0;  // kPointer: what it points to; kInside: the structure
-  int64_t at = 0;     // kInside
-  std::string_view name;
-};
-
-MemberStep inside_member(const Btf& btf, const BtfMember& member, int64_t at, int size,
-                         bool is_last) {
-  const int64_t begin = member.bit_offset / 8;
-  auto type = btf.resolve(member.type);
-  auto bytes = btf.size_of(member.type);
-  if (!type || !bytes) {
-    return {MemberStep::kBeyond, 0, 0, member.name};
-  }
-  const bool is_open = type->kind == BtfKind::kArray && type->array_length == 0 && is_last;
-  if (!is_open && at + size > begin + int64_t{*bytes}) {
-    return {MemberStep::kBeyond, 0, 0, member.name};
-  }
-  int64_t offset = at - begin;
-  for (int depth = 0; depth < 8 && type && type->kind == BtfKind::kArray; ++depth) {
-    auto element = btf.size_of(type->target);
-    if (!element || *element == 0) {
-      return {MemberStep::kNumber, 0, 0, {}};
-    }
-    offset %= *element;
-    if (offset + size > int64_t{*element}) {
-      return {MemberStep::kBeyond, 0, 0, member.name};
-    }
-    type = btf.resolve(type->target);
-  }
-  if (!type) {
-    return {MemberStep::kBeyond, 0, 0, member.name};
-  }
-  if (type->kind == BtfKind::kStruct || type->kind == BtfKind::kUnion) {
-    return {MemberStep::kInside, type->id, offset, {}};
-  }
-  if (type->kind != BtfKind::kPtr) {
-    return {MemberStep::kNumber, 0, 0, {}};
-  }
-  const bool is_whole = offset == 0 && size == 8;
-  return {is_whole ? MemberStep::kPointer : MemberStep::kBeyond, type->target, 0, member.name};
-}
-
-MemberStep find_member(const Btf& btf, const std::vector<BtfMember>& members, const BtfType& in,
-                       int64_t at, int size) {
-  for (const BtfMember& member : members) {
-    const int64_t begin = member.bit_offset / 8;
-    if (member.bitfield_bits != 0) {
-      const int64_t end = (int64_t{member.bit_offset} + member.bitfield_bits + 7) / 8;
-      if (at <= begin && end <= at + size && at + size <= int64_t{in.size_bytes}) {
-        return {MemberStep::kNumber, 0, 0, {}};
-      }
-      continue;
-    }
-    auto bytes = btf.size_of(member.type);
-    const bool is_last = &member == &members.back();
-    const bool is_open = is_last && bytes && *bytes == 0;
-    if (bytes && at >= begin && (at < begin + int64_t{*bytes} || is_open)) {
-      return inside_member(btf, member, at, size, is_last);
-    }
-  }
-  return {MemberStep::kBeyond, 0, 0, {}};
-}
-
 }  // namespace
 
 const std::vector<BtfField>& Engine::fields_of(uint32_t index) {
@@ -134,6 +68,12 @@ bool Engine::check_region(const Reg& base, int regno, int64_t off, int64_t size,
   }
   verdict_.reg = -1;
   return true;
+}
+
+// How long the bytes of an iterator's element are is known when it is attached: what a program asks of them has to be.
+bool Engine::check_memory_offset(const Reg& base, int regno) {
+  return (base.flags & kBuffer) == 0 || base.num.is_constant() ||
+         refuse(EACCES, "R%d invalid variable buffer offset", regno);
 }
 
 bool Engine::check_packet(const Reg& base, int regno, int64_t off, int64_t size) {
@@ -406,7 +346,10 @@ bool Engine::access_bytes_of(const Access& a, const Reg& base, Reg* out) {
       if (a.is_write && (base.flags & kReadOnly) != 0) {
         return refuse_write();
       }
-      return check_no_leak(a, "mem") &&
+      if ((base.flags & kUntrusted) != 0) {
+        return true;  // may lie anywhere; a load that faults gives 0
+      }
+      return check_no_leak(a, "mem") && check_memory_offset(base, a.regno) &&
              check_region(base, a.regno, a.off, a.size, base.size, false, "memory");
     case RegKind::kCtx:
       if (a.is_write && a.value != nullptr && a.value->is_pointer()) {
@@ -616,19 +559,16 @@ bool Engine::check_helper_memory(int regno, int64_t size, bool is_write, bool ze
       if (is_write && (base.flags & kReadOnly) != 0) {
         return refuse(EACCES, "R%d cannot write into read-only memory", regno);
       }
-      return check_region(base, regno, 0, size, base.size, zero_allowed, "memory");
-    case RegKind::kBtf: {
-      if (is_write && (base.flags & kAllocated) == 0) {
+      if ((base.flags & kUntrusted) != 0) {
         break;
       }
-      const Btf* btf = (base.flags & kKernelBtf) != 0 ? program_.kernel_btf : program_.btf;
-      auto bytes =
-          btf != nullptr ? btf->size_of(base.object) : Result<uint32_t>(make_error(EINVAL, ""));
-      if (!bytes) {
+      return check_memory_offset(base, regno) &&
+             check_region(base, regno, 0, size, base.size, zero_allowed, "memory");
+    case RegKind::kBtf:
+      if ((base.flags & kUntrusted) != 0 || size > INT32_MAX) {
         break;
       }
-      return check_region(base, regno, 0, size, *bytes, zero_allowed, "structure");
-    }
+      return check_btf_access(base, regno, 0, static_cast<int>(size), is_write, nullptr);
     case RegKind::kArena:
       return true;
     case RegKind::kScalar:
@@ -674,140 +614,6 @@ bool Engine::check_size_argument(int size_reg, bool is_write, bool zero_allowed,
     return false;
   }
   return check_helper_memory(size_reg - 1, most, is_write, zero_allowed) && mark_precise(size_reg);
-}
-
-// ---- Kernel structures ----
-
-Reg Engine::reg_of_btf_pointer(uint32_t type, bool is_kernel, uint16_t flags) {
-  const Btf* btf = is_kernel ? program_.kernel_btf : program_.btf;
-  auto target = btf->resolve(type);
-  if (!target || (target->kind != BtfKind::kStruct && target->kind != BtfKind::kUnion)) {
-    return Reg::unknown();
-  }
-  return Reg::pointer(RegKind::kBtf, target->id,
-                      static_cast<uint16_t>(flags | (is_kernel ? kKernelBtf : 0)));
-}
-
-// A read of a structure lies within one member that is no structure (bit fields: within those that
-// share the bytes), as in the kernel.
-bool Engine::check_member_read(const Btf& btf, uint32_t type, int64_t at, int size, int regno,
-                               uint32_t* pointee) {
-  const int64_t off = at;
-  const auto beyond = [&](const char* of, std::string_view name) {
-    return refuse(EACCES, "R%d: access beyond the end of %s %.*s, off=%lld size=%d", regno, of,
-                  static_cast<int>(name.size()), name.data(), static_cast<long long>(off), size);
-  };
-  for (int depth = 0; depth < 32; ++depth) {
-    auto here = btf.resolve(type);
-    if (!here || (here->kind != BtfKind::kStruct && here->kind != BtfKind::kUnion)) {
-      return refuse(EACCES, "R%d: a type makes no sense", regno);
-    }
-    const auto members = btf.members(*here);
-    const MemberStep step = find_member(btf, members, *here, at, size);
-    switch (step.what) {
-      case MemberStep::kNumber:
-        return true;
-      case MemberStep::kPointer:
-        *pointee = step.type;
-        return true;
-      case MemberStep::kInside:
-        type = step.type;
-        at = step.at;
-        break;
-      case MemberStep::kBeyond:
-        return beyond(step.name.empty() ? "struct" : "member",
-                      step.name.empty() ? here->name : step.name);
-    }
-  }
-  return refuse(EACCES, "R%d: structures too deep", regno);
-}
-
-bool Engine::check_btf_access(const Reg& base, int regno, int64_t off, int size, bool is_write,
-                              Reg* out) {
-  const bool is_kernel = (base.flags & kKernelBtf) != 0;
-  const Btf* btf = is_kernel ? program_.kernel_btf : program_.btf;
-  verdict_.reg = regno;
-  if (btf == nullptr) {
-    return refuse(EACCES, "R%d: types are missing", regno);
-  }
-  if (!base.num.is_constant()) {
-    return refuse(EACCES, "R%d is a pointer to a structure at a variable offset", regno);
-  }
-  const int64_t at = off + base.off + static_cast<int64_t>(base.num.bits.value);
-  if (at < 0) {
-    return refuse(EACCES, "R%d is a pointer to a structure, invalid negative access: off=%lld",
-                  regno, static_cast<long long>(at));
-  }
-  if (is_write) {
-    auto bytes = btf->size_of(base.object);
-    if ((base.flags & kAllocated) == 0 || !bytes || at + size > int64_t{*bytes}) {
-      return refuse(EACCES, "only read is supported of R%d", regno);
-    }
-    return true;
-  }
-  uint32_t pointee = 0;
-  if (!check_member_read(*btf, base.object, at, size, regno, &pointee)) {
-    return false;
-  }
-  *out = pointee == 0 ? Reg::unknown() : reg_of_btf_pointer(pointee, is_kernel, kUntrusted);
-  verdict_.reg = -1;
-  return true;
-}
-
-// Arguments of BTF-typed tracing programs: words, some of which are pointers to structures.
-bool Engine::check_tracing_context(int64_t off, int size, Reg* out) {
-  const Btf* btf = program_.kernel_btf;
-  if (btf == nullptr) {
-    return refuse(EACCES, "kernel BTF is missing");
-  }
-  if (off < 0 || off % 8 != 0 || size != 8 || off >= 96) {
-    return refuse(EACCES, "invalid bpf_context access off=%lld size=%d",
-                  static_cast<long long>(off), size);
-  }
-  auto type = btf->type(program_.attach_btf_id);
-  // A raw tracepoint is a typedef of a pointer to its function, whose first argument is not shown.
-  bool is_raw = false;
-  for (int i = 0; type && i < 8 && type->kind != BtfKind::kFuncProto; ++i) {
-    is_raw |= type->kind == BtfKind::kTypedef;
-    if (type->target == 0) {
-      break;
-    }
-    type = btf->type(type->target);
-  }
-  if (!type || type->kind != BtfKind::kFuncProto) {
-    return refuse(EACCES, "the attach point has no prototype");
-  }
-  auto parameters = btf->parameters(*type);
-  if (is_raw && !parameters.empty()) {
-    parameters.erase(parameters.begin());
-  }
-  const auto index = static_cast<size_t>(off / 8);
-  const bool has_return = program_.expected_attach_type == BPF_TRACE_FEXIT;
-  if (off < 512) {
-    verdict_.facts.context_words |= 1ULL << index;
-  }
-  if (index >= parameters.size()) {
-    if (has_return && index == parameters.size()) {
-      *out = Reg::unknown();
-      return true;
-    }
-    return refuse(EACCES, "the attach point does not have %zu-th argument", index + 1);
-  }
-  auto argument = btf->resolve(parameters[index].type);
-  *out = Reg::unknown();
-  if (argument && argument->kind == BtfKind::kPtr) {
-    Reg pointer = reg_of_btf_pointer(argument->target, true, kTrusted);
-    if (pointer.kind == RegKind::kBtf) {
-      const bool is_iter = program_.expected_attach_type == BPF_TRACE_ITER;
-      if (is_iter && index > 0) {
-        pointer.flags |= kOrNull;
-        pointer.id = new_id();
-      }
-      *out = pointer;
-    }
-  }
-  verdict_.reg = -1;
-  return true;
 }
 
 }  // namespace bpftime

@@ -24,7 +24,7 @@ enum class RegKind : uint8_t {
   kPacket,    // packet data; `size` bytes from off 0 of this `id` are known to be there
   kPacketMeta,
   kPacketEnd,
-  kMem,       // into memory of `size` bytes (ring buffer record, dynptr slice, global data)
+  kMem,  // into memory of `size` bytes (ring buffer record, dynptr slice, global data); kUntrusted: anywhere
   kBtf,       // to a kernel structure, type `object`
   kFunction,  // of the program, starting at instruction `object`
   kDynptr,    // to a dynptr that the kernel made (callback argument)
@@ -45,6 +45,7 @@ enum RegFlag : uint16_t {
   kSlice = 512,      // of a dynptr: goes when the dynptr goes; `owner` = its id
   kNonOwning = 1024,
   kMapUid = 2048,  // kMap or kMapValue from a map in a map; `owner` tells which
+  kBuffer = 4096,  // kMem: an iterator's, whose size is known when it is attached
 };
 
 enum class SocketKind : uint8_t { kSock, kSockCommon, kTcpSock, kXdpSock };

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 
+import kernel_cases
+
 root = pathlib.Path(__file__).resolve().parents[2]
 folder = root / "tests/data/verifier"
 
@@ -763,6 +765,9 @@ def exceptions():
 FILES = {"helper_arguments": helper_arguments, "access": access, "contexts": contexts, "pointer_arithmetic": pointer_arithmetic,
          "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest, "strict": strict, "sockets": sockets,
          "exceptions": exceptions, "packet_loads": packet_loads}
+
+MAPS |= kernel_cases.MAPS
+FILES |= kernel_cases.files(case)
 
 
 def text_of(title, head, asm, expect):

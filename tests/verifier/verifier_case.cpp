@@ -290,12 +290,30 @@ class Reader {
     return {};
   }
 
+  // `{task_struct.pid+2}`: an offset in a structure of the kernel's. Where there is none: as it stands.
+  static std::string with_offsets(const std::string& text) {
+    static const std::regex offset(R"(\{(\w+)\.([\w.]+?)([+-]\d+)?\})");
+    std::string out;
+    auto rest = text.cbegin();
+    for (std::sregex_iterator at(text.begin(), text.end(), offset), end; at != end; ++at) {
+      const Btf* btf = kernel_types();
+      const auto member = btf == nullptr ? Result<BtfMember>(make_error(ENOENT, ""))
+                                         : btf->find_member(kernel_type((*at)[1], BtfKind::kStruct),
+                                                            (*at)[2].str());
+      out.append(rest, (*at)[0].first);
+      rest = (*at)[0].second;
+      const long more = (*at)[3].matched ? std::strtol((*at)[3].str().c_str(), nullptr, 10) : 0;
+      out += member ? std::to_string(member->bit_offset / 8 + more) : (*at)[0].str();
+    }
+    return out.append(rest, text.cend());
+  }
+
   // Names to numbers, then the assembler.
   Result<void> instructions() {
     Case plain = text_;
     if (const auto text = plain.sections.find("asm"); text != plain.sections.end()) {
       static const std::regex call(R"(^(\s*call\s+)(kfunc\s+)?([a-z_][a-z0-9_]*)\s*(#.*)?$)");
-      std::istringstream lines(text->second);
+      std::istringstream lines(with_offsets(text->second));
       std::string all;
       for (std::string line; std::getline(lines, line); all += line + "\n") {
         std::smatch match;
