@@ -17,8 +17,8 @@
 #include "broker/judge_as_chosen.hpp"
 #include "broker/worker.hpp"
 #include "helpers/probe_hit.hpp"
-#include "isa/context_use.hpp"
 #include "jit_x64/compile.hpp"
+#include "maps/map_view.hpp"
 #include "spec/kernel_types.hpp"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -56,14 +56,32 @@ constexpr ReadCache kReadCache = {
     .age_shift = kPageCacheAge,
 };
 
-Result<CompiledProgram> compile_now(const DecodedProgram& program, const Judgement& judgement) {
+std::vector<KnownArray> arrays_of(const std::vector<VerifierMap>& maps) {
+  std::vector<KnownArray> arrays;
+  for (const VerifierMap& map : maps) {
+    const uint64_t stride = array_stride(map.value_size);
+    if (map.map_type == BPF_MAP_TYPE_ARRAY && stride <= INT32_MAX) {
+      arrays.push_back({map.id, map.max_entries, static_cast<uint32_t>(stride)});
+    }
+  }
+  return arrays;
+}
+
+Result<CompiledProgram> compile_now(const ProgramTask& task, const DecodedProgram& program,
+                                    const Judgement& judgement) {
+  const std::vector<KnownArray> arrays = arrays_of(task.maps);
   CompileOptions options;
   options.count_fuel = may_use_up_budget(judgement);
   options.has_bmi2 = host_has_bmi2();
   options.read_cache = &kReadCache;
   options.frame_bytes = judgement.stack_bytes;
+  if (!judgement.operands.empty()) {
+    options.operands = judgement.operands;
+    options.dead = &judgement.dead;
+    options.arrays = arrays;
+  }
   CompiledProgram compiled = TRY(compile_x64(program, options));
-  compiled.context_use = context_use(program);
+  compiled.context_use = judgement.context_use;
   return compiled;
 }
 
@@ -127,7 +145,7 @@ ProgramAnswer answer_now(const ProgramTask& given, uint32_t seconds,
     answer.compile_error = settled.error().code;
     return answer;
   }
-  auto compiled = compile_now(program, answer.judgement);
+  auto compiled = compile_now(task, program, answer.judgement);
   if (compiled) {
     answer.compiled = std::move(compiled).value();
   } else {

@@ -69,5 +69,41 @@ TEST(Compile, WhatIsLetThroughIsCounted) {
   EXPECT_TRUE(counts(answer));
 }
 
+uint32_t context_use_of(const char* text) { return answer_to(text).judgement.context_use; }
+
+TEST(Compile, WhatIsReadOfTheContext) {
+  EXPECT_EQ(context_use_of("mov %r0, 0\nexit"), 0U);
+  EXPECT_EQ(context_use_of("ldxdw %r0, [%r1+112]\nmov %r0, 0\nexit"), 1U << 14);
+  EXPECT_EQ(context_use_of("mov %r6, %r1\nldxw %r0, [%r6+4]\nldxb %r0, [%r6+23]\nmov %r0, 0\nexit"),
+            1U << 0 | 1U << 2);
+  EXPECT_EQ(context_use_of(
+                "stxdw [%r10-8], %r1\nldxdw %r2, [%r10-8]\nldxdw %r0, [%r2+8]\nmov %r0, 0\nexit"),
+            2U)
+      << "through the stack";
+  EXPECT_EQ(
+      context_use_of("call local f\nmov %r0, 0\nexit\nf:\nldxdw %r0, [%r1+16]\nmov %r0, 0\nexit"),
+      1U << 2);
+  EXPECT_EQ(context_use_of("call 5\nmov %r0, 0\nexit"), 0U)
+      << "a helper without arguments gets none";
+  EXPECT_EQ(context_use_of("call 174\nmov %r0, 0\nexit"), 0U) << "get_attach_cookie";
+}
+
+// get_stackid would; a read at its address; its address in memory of others, or as a number.
+TEST(Compile, OthersMayReadTheContext) {
+  const char* const kEnd = "mov %r0, 0\nexit";
+  for (const char* text : {"mov %r3, %r1\nmov %r1, %r10\nadd %r1, -8\nmov %r2, 8\ncall 113\n",
+                           "mov %r2, %r1\nsub %r2, %r10\n", "mov32 %r2, %r1\n",
+                           "mov %r2, 0\nstxdw [%r10-8], %r2\nlock add [%r10-8], %r1\n"}) {
+    EXPECT_EQ(context_use_of((std::string(text) + kEnd).c_str()), kContextEscapes) << text;
+  }
+}
+
+TEST(Compile, NothingIsReliedOnInARejectedProgram) {
+  const ProgramAnswer answer = answer_to("ldxdw %r0, [%r5+0]\nexit", true);
+  EXPECT_NE(answer.judgement.error, 0);
+  EXPECT_TRUE(answer.judgement.operands.empty());
+  EXPECT_EQ(answer.judgement.context_use, kContextEscapes);
+}
+
 }  // namespace
 }  // namespace bpftime

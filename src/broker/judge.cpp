@@ -19,6 +19,12 @@ uint64_t now_ns() {
   return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
 }
 
+uint32_t context_use(const ProgramFacts& facts) {
+  const bool is_known = !facts.reads_unknown_context && !facts.passes_context &&
+                        !facts.writes_context && facts.context_words < kContextEscapes;
+  return is_known ? static_cast<uint32_t>(facts.context_words) : kContextEscapes;
+}
+
 bool has_helper(uint32_t id) { return find_helper(id) != nullptr; }
 
 }  // namespace
@@ -64,7 +70,9 @@ Judgement judge(const ProgramTask& task, uint32_t seconds, uint32_t log_level) {
   if (verdict.accepted()) {
     judgement.stack_bytes = std::max(verdict.facts.stack_bytes, 1U);
     judgement.most_back_edges = verdict.facts.most_back_edges;
+    judgement.context_use = context_use(verdict.facts);
     judgement.dead = std::move(verdict.facts.dead);
+    judgement.operands = std::move(verdict.facts.operands);
   } else {
     judgement.dead = reachable(task.program);
     judgement.dead.flip();

@@ -47,7 +47,9 @@ struct Judgement {
   // ProgramFacts of a program that ours accepts.
   uint32_t stack_bytes = 0;               // 0: not known
   uint32_t most_back_edges = UINT32_MAX;  // UINT32_MAX: not known
+  uint32_t context_use = kContextEscapes;
   std::vector<bool> dead;
+  std::vector<OperandFacts> operands;  // empty: not known
 };
 
 // Our verifier's word. `seconds`: more is too complex.

@@ -21,6 +21,7 @@
 
 #include "isa/opcode.hpp"
 #include "jit_x64/emitter.hpp"
+#include "jit_x64/flow.hpp"
 #include "vm/slot_table.hpp"
 
 namespace bpftime {
@@ -67,7 +68,8 @@ class Compiler {
         program_(program),
         options_(options),
         count_(static_cast<uint32_t>(program.insns.size())),
-        out_(count_ * size_t{6} + 512) {}
+        out_(count_ * size_t{6} + 512),
+        flow_(program.insns, options) {}
 
   Result<CompiledProgram> run() {
     const uint32_t depth = TRY(call_depth(program_));
@@ -132,6 +134,9 @@ class Compiler {
       is_target_[function.begin] = 1;
       for (uint32_t i = function.begin; i < function.end; ++i) {
         const bpf_insn& insn = insns_[i];
+        if (!flow_.needs_code(i)) {
+          continue;
+        }
         if (insn.dst_reg == 10 || insn.src_reg == 10) {
           function.uses_frame = true;
         }
@@ -225,10 +230,12 @@ class Compiler {
     for (const Function& function : functions_) {
       for (uint32_t i = function.begin; i < function.end; i += insns_[i].code == kOpLddw ? 2 : 1) {
         const bpf_insn& insn = insns_[i];
-        if (insn.code != kOpCall || insn.src_reg != kCallHelper) {
+        if (insn.code != kOpCall || insn.src_reg != kCallHelper || !flow_.needs_code(i)) {
           continue;
         }
-        if (inline_read_bytes(function, i) != 0) {
+        if (flow_.looked_up(i) != nullptr) {
+          slots_.intern(SlotKind::kMapValue, flow_.looked_up(i)->map, first_byte_looked_up(i));
+        } else if (inline_read_bytes(function, i) != 0) {
           slots_.intern(SlotKind::kReadAside, 0, 0);
           reads_inline_ = true;
         } else {
@@ -238,14 +245,27 @@ class Compiler {
       }
     }
   }
-  // Bytes that the call at `i` reads, when it is a read to be compiled inline; else 0. The size (r2) is known when the
-  // instruction that set it lies before in one run, and sets a constant.
+  // Where in its array a lookup begins: at the element, when the index is known.
+  [[nodiscard]] uint64_t first_byte_looked_up(uint32_t i) {
+    return has_known_index(i) ? flow_.known(i)->lowest * flow_.looked_up(i)->stride : 0;
+  }
+  [[nodiscard]] bool has_known_index(uint32_t i) const {
+    const OperandFacts& known = *flow_.known(i);
+    return known.lowest == known.highest && known.highest < flow_.looked_up(i)->element_count;
+  }
+
+  // Bytes that the call at `i` reads, when it is a read to be compiled inline; else 0. The size (r2) is known from the
+  // verifier, or when the instruction that set it lies before in one run, and sets a constant.
   [[nodiscard]] uint32_t inline_read_bytes(const Function& function, uint32_t i) const {
     const int32_t helper = insns_[i].imm;
     if (options_.read_cache == nullptr ||
         (helper != BPF_FUNC_probe_read && helper != BPF_FUNC_probe_read_user &&
          helper != BPF_FUNC_probe_read_kernel)) {
       return 0;
+    }
+    if (const OperandFacts* known = flow_.known(i); known != nullptr) {
+      const bool is_small = known->lowest == known->highest && known->highest <= kLargestInlineRead;
+      return is_small ? static_cast<uint32_t>(known->highest) : 0;
     }
     while (i > function.begin && is_target_[i] == 0) {
       i--;
@@ -388,12 +408,17 @@ class Compiler {
         out_.patch32(distance, static_cast<int32_t>(out_.position() - distance - 4));
       }
       function.entry = out_.position();
+      if (!flow_.is_reached(function.begin)) {
+        std::fill(offset_of_.begin() + function.begin, offset_of_.begin() + function.end,
+                  function.entry);
+        continue;
+      }
       emit_prologue(function);
       for (uint32_t i = function.begin; i < function.end;) {
         out_.make_room();
         old_offset_ = offset_of_[i];
         offset_of_[i] = out_.position();
-        const uint32_t taken = emit_insn(function, i);
+        const uint32_t taken = flow_.needs_code(i) ? emit_insn(function, i) : 1;
         for (uint32_t skipped = i + 1; skipped < i + taken; ++skipped) {
           offset_of_[skipped] = out_.position();
         }
@@ -530,96 +555,6 @@ class Compiler {
   }
 
   // ---- sequences that compilers write for one machine instruction
-  // -------------------------------------------------- Registers that may be read after instruction
-  // i. Computed when first asked for, by going backwards until nothing changes.
-  uint16_t live_after(uint32_t i) {
-    if (live_.empty()) {
-      find_live();
-    }
-    uint16_t live = 0;
-    const bpf_insn& insn = insns_[i];
-    if (insn.code == kOpExit) {
-      return 0;
-    }
-    if (!is_unconditional_jump(insn.code)) {
-      live = live_[i + 1];
-    }
-    if (is_jump(insn.code)) {
-      live = static_cast<uint16_t>(live | live_[static_cast<size_t>(jump_target(insn, i))]);
-    }
-    return live;
-  }
-  void find_live() {
-    constexpr uint32_t kLargest = 100'000;  // larger programs do without
-    constexpr int kRounds = 12;
-    live_.assign(count_ + 1, 0);
-    bool changes = true;
-    for (int round = 0; changes && round < kRounds && count_ <= kLargest; ++round) {
-      changes = false;
-      for (uint32_t i = count_; i-- > 0;) {
-        uint16_t uses = 0;
-        uint16_t defines = 0;
-        uses_and_definitions(insns_[i], &uses, &defines);
-        const auto live = static_cast<uint16_t>(uses | (live_after(i) & ~defines));
-        if (live != live_[i]) {
-          live_[i] = live;
-          changes = true;
-        }
-      }
-    }
-    if (changes) {
-      live_.assign(count_ + 1, 0x7ff);
-    }
-  }
-  static void uses_and_definitions(const bpf_insn& insn, uint16_t* uses, uint16_t* defines) {
-    const auto dst = static_cast<uint16_t>(1U << insn.dst_reg);
-    const auto src = static_cast<uint16_t>(1U << insn.src_reg);
-    const bool has_reg = insn_has_reg(insn.code);
-    switch (insn_class(insn.code)) {
-      case BPF_ALU:
-      case BPF_ALU64:
-        *defines = dst;
-        if (insn_op(insn.code) == BPF_END || insn_op(insn.code) == BPF_NEG) {
-          *uses = dst;
-        } else {
-          *uses = static_cast<uint16_t>((insn_op(insn.code) == BPF_MOV ? 0 : dst) |
-                                        (has_reg ? src : 0));
-        }
-        break;
-      case BPF_LD:
-        *defines = insn.code == kOpLddw ? dst : 0;
-        break;
-      case BPF_LDX:
-        *uses = src;
-        *defines = dst;
-        break;
-      case BPF_ST:
-        *uses = dst;
-        break;
-      case BPF_STX:
-        *uses = dst | src;
-        if (insn_mode(insn.code) == BPF_ATOMIC) {
-          if (insn.imm == kLoadAcquire) {
-            *uses = src;
-            *defines = dst;
-          } else if (insn.imm == BPF_CMPXCHG) {
-            *uses = static_cast<uint16_t>(*uses | 1U);
-          }
-        }
-        break;
-      default:
-        if (insn.code == kOpExit) {
-          *uses = 1;
-        } else if (insn.code == kOpCall) {
-          *uses = 0x3e;
-          *defines = 0x3f;
-        } else if (!is_unconditional_jump(insn.code) && insn.code != kOpMayGoto) {
-          *uses = static_cast<uint16_t>(dst | (has_reg ? src : 0));
-        }
-        break;
-    }
-  }
-
   // True when instructions i + 1 ... i + count - 1 are there and nothing jumps to them.
   [[nodiscard]] bool melts_all(const Function& function, uint32_t i, uint32_t count) const {
     if (function.end - i < count) {
@@ -670,7 +605,7 @@ class Compiler {
       return 0;
     }
     const uint32_t taken = has_copy ? 5 : 4;
-    if ((live_after(i + taken - 1) >> join.src_reg & 1) != 0) {
+    if ((flow_.live_after(i + taken - 1) >> join.src_reg & 1) != 0) {
       return 0;
     }
     const bool is64 = alu_class == BPF_ALU64;
@@ -720,11 +655,11 @@ class Compiler {
                 joins(next[1], next[2], next[0].dst_reg, 16 + 8 * k, false);
       wide_parts |= 1U << next[0].dst_reg;
     }
-    if (is_wide && (live_after(i + 9) & wide_parts) == 0) {
+    if (is_wide && (flow_.live_after(i + 9) & wide_parts) == 0) {
       out_.op_rm(false, 0x8b, reg(sum), reg(base), low.off);
       return 10;
     }
-    if ((live_after(i + 3) & parts) != 0) {
+    if ((flow_.live_after(i + 3) & parts) != 0) {
       return 0;
     }
     out_.op_rm(false, 0x0fb7, reg(sum), reg(base), low.off);
@@ -906,7 +841,7 @@ class Compiler {
         emit_endian(insn, dst);
         return 1;
       default:
-        emit_division(insn);
+        emit_division(insn, flow_.known(i));
         return 1;
     }
   }
@@ -982,7 +917,7 @@ class Compiler {
 
   // Unsigned and signed division and remainder: x / 0 = 0, x % 0 = x, INT_MIN / -1 = INT_MIN,
   // INT_MIN % -1 = 0.
-  void emit_division(const bpf_insn& insn) {
+  void emit_division(const bpf_insn& insn, const OperandFacts* divisor_facts) {
     const bool is64 = insn_class(insn.code) == BPF_ALU64;
     const bool is_signed = insn.off == 1;
     const bool is_mod = insn_op(insn.code) == BPF_MOD;
@@ -994,7 +929,11 @@ class Compiler {
     }
     uint32_t to_end[3] = {};
     uint32_t ends = 0;
-    if (has_reg) {
+    const bool may_be_zero = divisor_facts == nullptr || divisor_facts->lowest == 0;
+    const bool may_be_minus_one =
+        is_signed && (divisor_facts == nullptr ||
+                      divisor_facts->highest >= (is64 ? UINT64_MAX : uint64_t{UINT32_MAX}));
+    if (has_reg && may_be_zero) {
       out_.test_rr(is64, src, src);
       const uint32_t not_zero = jump_over(0x75);
       if (!is_mod) {
@@ -1004,17 +943,17 @@ class Compiler {
       }
       to_end[ends++] = jump_over(0xeb);
       land(not_zero);
-      if (is_signed) {
-        out_.group1_imm(is64, kCmp, src, -1);
-        const uint32_t not_minus_one = jump_over(0x75);
-        if (is_mod) {
-          out_.mov_imm(dst, 0);
-        } else {
-          out_.op_rr(is64, 0xf7, 3, dst);
-        }
-        to_end[ends++] = jump_over(0xeb);
-        land(not_minus_one);
+    }
+    if (has_reg && may_be_minus_one) {
+      out_.group1_imm(is64, kCmp, src, -1);
+      const uint32_t not_minus_one = jump_over(0x75);
+      if (is_mod) {
+        out_.mov_imm(dst, 0);
+      } else {
+        out_.op_rr(is64, 0xf7, 3, dst);
       }
+      to_end[ends++] = jump_over(0xeb);
+      land(not_minus_one);
     }
     const bool saves_rax = dst != kRax || (has_reg && src == kRax);
     const bool saves_rdx = dst != kRdx || (has_reg && src == kRdx);
@@ -1277,10 +1216,44 @@ class Compiler {
       out_.word32(0);
       return;
     }
-    if (const uint32_t bytes = inline_read_bytes(function, i); bytes != 0) {
+    if (flow_.looked_up(i) != nullptr) {
+      emit_lookup(i);
+    } else if (const uint32_t bytes = inline_read_bytes(function, i); bytes != 0) {
       emit_read(bytes);
     } else {
       emit_slot_call(slots_.intern(SlotKind::kHelper, static_cast<uint32_t>(insn.imm), 0));
+    }
+  }
+  // The address of an array's element: of a known one, or of the one that the four bytes at rsi (r2) tell. Changes rax and
+  // rcx, what a helper may change.
+  void emit_lookup(uint32_t i) {
+    const KnownArray& array = *flow_.looked_up(i);
+    const uint32_t slot = slots_.intern(SlotKind::kMapValue, array.map, first_byte_looked_up(i));
+    const unsigned base = has_known_index(i) ? kRax : kRcx;
+    out_.load64(base, kHit, kHitSlots);
+    out_.load64(base, base, static_cast<int32_t>(slot * 8));
+    if (has_known_index(i)) {
+      return;
+    }
+    out_.op_rm(false, 0x8b, kRax, kRsi, 0);
+    const bool may_be_beyond = flow_.known(i)->highest >= array.element_count;
+    uint32_t beyond = 0;
+    if (may_be_beyond) {
+      out_.group1_imm(false, kCmp, kRax, static_cast<int32_t>(array.element_count));
+      beyond = jump_over(0x70U | kAboveEqual);
+    }
+    if (array.stride == 8) {
+      out_.lea(true, kRax, kRcx, kRax, 3, 0);
+    } else {
+      out_.op_rr(true, 0x69, kRax, kRax);
+      out_.word32(static_cast<int32_t>(array.stride));
+      out_.group1_rr(true, kAdd, kRax, kRcx);
+    }
+    if (may_be_beyond) {
+      const uint32_t done = jump_over(0xeb);
+      land(beyond);
+      out_.mov_imm(kRax, 0);
+      land(done);
     }
   }
   // With the hit as the sixth argument.
@@ -1369,14 +1342,21 @@ class Compiler {
     }
   }
 
+  [[nodiscard]] uint32_t first_with_code(uint32_t i) const {
+    while (i < count_ && !flow_.needs_code(i)) {
+      ++i;
+    }
+    return i;
+  }
+
   void emit_branch(const bpf_insn& insn, uint32_t i) {
     const auto target = static_cast<uint32_t>(jump_target(insn, i));
     if (target <= i && counts_fuel_) {
       out_.op_rr(true, 0xff, 1, kFuel);  // dec, which melts with jl
       emit_jump(kLess, i, count_);
     }
-    if (is_unconditional_jump(insn.code)) {
-      if (target != i + 1) {
+    if (is_unconditional_jump(insn.code) || flow_.always_jumps(i)) {
+      if (first_with_code(i + 1) != first_with_code(target)) {
         emit_jump(kAlways, i, target);
       }
       return;
@@ -1454,8 +1434,8 @@ class Compiler {
   std::vector<InlineRead> reads_;
   std::vector<ReadFixup> read_fixups_;  // in `code`; those of the last round count
   std::vector<uint32_t> leave_fixups_;  // displacements to the leave stub
-  std::vector<uint16_t> live_;  // registers read at or after each instruction; empty until needed
-  uint32_t old_offset_ = 0;     // where the instruction at hand lay in the round before
+  Flow flow_;
+  uint32_t old_offset_ = 0;  // where the instruction at hand lay in the round before
   bool is_last_round_ = false;
   bool needs_hit_ = false;    // anything that reads the hit, or may fault
   bool counts_fuel_ = false;  // asked for, and there is a backward jump

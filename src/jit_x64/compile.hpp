@@ -18,7 +18,11 @@
 // program leaves from any depth with hit->ended = kHitOutOfFuel and result 0. A callback helper
 // counts its own iterations in the same hit->fuel.
 #pragma once
+#include <span>
+#include <vector>
+
 #include "base/result.hpp"
+#include "isa/operand_facts.hpp"
 #include "isa/program.hpp"
 #include "vm/program.hpp"
 
@@ -35,6 +39,12 @@ struct ReadCache {
 };
 inline constexpr uint32_t kLargestInlineRead = 16;
 
+// An array whose elements lie side by side from Slot kMapValue on.
+struct KnownArray {
+  uint32_t map;  // MapId
+  uint32_t element_count, stride;
+};
+
 struct CompileOptions {
   bool count_fuel = true;     // off: no run takes more than the budget, whatever its inputs
   bool has_bmi2 = false;      // the code may use BMI2 (shlx and others); see host_has_bmi2()
@@ -45,6 +55,11 @@ struct CompileOptions {
   const ReadCache* read_cache = nullptr;
   // Of a program of one function: what it uses of its stack; 0 = not known.
   uint32_t frame_bytes = 0;
+  // What the verifier learned of each instruction, and which no run reaches; empty, null: nothing. Both stay valid. With
+  // them, what nobody needs gets no code, and lookups in `arrays` are compiled inline.
+  std::span<const OperandFacts> operands = {};
+  const std::vector<bool>* dead = nullptr;
+  std::span<const KnownArray> arrays = {};
 };
 
 // Errors: E2BIG for call chains deeper than kMaxCallFrames, recursion, or more than 2 GB of code;

@@ -331,5 +331,134 @@ TEST(CompileX64, UnsupportedReferencesFailWithEopnotsupp) {
   }
 }
 
+// ---- with what the verifier learned
+
+// The facts of a program, by hand: nothing is known of an instruction until it is said.
+struct Known {
+  explicit Known(size_t count) : operands(count), dead(count) {}
+  CompileOptions options() {
+    CompileOptions options;
+    options.operands = operands;
+    options.dead = &dead;
+    options.arrays = arrays;
+    return options;
+  }
+  std::vector<OperandFacts> operands;
+  std::vector<bool> dead;
+  std::vector<KnownArray> arrays;
+};
+
+TEST(CompileX64, NoRunGoesThereNoCode) {
+  const char* const text =
+      "mov %r1, 1\njeq %r1, 1, out\ncall 99\nlddw %r2, map 7\nout:\nmov %r0, 5\nexit";
+  Known known(7);
+  known.operands[1].ways = kJumps;
+  known.dead[2] = known.dead[3] = known.dead[4] = true;
+  Mapped mapped;
+  map(text, &mapped, known.options());
+  EXPECT_TRUE(mapped.program.slots.empty());
+  EXPECT_EQ(mapped.program.facts, 0U);
+  EXPECT_EQ(run(mapped, nullptr), 5U);
+  const auto smallest = compiled("mov %r0, 5\nexit");
+  EXPECT_EQ(mapped.program.code.size(), smallest.value().code.size()) << "the jump went too";
+}
+
+TEST(CompileX64, WhatNobodyReadsIsNotComputed) {
+  Known known(6);
+  known.operands[3].points_to = kToStack;
+  Mapped mapped;
+  map("lddw %r1, map 7\nmov %r2, %r10\nldxdw %r3, [%r10-8]\nmov %r0, 5\nexit", &mapped,
+      known.options());
+  EXPECT_TRUE(mapped.program.slots.empty());
+  EXPECT_TRUE(mapped.program.faults.empty());
+  EXPECT_EQ(run(mapped, nullptr), 5U);
+}
+
+// It may end the program.
+TEST(CompileX64, ALoadFromAnywhereIsMadeThoughNobodyReadsIt) {
+  for (const uint8_t points_to : {uint8_t{0}, uint8_t{kToOther}}) {
+    Known known(3);
+    known.operands[0].points_to = points_to;
+    const auto program = compiled("ldxdw %r3, [%r1+0]\nmov %r0, 5\nexit", known.options());
+    EXPECT_FALSE(program.value().faults.empty());
+  }
+}
+
+constexpr const char* kLookup =
+    "stw [%r10-8], 2\nmov %r2, %r10\nadd %r2, -8\nlddw %r1, map 7\ncall 1\nexit";
+
+TEST(CompileX64, LookupOfAKnownElementIsItsAddress) {
+  Known known(7);
+  known.arrays = {{9, 4, 8}, {7, 4, 24}};
+  known.operands[5].map = 7;
+  known.operands[5].lowest = known.operands[5].highest = 2;
+  Mapped mapped;
+  map(kLookup, &mapped, known.options());
+  ASSERT_EQ(mapped.program.slots.size(), 1U);
+  EXPECT_TRUE(mapped.program.slots[0].kind == SlotKind::kMapValue &&
+              mapped.program.slots[0].id == 7 && mapped.program.slots[0].addend == 48);
+  EXPECT_EQ(mapped.program.facts & kCallsHelpers, 0U);
+  const uint64_t slot = 1000;
+  Hit hit{&slot, 0, kHitNormal, 0, 0};
+  EXPECT_EQ(run(mapped, &hit), 1000U);
+}
+
+TEST(CompileX64, LookupFindsTheElementThatTheKeyTells) {
+  for (const uint32_t stride : {8U, 24U, 4096U}) {
+    for (const uint64_t highest : {uint64_t{3}, uint64_t{UINT64_MAX}}) {
+      for (const uint32_t index : {0U, 1U, 3U, 4U, 0x80000000U, 0xffffffffU}) {
+        if (index > highest) {
+          continue;
+        }
+        Known known(8);
+        known.arrays = {{7, 4, stride}};
+        known.operands[5].map = 7;
+        known.operands[5].highest = highest;
+        Mapped mapped;
+        map("stxdw [%r10-8], %r1\nmov %r2, %r10\nadd %r2, -8\nlddw %r1, map 7\ncall 1\nexit",
+            &mapped, known.options());
+        const uint64_t slot = 1000;
+        Hit hit{&slot, 0, kHitNormal, 0, 0};
+        // The upper half is not the key's.
+        const uint64_t context = 0xabcd'0000'0000 | index;
+        EXPECT_EQ(run(mapped, &hit, reinterpret_cast<void*>(context)),
+                  index < 4 ? 1000 + uint64_t{index} * stride : 0)
+            << index;
+      }
+    }
+  }
+}
+
+// A map that is known, but as no array, and one of which nothing is known.
+TEST(CompileX64, OtherLookupsAreCalls) {
+  for (const uint32_t id : {5U, UINT32_MAX}) {
+    Known known(7);
+    known.arrays = {{7, 4, 24}};
+    known.operands[5].map = id;
+    EXPECT_NE(compiled(kLookup, known.options()).value().facts & kCallsHelpers, 0U);
+  }
+}
+
+TEST(CompileX64, DivisionByWhatIsNeverZero) {
+  struct Case {
+    const char* op;
+    uint64_t lowest, highest, divisor, result;
+  };
+  for (const Case& c :
+       {Case{"div", 1, UINT64_MAX, 7, 100 / 7}, Case{"mod", 1, UINT64_MAX, 7, 100 % 7},
+        Case{"div", 0, UINT64_MAX, 0, 0}, Case{"mod", 0, UINT64_MAX, 0, 100},
+        Case{"div32", 1, UINT32_MAX, 7, 100 / 7}, Case{"sdiv", 1, UINT64_MAX, ~0ULL, 0ULL - 100},
+        Case{"sdiv", 1, 9, 7, 100 / 7}, Case{"smod", 1, UINT64_MAX, ~0ULL, 0}}) {
+    Known known(4);
+    known.operands[1].lowest = c.lowest;
+    known.operands[1].highest = c.highest;
+    Mapped mapped;
+    map("mov %r0, 100\n" + std::string(c.op) + " %r0, %r1\nexit", &mapped, known.options());
+    EXPECT_EQ(run(mapped, nullptr, reinterpret_cast<void*>(c.divisor)), c.result) << c.op;
+    const auto checked = compiled("mov %r0, 100\n" + std::string(c.op) + " %r0, %r1\nexit");
+    EXPECT_EQ(mapped.program.code.size() < checked.value().code.size(), c.lowest != 0);
+  }
+}
+
 }  // namespace
 }  // namespace bpftime

@@ -33,6 +33,9 @@ enum class MapCode : uint32_t {
   kCount
 };
 
+// ARRAY, PERCPU_ARRAY: bytes from value to value.
+constexpr uint64_t array_stride(uint64_t value_size) { return (value_size + 7) / 8 * 8; }
+
 struct MapView {
   std::byte* base;         // +0
   std::byte* values;       // +8  base + values_offset

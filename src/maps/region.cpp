@@ -74,7 +74,7 @@ Result<Shape> shape_of(const MapSpec& spec) {
       }
       s.code = MapCode::kArray;
       s.elements = spec.max_entries;
-      s.value_stride = round_up(spec.value_size, 8);
+      s.value_stride = array_stride(spec.value_size);
       s.values_offset = kRegionHeadBytes;
       s.size_bytes = round_up(s.values_offset + s.elements * s.value_stride, kPage);
       break;
@@ -84,7 +84,7 @@ Result<Shape> shape_of(const MapSpec& spec) {
       }
       s.code = MapCode::kPercpuArray;
       s.elements = spec.max_entries;
-      s.value_stride = round_up(spec.value_size, 8);
+      s.value_stride = array_stride(spec.value_size);
       s.lane_stride = round_up(s.elements * s.value_stride, kCacheLine);
       if (s.lane_stride > kMaxRegionBytes || lanes(spec) > kMostLanes) {
         return make_error(ENOMEM, "map too large");

@@ -478,7 +478,6 @@ bool Engine::check_argument_kind(int regno, const ParamSpec& spec, const Prototy
         return refuse(EACCES, "dereference of modified ctx ptr R%d off=%d disallowed", regno,
                       r.off);
       }
-      verdict_.facts.passes_context = true;
       break;
     case Param::kMap:
     case Param::kKey:

@@ -153,7 +153,7 @@ bool Engine::check_helper(const bpf_insn& insn) {
     return false;
   }
   bool surely_there = false;
-  if (!learn_call(cur().insn, args)) {
+  if (!learn_call(cur().insn, *proto, args)) {
     return false;
   }
   if (id == 1 && !check_known_index(args, &surely_there)) {

@@ -446,11 +446,12 @@ class Engine {
 
   // ---- learn.cpp: ProgramFacts::operands ----
   bool learn_before(uint32_t at);
+  void learn_context(uint32_t at);
   void learn_access(uint32_t at);
   void learn_number(uint32_t at, uint64_t lowest, uint64_t highest);
   bool learn_divisor(uint32_t at);
   bool learn_index(uint32_t at, const Reg& key, uint32_t end);
-  bool learn_call(uint32_t at, const CallArgs& args);
+  bool learn_call(uint32_t at, const Prototype& proto, const CallArgs& args);
   void learn_ways(uint32_t at, bool both);
 
   // ---- shared ----

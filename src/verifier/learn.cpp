@@ -44,6 +44,12 @@ bool is_access(const bpf_insn& insn) {
          (insn_group == BPF_LDX && (mode == BPF_MEM || mode == kModeMemSx));
 }
 
+// Helpers that are handed the context and do not look at it.
+bool is_context_token(uint32_t helper) {
+  return helper == BPF_FUNC_perf_event_output || helper == BPF_FUNC_get_func_ip ||
+         helper == BPF_FUNC_get_attach_cookie;
+}
+
 bool is_division(const bpf_insn& insn) {
   const uint8_t insn_group = insn_class(insn.code);
   return (insn_group == BPF_ALU || insn_group == BPF_ALU64) &&
@@ -90,8 +96,34 @@ bool Engine::learn_divisor(uint32_t at) {
   return mark_precise(insn.src_reg);
 }
 
+// Where the context's address becomes a number or goes into memory of others, whoever finds it there may read all.
+void Engine::learn_context(uint32_t at) {
+  const bpf_insn& insn = code_.insns[at];
+  const auto is_context = [&](int n) { return reg(n).kind == RegKind::kCtx; };
+  const uint8_t insn_group = insn_class(insn.code);
+  if (insn_group == BPF_STX) {
+    const bool stays = insn_mode(insn.code) == BPF_MEM && reg(insn.dst_reg).kind == RegKind::kStack;
+    verdict_.facts.passes_context |= is_context(insn.src_reg) && !stays;
+  } else if (insn_group == BPF_ALU || insn_group == BPF_ALU64) {
+    const uint8_t op = insn_op(insn.code);
+    const bool has_reg = insn_has_reg(insn.code);
+    const bool is_sum =
+        (op == BPF_ADD || op == BPF_SUB) &&
+        !(has_reg && reg(insn.src_reg).is_pointer() && reg(insn.dst_reg).is_pointer());
+    const bool stays = insn_group == BPF_ALU64 && insn.off == 0 && (op == BPF_MOV || is_sum);
+    const bool is_read =
+        (op != BPF_MOV && is_context(insn.dst_reg)) || (has_reg && is_context(insn.src_reg));
+    verdict_.facts.passes_context |= is_read && !stays;
+  } else if (insn.code == kOpCall && insn.src_reg == kCallKfunc) {
+    for (int n = 1; n <= 5; ++n) {
+      verdict_.facts.passes_context |= is_context(n);
+    }
+  }
+}
+
 bool Engine::learn_before(uint32_t at) {
   const bpf_insn& insn = code_.insns[at];
+  learn_context(at);
   if (is_access(insn)) {
     learn_access(at);
   } else if (is_division(insn)) {
@@ -136,8 +168,13 @@ void Engine::learn_ways(uint32_t at, bool both) {
 }
 
 // Of a call whose arguments are in order.
-bool Engine::learn_call(uint32_t at, const CallArgs& args) {
+bool Engine::learn_call(uint32_t at, const Prototype& proto, const CallArgs& args) {
   OperandFacts& known = verdict_.facts.operands[at];
+  for (int n = 1; n <= 5; ++n) {
+    const Param kind = proto.args[n - 1].kind;
+    verdict_.facts.passes_context |= reg(n).kind == RegKind::kCtx && kind != Param::kNone &&
+                                     (kind != Param::kCtx || !is_context_token(proto.id));
+  }
   const Reg& r1 = reg(1);
   const bool is_map = r1.kind == RegKind::kMap && (r1.flags & kMapUid) == 0;
   const uint32_t map_id = is_map ? map(r1.object).id : UINT32_MAX;

@@ -71,9 +71,9 @@ struct VerifyOptions {
 // What the verifier learned; engines and runtime may rely on it for an accepted program.
 struct ProgramFacts {
   // Bit i: the 8 bytes of the context at 8*i are read by a load (512 bytes are told apart; a read
-  // beyond, or a helper or a function that is handed the context and may read it, sets
-  // reads_unknown_context). Context only handed to helpers as a token (perf_event_output,
-  // get_stackid, get_attach_cookie ...) sets passes_context.
+  // beyond, or a global function that is handed the context, sets reads_unknown_context). passes_context:
+  // something else may read it: a helper that is handed it (but for perf_event_output, get_func_ip and
+  // get_attach_cookie, to which it is a token), or whoever finds its address.
   uint64_t context_words = 0;
   bool reads_unknown_context = false, passes_context = false, writes_context = false;
   uint32_t stack_bytes = 0;  // deepest chain of frames

@@ -62,6 +62,8 @@ struct ReadFixup {
   uint32_t begin, end, resume;
 };
 
+inline constexpr uint32_t kContextEscapes = 1U << 31;  // any byte may be read, or written
+
 // What a caller may leave out for a program.
 enum ProgramFact : uint32_t {
   kCallsHelpers = 1,  // or has callbacks that helpers call
@@ -78,8 +80,10 @@ struct CompiledProgram {
   // The deepest that its functions take of the stack, the return address of the first counted, what
   // helpers take not.
   uint32_t stack_bytes;
-  uint32_t facts;        // ProgramFact
-  uint32_t context_use;  // isa/context_use.hpp, where the compiler's caller asked for it
+  uint32_t facts;  // ProgramFact
+  // Of the eights of bytes of its context, which are read: bit n (n < 31), or kContextEscapes. Filled in by the compiler's
+  // caller.
+  uint32_t context_use;
 };
 
 }  // namespace bpftime

@@ -53,6 +53,13 @@ std::string FactCheck::access(const bpf_insn& insn, const OperandFacts& known,
   }
   // Regions begin anywhere in the machine; what counts is the place in them.
   const uint64_t in_region = address - region->base;
+  if (region->kind == Region::Kind::kContext && is_load && !facts_.reads_unknown_context) {
+    const uint64_t words = facts_.context_words >> (in_region / 8);
+    const bool is_across = in_region / 8 != (in_region + access_bytes(insn.code) - 1) / 8;
+    if ((words & 1) == 0 || (is_across && (words & 2) == 0)) {
+      return "byte " + std::to_string(in_region) + " of the context was said not to be read";
+    }
+  }
   if (in_region % (1U << known.alignment) != 0) {
     return "byte " + std::to_string(in_region) + " is not at a multiple of " +
            std::to_string(1U << known.alignment);

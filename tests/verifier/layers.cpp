@@ -7,6 +7,7 @@
 #include "tests/verifier/embedding.hpp"
 #include "tests/verifier/machine.hpp"
 #include "tests/verifier/stage.hpp"
+#include "tests/verifier/thin_run.hpp"
 
 namespace bpftime::testing {
 namespace {
@@ -180,6 +181,10 @@ std::string Layers::embed(uint64_t seed, LayerCounts* counts, uint32_t runs) {
   ++counts->accepted;
   const FactCheck facts(program.insns, verdict.facts);
   Embedding embedding(trace, facts);
+  CompileOptions options_of_facts;
+  options_of_facts.operands = verdict.facts.operands;
+  options_of_facts.dead = &verdict.facts.dead;
+  const Flow flow(program.insns, options_of_facts);
   const uint32_t most_back = verdict.facts.most_back_edges;
   counts->bounded_loops += most_back != 0 && most_back != UINT32_MAX ? 1 : 0;
   for (uint32_t run = 0; run < runs; ++run) {
@@ -192,6 +197,14 @@ std::string Layers::embed(uint64_t seed, LayerCounts* counts, uint32_t runs) {
     if (machine.back_jumps() > most_back) {
       return std::to_string(machine.back_jumps()) + " jumps back, " + std::to_string(most_back) +
              " were the most";
+    }
+    if (run % 2 == 0) {
+      Machine whole(program.insns, program.prog_type, seed * 64 + run);
+      Machine thin(program.insns, program.prog_type, seed * 64 + run);
+      const std::string other = run_thin(program.insns, flow, &whole, &thin, kMostSteps);
+      if (!other.empty()) {
+        return other;
+      }
     }
     counts->reached_bounds += most_back != 0 && machine.back_jumps() == most_back ? 1 : 0;
   }

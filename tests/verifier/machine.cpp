@@ -359,6 +359,14 @@ Machine::Step Machine::atomic(const bpf_insn& insn) {
   return Step::kOn;
 }
 
+void Machine::leave_out(uint64_t value) {
+  const bpf_insn& insn = insns_[at_];
+  if (!is_jump(insn.code)) {
+    r(insn.dst_reg) = value;
+  }
+  at_ += insn.code == (BPF_LD | BPF_IMM | BPF_DW) ? 2 : 1;
+}
+
 Machine::Step Machine::call_helper(int32_t id) {
   uint64_t result = 0;
   const uint64_t a = r(1), b = r(2), c = r(3);

@@ -28,6 +28,9 @@ class Machine {
 
   enum class Step : uint8_t { kOn, kEnd, kFault };
   Step step();
+  // Instead of a step: the instruction's register gets `value`, or the jump does not jump.
+  void leave_out(uint64_t value);
+  void go_to(uint32_t insn) { at_ = insn; }
 
   [[nodiscard]] uint32_t insn() const { return at_; }
   struct CallFrame {
