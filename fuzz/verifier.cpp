@@ -1,5 +1,5 @@
 // Any bytes as a program, its types and the types of its maps: a verdict, whatever they are, and in bounds of time and
-// memory. Input: program type, options, length of the BTF (2 bytes), instructions' count (1), BTF, instructions, then
+// memory; what is accepted is compiled too. Input: program type, options, length of the BTF (2 bytes), instructions' count (1), BTF, instructions, then
 // func_info and line_info.
 #include <algorithm>
 #include <cstddef>
@@ -8,10 +8,36 @@
 #include <optional>
 
 #include "btf/btf.hpp"
+#include "isa/program.hpp"
+#include "jit_x64/compile.hpp"
 #include "verifier/verifier.hpp"
 
 using bpftime::Btf;
 using bpftime::VerifierMap;
+
+namespace {
+
+// With what the verifier learned. What no engine runs is refused.
+void compile(std::span<const bpf_insn> insns, const bpftime::ProgramFacts& facts,
+             std::span<const VerifierMap> maps) {
+  auto program = bpftime::decode(insns);
+  if (!program) {
+    return;
+  }
+  std::vector<bpftime::KnownArray> arrays;
+  for (const VerifierMap& map : maps) {
+    if (map.map_type == BPF_MAP_TYPE_ARRAY) {
+      arrays.push_back({map.id, map.max_entries, 16});
+    }
+  }
+  bpftime::CompileOptions options;
+  options.operands = facts.operands;
+  options.dead = &facts.dead;
+  options.arrays = arrays;
+  (void)bpftime::compile_x64(*program, options);
+}
+
+}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 5) {
@@ -83,6 +109,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (verdict.log.size() > options.log_bytes + 4096 ||
       verdict.insns_processed > options.insn_limit + 1) {
     __builtin_trap();
+  }
+  if (verdict.accepted()) {
+    compile(insns, verdict.facts, program.maps);
   }
   return 0;
 }
