@@ -14,6 +14,19 @@ bool Engine::check_readable(int n) {
   return true;
 }
 
+// Before it is copied: what is equal has one id. A number at a distance from others gets an id of its
+// own, else a loop that counts with copies would be new in each round.
+void Engine::name_copies(Reg* source) {
+  if (source->has_delta) {
+    source->id = 0;
+    source->has_delta = false;
+    source->delta = 0;
+  }
+  if (source->id == 0 && !source->num.is_constant()) {
+    source->id = new_id();
+  }
+}
+
 // Pointers stay so close to their object that no later sum can wrap.
 bool Engine::check_offset_sane(const Reg& r, int regno) {
   const auto& range = r.num.range;
@@ -183,8 +196,8 @@ bool Engine::check_alu(const bpf_insn& insn) {
     // Does the copy have the same value as the whole register?
     const uint64_t umax = src.num.range.umax;
     const bool is_same = insn.off == 0 ? is64 || umax <= UINT32_MAX : umax < 1ULL << (insn.off - 1);
-    if (is_same && src.id == 0 && !src.num.is_constant()) {
-      src.id = new_id();
+    if (is_same) {
+      name_copies(&src);
     }
     Reg copy = src;
     if (!is_same) {

@@ -259,6 +259,7 @@ class Engine {
 
   // ---- alu.cpp ----
   bool check_alu(const bpf_insn& insn);
+  void name_copies(Reg* source);
   bool check_pointer_alu(const bpf_insn& insn, Reg* dst, Reg pointer, const Reg& number,
                          bool is_dst_pointer);
   bool check_offset_sane(const Reg& reg, int regno);
@@ -304,6 +305,7 @@ class Engine {
   bool check_access(const Access& a, Reg* out);
   bool access_stack(const Access& a, const Reg& base, Reg* out);
   bool access_map_value(const Access& a, const Reg& base, Reg* out);
+  bool access_map(const Access& a, const Reg& base, Reg* out);
   bool access_packet(const Access& a, const Reg& base);
   bool access_socket(const Access& a, const Reg& base);
   bool access_bytes_of(const Access& a, const Reg& base, Reg* out);

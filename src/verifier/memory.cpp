@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "isa/opcode.hpp"
+#include "spec/map_struct.hpp"
 #include "spec/newer.hpp"
 #include "verifier/engine.hpp"
 
@@ -301,6 +302,20 @@ bool Engine::access_map_value(const Access& a, const Reg& base, Reg* out) {
   return true;
 }
 
+// The map itself, as the kernel keeps it.
+bool Engine::access_map(const Access& a, const Reg& base, Reg* out) {
+  const char* name = map_struct(map(base.object).map_type);
+  auto type = name != nullptr && program_.kernel_btf != nullptr
+                  ? program_.kernel_btf->find(name, BtfKind::kStruct)
+                  : Result<BtfType>(make_error(ENOENT, ""));
+  if (!type || leaks_forbidden()) {
+    return refuse(EACCES, "R%d invalid mem access 'map_ptr'", a.regno);
+  }
+  Reg structure = Reg::pointer(RegKind::kBtf, type->id, kKernelBtf);
+  structure.off = base.off;
+  return check_btf_access(structure, a.regno, a.off, a.size, a.is_write, out);
+}
+
 bool Engine::access_packet(const Access& a, const Reg& base) {
   if (a.is_write && !is_program_type(BPF_PROG_TYPE_XDP) &&
       !is_program_type(BPF_PROG_TYPE_SCHED_CLS) && !is_program_type(BPF_PROG_TYPE_SCHED_ACT)) {
@@ -352,10 +367,8 @@ bool Engine::access_bytes_of(const Access& a, const Reg& base, Reg* out) {
       return check_no_leak(a, "mem") && check_memory_offset(base, a.regno) &&
              check_region(base, a.regno, a.off, a.size, base.size, false, "memory");
     case RegKind::kCtx:
-      if (a.is_write && a.value != nullptr && a.value->is_pointer()) {
-        return refuse(EACCES, "R%d leaks addr into ctx", a.value_reg);
-      }
-      return check_context(base, a.regno, a.off, a.size, a.is_write, out);
+      return check_no_leak(a, "ctx") &&
+             check_context(base, a.regno, a.off, a.size, a.is_write, out);
     case RegKind::kPacket:
     case RegKind::kPacketMeta:
       return access_packet(a, base);
@@ -365,6 +378,8 @@ bool Engine::access_bytes_of(const Access& a, const Reg& base, Reg* out) {
       return access_socket(a, base);
     case RegKind::kArena:
       return true;
+    case RegKind::kMap:
+      return access_map(a, base, out);
     default:
       return refuse(EACCES, "R%d invalid mem access '%s'", a.regno, kind_name(base));
   }

@@ -101,11 +101,10 @@ bool Engine::stack_write(uint8_t frame_index, const Reg&, int64_t off, int size,
       kept.precise = false;
       const bool fits = size == 8 || value.num.range.umax <= (1ULL << (size * 8)) - 1;
       if (fits && value_reg >= 0) {
-        Reg& source = reg(value_reg);
-        if (source.id == 0 && !source.num.is_constant()) {
-          source.id = new_id();
-        }
-        kept.id = source.id;
+        name_copies(&reg(value_reg));
+        kept.id = reg(value_reg).id;
+        kept.has_delta = false;
+        kept.delta = 0;
       } else {
         kept.id = 0;
         kept.has_delta = false;
@@ -257,13 +256,19 @@ bool Engine::stack_read(const Reg& pointer, int64_t off, int size, bool is_signe
       return true;
     }
   }
+  // A spilled zero is as many zero bytes.
+  const bool is_spilled_zero = s.is_spill() && s.reg.is_zero();
   bool all_zero = true;
+  bool uses_spill = false;
   for (size_t b = first; b < first + static_cast<size_t>(size); ++b) {
     switch (s.bytes[b]) {
       case ByteKind::kZero:
         break;
-      case ByteKind::kMisc:
       case ByteKind::kSpill:
+        all_zero = all_zero && is_spilled_zero;
+        uses_spill = true;
+        break;
+      case ByteKind::kMisc:
         all_zero = false;
         break;
       case ByteKind::kInvalid:
@@ -277,7 +282,10 @@ bool Engine::stack_read(const Reg& pointer, int64_t off, int size, bool is_signe
                       static_cast<long long>(at), b - first, size);
     }
   }
-  // A spilled zero is eight zero bytes.
+  if (all_zero && uses_spill) {
+    now().stack_frame = frame_index;
+    now().stack_slot = static_cast<uint8_t>(slot);
+  }
   *out = all_zero ? Reg::scalar(Scalar::constant(0)) : Reg::unknown();
   narrow(out);
   return true;

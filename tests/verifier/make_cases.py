@@ -670,6 +670,42 @@ def packet_loads():
         yield case(f"the frame pointer becomes {what}, where nobody comes", f"mov %r2, 1; jeq %r2, 1, out; {code}; out:; mov %r0, 0; exit", "socket")
 
 
+# ---- small rules, each with what it just forbids ----
+
+def small_rules():
+    for what, insn in {"8 bytes of its begin": "ldxdw %r2, [%r1+0]", "4 bytes of its begin": "ldxw %r2, [%r1+0]", "a byte of its begin": "ldxb %r2, [%r1+0]", "below its begin": "ldxdw %r2, [%r1-8]",
+                       "far behind it": "ldxdw %r2, [%r1+32000]", "written": "mov %r2, 0; stxdw [%r1+0], %r2", "an atomic on it": "mov %r2, 1; lock add [%r1+0], %r2", "with 0 added": "add %r1, 0; ldxdw %r2, [%r1+0]",
+                       "with 8 added": "add %r1, 8; ldxdw %r2, [%r1+0]"}.items():
+        for number in (1, 2, 3, 6):
+            yield case(f"the map itself, a {MAPS[number].split()[0]}: {what}", f"lddw %r1, map {number}; {insn}; mov %r0, 0; exit", "socket")
+    yield case("strict: the map itself is read", "lddw %r1, map 1; ldxdw %r2, [%r1+0]; mov %r0, 0; exit", "socket", ("strict",))
+    for (how, write), (letter, size), place in itertools.product({"a zero": "stdw [%r10-16], 0", "a register's zero": "mov %r1, 0; stxdw [%r10-16], %r1", "a one": "stdw [%r10-16], 1", "half a zero": "stdw [%r10-16], -1; stw [%r10-16], 0",
+                                                                 "two zeros of four bytes": "stw [%r10-16], 0; stw [%r10-12], 0"}.items(), (("b", 1), ("h", 2), ("w", 4), ("dw", 8)), (-16, -12, -10, -9)):
+        if (place + 16) % size == 0 and place + size <= -8:
+            yield case(f"{how} in the stack, {size} bytes at {place} as an offset",
+                       [PROLOGUE.replace("stdw [%r10-16], 0; ", ""), VALUE, write, f"ldx{letter} %r5, [%r10{place}]; add %r6, %r5; ldxb %r0, [%r6+15]", "out:", "mov %r0, 0; exit"])
+    for first, second in (("0", "1"), ("1", "0")):
+        yield case(f"the stack has {first} or {second}, its last byte as an offset",
+                   [PROLOGUE, VALUE, f"call ktime_get_ns; stdw [%r10-16], {first}; jeq %r0, 7, +1; stdw [%r10-16], {second}", "ldxb %r5, [%r10-9]; add %r6, %r5; ldxb %r0, [%r6+15]", "out:", "mov %r0, 0; exit"],
+                   context=("flags state_freq",))
+        yield case(f"the stack has {first} or {second} shifted to its last byte, as an offset",
+                   [PROLOGUE, VALUE, f"call ktime_get_ns; mov %r1, {first}; jeq %r0, 7, +1; mov %r1, {second}", "lsh %r1, 56; stxdw [%r10-16], %r1; ldxb %r5, [%r10-9]; add %r6, %r5; ldxb %r0, [%r6+15]", "out:", "mov %r0, 0; exit"],
+                   context=("flags state_freq",))
+    start = [PROLOGUE, VALUE, "mov %r8, %r6; call ktime_get_ns"]
+    for what, code in {"a copy, 4 added": "mov %r5, %r0; add %r5, 4; jgt %r0, 11, out", "a copy of that": "mov %r4, %r0; add %r4, 4; mov %r5, %r4; jgt %r0, 11, out", "a copy of that, the copied one checked": "mov %r4, %r0; add %r4, 4; mov %r5, %r4; jgt %r4, 15, out",
+                       "a copy of that, 4 added": "mov %r4, %r0; add %r4, 4; mov %r5, %r4; add %r5, 4; jgt %r4, 11, out", "a copy of that, 4 added, one too far": "mov %r4, %r0; add %r4, 4; mov %r5, %r4; add %r5, 4; jgt %r4, 12, out",
+                       "4 added twice": "mov %r5, %r0; add %r5, 4; add %r5, 4; jgt %r0, 7, out", "that, through the stack": "mov %r4, %r0; add %r4, 4; stxdw [%r10-16], %r4; ldxdw %r5, [%r10-16]; jgt %r4, 15, out",
+                       "that, through the stack, the first checked": "mov %r4, %r0; add %r4, 4; stxdw [%r10-16], %r4; ldxdw %r5, [%r10-16]; jgt %r0, 11, out"}.items():
+        yield case(f"linked numbers: {what}", [*start, code, "add %r8, %r5; ldxb %r0, [%r8+0]", "out:", "mov %r0, 0; exit"])
+    for last in (15, 16):
+        yield case(f"a loop that counts with copies, up to {last}",
+                   [PROLOGUE, VALUE, f"call ktime_get_ns; jgt %r0, {last}, out; again:; mov %r1, %r6; mov %r2, %r0; add %r1, %r2; ldxb %r3, [%r1+0]", "raw 0x00000000000300e5", f"mov %r0, %r2; add %r0, 1; jlt %r2, {last}, again", "out:", "mov %r0, 0; exit"], "socket")
+    for prog_type in ("socket", "tc"):
+        for what, code in {"the frame": "stxdw [%r1+48], %r10", "a map": "lddw %r2, map 1; stxdw [%r1+48], %r2", "the context": "stxdw [%r1+48], %r1", "half the frame": "stxw [%r1+48], %r10"}.items():
+            for strict_line in ((), ("strict",)):
+                yield case(f"{'strict: ' if strict_line else ''}{what} stored in the packet's notes in {prog_type}", f"{code}; mov %r0, 0; exit", prog_type, strict_line)
+
+
 # ---- sockets: where they come from, what comes of them, and how long that lasts ----
 
 SOCKET_TUPLE = "mov %r9, %r1; stdw [%r10-8], 0; stdw [%r10-16], 0"
@@ -764,7 +800,7 @@ def exceptions():
 
 FILES = {"helper_arguments": helper_arguments, "access": access, "contexts": contexts, "pointer_arithmetic": pointer_arithmetic,
          "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest, "strict": strict, "sockets": sockets,
-         "exceptions": exceptions, "packet_loads": packet_loads}
+         "exceptions": exceptions, "packet_loads": packet_loads, "small_rules": small_rules}
 
 MAPS |= kernel_cases.MAPS
 FILES |= kernel_cases.files(case)
