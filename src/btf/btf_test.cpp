@@ -182,6 +182,107 @@ TEST(BtfFields, ASecondLockFailsWithE2bigAndAnOddPlaceWithEinval) {
   EXPECT_EQ(find_fields(btf, large).error().code, EINVAL);
 }
 
+// The types of lists and trees, and objects of them.
+struct Graph {
+  BtfBuilder b;
+  uint32_t u64 = b.add_int("u64", 8);
+  uint32_t lock = b.add_struct("bpf_spin_lock", 4, {});
+  uint32_t head = b.add_struct("bpf_list_head", 16, {});
+  uint32_t link = b.add_struct("bpf_list_node", 24, {});
+  uint32_t root = b.add_struct("bpf_rb_root", 16, {});
+  uint32_t node = b.add_struct("bpf_rb_node", 32, {});
+  uint32_t count = b.add_struct("bpf_refcount", 4, {});
+  uint32_t item = b.add_struct("item", 40, {{"n", u64, 0}, {"link", link, 8}});
+  uint32_t owner(std::string_view name, const char* contains, bool has_lock = true,
+                 bool has_link = false) {
+    std::vector<BtfBuilder::Member> members = {{"head", head, 0}};
+    if (has_lock) {
+      members.push_back({"lock", lock, 16});
+    }
+    if (has_link) {
+      members.push_back({"link", link, 24});
+    }
+    const uint32_t type = b.add_struct(name, 48, members);
+    if (contains != nullptr) {
+      b.add_decl_tag(contains, type, 0);
+    }
+    return type;
+  }
+  int error_of(uint32_t type, FieldsOf of = FieldsOf::kObject) {
+    const auto fields = find_fields(parsed(b), type, of);
+    return fields ? 0 : fields.error().code;
+  }
+};
+
+TEST(BtfFields, AHeadSaysWhatItContainsAndWhere) {
+  Graph g;
+  const uint32_t type = g.owner("owner", "contains:item:link");
+  const auto fields = find_fields(parsed(g.b), type);
+  ASSERT_TRUE(fields.has_value()) << fields.error().why;
+  ASSERT_EQ(fields->size(), 2U);
+  EXPECT_EQ((*fields)[0].kind, BtfFieldKind::kListHead);
+  EXPECT_EQ((*fields)[0].pointee, g.item);
+  EXPECT_EQ((*fields)[0].node_offset, 8U);
+  EXPECT_EQ((*fields)[1].kind, BtfFieldKind::kSpinLock);
+}
+
+TEST(BtfFields, AHeadWithoutATagALockOrANodeFailsWithEinval) {
+  Graph g;
+  EXPECT_EQ(g.error_of(g.owner("a", nullptr)), EINVAL);
+  EXPECT_EQ(g.error_of(g.owner("b", "contains:item:link", false)), EINVAL);
+  EXPECT_EQ(g.error_of(g.owner("c", "contains:item:n")), EINVAL);
+  EXPECT_EQ(g.error_of(g.owner("d", "contains:item")), EINVAL);
+  EXPECT_EQ(g.error_of(g.owner("e", "contains:nothing:link")), EINVAL);
+  EXPECT_EQ(g.error_of(g.owner("f", "contain:item:link")), EINVAL);
+  const uint32_t twice = g.owner("g", "contains:item:link");
+  g.b.add_decl_tag("contains:item:link", twice, 0);
+  EXPECT_EQ(g.error_of(twice), EINVAL);
+}
+
+TEST(BtfFields, NodesAreOfObjectsTimersOfValues) {
+  Graph g;
+  const uint32_t timer = g.b.add_struct("bpf_timer", 16, {{"o", g.u64, 0}});
+  const uint32_t mixed = g.b.add_struct("mixed", 40, {{"timer", timer, 0}, {"link", g.link, 16}});
+  const auto value = find_fields(parsed(g.b), mixed);
+  ASSERT_EQ(value->size(), 1U);
+  EXPECT_EQ((*value)[0].kind, BtfFieldKind::kTimer);
+  const auto object = find_fields(parsed(g.b), mixed, FieldsOf::kObject);
+  ASSERT_EQ(object->size(), 1U);
+  EXPECT_EQ((*object)[0].kind, BtfFieldKind::kListNode);
+}
+
+TEST(BtfFields, ACountNeedsANode) {
+  Graph g;
+  const uint32_t alone = g.b.add_struct("alone", 8, {{"count", g.count, 0}});
+  const uint32_t with = g.b.add_struct("with", 40, {{"count", g.count, 0}, {"node", g.node, 8}});
+  EXPECT_EQ(g.error_of(alone), EINVAL);
+  EXPECT_EQ(g.error_of(with), 0);
+}
+
+TEST(BtfFields, WhatMayOwnItselfFailsWithEloop) {
+  Graph g;
+  EXPECT_EQ(g.error_of(g.owner("self", "contains:self:link", true, true)), ELOOP);
+  g.owner("inner", "contains:item:link", true, true);  // owned, and an owner
+  EXPECT_EQ(g.error_of(g.owner("outer", "contains:inner:link")), 0);
+  EXPECT_EQ(g.error_of(g.owner("middle", "contains:inner:link", true, true)), ELOOP);
+  EXPECT_EQ(g.error_of(g.owner("top", "contains:middle:link")), ELOOP);
+}
+
+TEST(BtfFields, VariablesOfASectionAreLookedAtWithTheirTags) {
+  Graph g;
+  const uint32_t lock = g.b.raw("lock", BTF_KIND_VAR, 0, g.lock, {1});
+  const uint32_t heads = g.b.add_array(g.head, g.u64, 2);
+  const uint32_t list = g.b.raw("list", BTF_KIND_VAR, 0, heads, {1});
+  g.b.add_decl_tag("contains:item:link", list, -1);
+  const uint32_t section = g.b.raw(".bss.A", BTF_KIND_DATASEC, 2, 48, {lock, 0, 4, list, 16, 32});
+  const auto fields = find_fields(parsed(g.b), section);
+  ASSERT_TRUE(fields.has_value()) << fields.error().why;
+  ASSERT_EQ(fields->size(), 3U);
+  EXPECT_EQ((*fields)[1].offset, 16U);
+  EXPECT_EQ((*fields)[2].offset, 32U);
+  EXPECT_EQ((*fields)[2].pointee, g.item);
+}
+
 TEST(BtfRecords, FunctionsAndLinesAscendFromZero) {
   BtfBuilder b;
   const uint32_t func = b.add_function("f", b.add_prototype(0, {}), BTF_FUNC_STATIC);

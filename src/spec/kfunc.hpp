@@ -34,6 +34,18 @@ enum class KfuncRule : uint8_t {
   kSession,        // programs of sessions alone
   kSessionCookie,  // the same, and gives eight bytes
   kThrow,          // ends the program
+  // Objects of the program's types, lists and trees of them.
+  kObjectNew,
+  kObjectShare,  // one more owning reference
+  kPerCpuNew,
+  kPerCpuDrop,
+  kListPush,
+  kListPop,
+  kListLook,
+  kTreeAdd,
+  kTreeRemove,
+  kTreeLook,
+  kTreeStep,
 };
 
 struct KfuncSpec {

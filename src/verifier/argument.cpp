@@ -342,18 +342,16 @@ bool Engine::check_field_argument(int regno, const ParamSpec& spec, const Protot
     }
     case Param::kKptrField: {
       const int64_t at = r.off + static_cast<int64_t>(r.num.bits.value);
-      if (r.kind != RegKind::kMapValue || r.or_null() || !r.num.is_constant()) {
+      const std::vector<BtfField>* fields = fields_behind(r);
+      if (fields == nullptr || !r.num.is_constant()) {
         return wrong_argument(regno, "map_value with a kptr");
       }
-      for (const BtfField& field : fields_of(r.object)) {
-        if (field.kind == BtfFieldKind::kKptr && at == int64_t{field.offset}) {
-          args->field = &field;
-        }
-      }
-      if (args->field == nullptr) {
+      args->field = field_at(*fields, at);
+      if (args->field == nullptr || !args->field->is_kptr() ||
+          args->field->kind == BtfFieldKind::kKptrUntrusted) {
         return refuse(EACCES, "off=%lld doesn't point to kptr", static_cast<long long>(at));
       }
-      args->map = static_cast<int32_t>(r.object);
+      args->field_types = r.kind == RegKind::kMapValue ? map(r.object).btf : program_.btf;
       break;
     }
     default:
@@ -412,11 +410,16 @@ bool Engine::check_exchanged(int regno, CallArgs* args) {
   if (r.kind != RegKind::kBtf || r.or_null() || r.ref == 0 || args->field == nullptr) {
     return refuse(EINVAL, "R%d must be referenced when passed to release function", regno);
   }
-  const Btf* from = (r.flags & kKernelBtf) != 0 ? program_.kernel_btf : program_.btf;
-  const VerifierMap& m = map(static_cast<uint32_t>(args->map));
-  auto held = from->type(r.object);
-  auto wanted = m.btf->resolve(args->field->pointee);
-  if (!held || !wanted || held->name != wanted->name || r.off != 0) {
+  const Btf& types = *args->field_types;
+  bool fits = false;
+  if (!is_kptr_of_kernel(*args->field, types)) {
+    fits = fits_kptr(r, *args->field, types);
+  } else if ((r.flags & kKernelBtf) != 0 && args->field->kind == BtfFieldKind::kKptr) {
+    auto held = program_.kernel_btf->type(r.object);
+    auto wanted = types.resolve(args->field->pointee);
+    fits = held && wanted && held->name == wanted->name;
+  }
+  if (!fits || r.off != 0 || !r.num.is_constant() || r.num.bits.value != 0) {
     return wrong_argument(regno, "a pointer of the kptr's type");
   }
   args->ref = r.ref;
@@ -517,8 +520,12 @@ bool Engine::check_argument_kind(int regno, const ParamSpec& spec, const Prototy
       args->has_function = true;
       break;
     case Param::kPerCpuVar:
-      if (r.kind != RegKind::kBtf && r.kind != RegKind::kMem) {
+      if ((r.kind != RegKind::kBtf && r.kind != RegKind::kMem) || r.or_null()) {
         return wrong_argument(regno, "percpu_ptr_");
+      }
+      if (r.kind == RegKind::kBtf && (r.flags & kKernelBtf) == 0 &&
+          (r.flags & (kPerCpu | kRcu)) != (kPerCpu | kRcu)) {
+        return wrong_argument(regno, "percpu_rcu_ptr_");
       }
       break;
     case Param::kNone:

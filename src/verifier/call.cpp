@@ -166,7 +166,7 @@ bool Engine::check_helper(const bpf_insn& insn) {
     return false;
   }
   if (args.ref != 0 && args.release_reg > 0) {
-    if (!release_reference(args.ref)) {
+    if (!(id == 194 ? give_to_kptr(args.ref) : release_reference(args.ref))) {
       return false;
     }
   }

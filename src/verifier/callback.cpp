@@ -54,49 +54,21 @@ void Engine::set_callback_arguments(const Prototype& proto, const CallArgs& args
   }
 }
 
-// The branch in which the callback runs once more; the current path goes on after the last time.
-bool Engine::push_callback(const Prototype& proto, const CallArgs& args) {
+// The branch in which `callee` runs once more, in the midst of the call; the current path goes on after the last time.
+bool Engine::push_callback_now(uint32_t begin, Frame callee) {
   verdict_.facts.has_callbacks = true;
   verdict_.facts.most_back_edges = UINT32_MAX;
-  const uint32_t function = function_at(args.function);
-  const bool is_later = (proto.effects & kCallsBackLater) != 0;
-  if (!is_later && cur().frames.size() >= kMaxCallFrames) {
+  if (cur().frames.size() >= kMaxCallFrames) {
     return refuse(E2BIG, "the call stack of %zu frames is too deep", cur().frames.size() + 1);
   }
-  Frame callee;
-  callee.function = function;
-  functions_[function].runs_as_callback = true;
+  callee.function = function_at(begin);
   callee.call_insn = cur().insn;
-  callee.kind = is_later ? FrameKind::kAsync : FrameKind::kCallback;
-  set_callback_arguments(proto, args, cur().top(), &callee);
+  callee.kind = FrameKind::kCallback;
   callee.regs[10] = Reg::pointer(RegKind::kStack);
-  if (is_later) {
-    auto state = std::make_unique<State>();
-    callee.call_insn = 0;
-    callee.entry = ++last_entry_;
-    functions_[function].runs_later = true;
-    state->frames.push_back(std::move(callee));
-    state->insn = args.function;
-    state->trace_node = cur().trace_node;
-    if (!count_memory(*state, 1)) {
-      return too_complex("the states of this program take too much memory");
-    }
-    pending_.push_back({std::move(state), verdict_.log.size(), cur().insn});
-    return true;
-  }
   callee.regs[10].frame = static_cast<uint8_t>(cur().frames.size());
-  if (proto.id == 181) {
-    if (!mark_precise(1)) {
-      return false;
-    }
-    // As many rounds as the first argument says are enough.
-    if (cur().top().callback_depth >= reg(1).num.range.umax) {
-      cur().top().callback_depth = 0;
-      return true;
-    }
-  }
+  functions_[callee.function].runs_as_callback = true;
   State* branch = nullptr;
-  if (!push_branch(args.function, &branch)) {
+  if (!push_branch(begin, &branch)) {
     return false;
   }
   ++branch->top().callback_depth;
@@ -104,6 +76,47 @@ bool Engine::push_callback(const Prototype& proto, const CallArgs& args) {
   branch->frames.push_back(std::move(callee));
   cur().top().callback_depth = 0;
   return true;
+}
+
+// A run of `callee` by itself, some time or other.
+bool Engine::push_callback_later(uint32_t begin, Frame callee) {
+  verdict_.facts.has_callbacks = true;
+  verdict_.facts.most_back_edges = UINT32_MAX;
+  callee.function = function_at(begin);
+  callee.kind = FrameKind::kAsync;
+  callee.regs[10] = Reg::pointer(RegKind::kStack);
+  callee.entry = ++last_entry_;
+  functions_[callee.function].runs_as_callback = true;
+  functions_[callee.function].runs_later = true;
+  auto state = std::make_unique<State>();
+  state->frames.push_back(std::move(callee));
+  state->insn = begin;
+  state->trace_node = cur().trace_node;
+  if (!count_memory(*state, 1)) {
+    return too_complex("the states of this program take too much memory");
+  }
+  pending_.push_back({std::move(state), verdict_.log.size(), cur().insn});
+  return true;
+}
+
+bool Engine::push_callback(const Prototype& proto, const CallArgs& args) {
+  Frame callee;
+  set_callback_arguments(proto, args, cur().top(), &callee);
+  if ((proto.effects & kCallsBackLater) != 0) {
+    return push_callback_later(args.function, std::move(callee));
+  }
+  if (proto.id == 181) {
+    if (!mark_precise(1)) {
+      return false;
+    }
+    // As many rounds as the first argument says are enough.
+    if (cur().frames.size() < kMaxCallFrames &&
+        cur().top().callback_depth >= reg(1).num.range.umax) {
+      cur().top().callback_depth = 0;
+      return true;
+    }
+  }
+  return push_callback_now(args.function, std::move(callee));
 }
 
 }  // namespace bpftime

@@ -2,8 +2,8 @@
 //
 // Parts, each a file of member functions: prepare (functions, flow, static liveness), explore (paths, pruning, loops),
 // compare (is a state covered by an older one), precise (which scalars pruning must respect), alu, jump, stack, memory,
-// packet, structure (by BTF), tracing_context, call (helpers), argument, result, function, callback, exception, reference,
-// dynptr, kfunc (kernel functions), kfunc_argument, iterator, learn, log.
+// packet, structure (by BTF), tracing_context, call (helpers), argument, result, function, callback, exception, owned (objects of the program),
+// graph (lists and trees of them), reference, dynptr, kfunc (kernel functions), kfunc_argument, iterator, learn, log.
 //
 // A check returns false when the program is refused; the reason is in `verdict_` then.
 #pragma once
@@ -72,6 +72,7 @@ struct CallArgs {
   DynptrKind dynptr_kind = DynptrKind::kNone;
   bool dynptr_read_only = false;
   const BtfField* field = nullptr;
+  const Btf* field_types = nullptr;  // whose types the field is of
   uint32_t const_key = 0;
 };
 
@@ -116,7 +117,9 @@ struct KfuncCall {
   CallArgs args;
   uint64_t constant = 0;  // of the argument that has to be one
   IteratorPlace iterator;
-  Reg result;  // set by a rule
+  const BtfField* root = nullptr;  // of a list or tree
+  Reg object;                      // the program's, as it is before the call
+  Reg result;                      // set by a rule
 };
 
 // What a read of a structure finds.
@@ -385,7 +388,40 @@ class Engine {
   bool check_exceptions();
   bool check_callback_of_exceptions();
 
+  // ---- owned.cpp ----
+  const std::vector<BtfField>* fields_of_object(uint32_t type);
+  const std::vector<BtfField>* fields_behind(const Reg& r);
+  static bool is_owned(const Reg& r);
+  static const BtfField* field_at(const std::vector<BtfField>& fields, int64_t at);
+  bool access_object(const Access& a, const Reg& base);
+  bool is_counted(uint32_t type);
+  uint16_t non_owning(uint32_t type) {
+    return static_cast<uint16_t>(kNonOwning | (is_counted(type) ? kRcu : 0));
+  }
+  bool disown(uint32_t ref);
+  void drop_non_owning();
+  bool check_owned_argument(int regno, KfuncParam param, KfuncCall* call);
+  bool make_object(bool is_per_cpu, KfuncCall* call);
+  void give_object(uint32_t type, uint32_t off, int flags, KfuncCall* call);
+  bool run_owned_rule(KfuncCall* call);
+  [[nodiscard]] bool is_own_types(const Btf* btf) const;
+  [[nodiscard]] bool is_kptr_of_kernel(const BtfField& field, const Btf& btf) const;
+  [[nodiscard]] bool fits_kptr(const Reg& r, const BtfField& field, const Btf& btf) const;
+  [[nodiscard]] uint16_t flags_of_object_kptr(const BtfField& field, bool is_exchanged) const;
+  Reg load_kptr(const BtfField& field, const Btf& types);
+  bool give_to_kptr(uint32_t ref);
+
+  // ---- graph.cpp ----
+  [[nodiscard]] bool in_tree_callback() const;
+  static Ref lock_beside(const Reg& r);
+  bool check_graph_argument(int regno, KfuncParam param, KfuncCall* call);
+  bool check_root(const Reg& r, const char* what);
+  bool push_less(const KfuncCall& call);
+  bool run_graph_rule(KfuncCall* call);
+
   // ---- callback.cpp ----
+  bool push_callback_now(uint32_t begin, Frame callee);
+  bool push_callback_later(uint32_t begin, Frame callee);
   bool push_callback(const Prototype& proto, const CallArgs& args);
   void set_callback_arguments(const Prototype& proto, const CallArgs& args, const Frame& caller,
                               Frame* callee);
@@ -477,6 +513,7 @@ class Engine {
   std::vector<FunctionFacts> functions_;
   std::vector<const VerifierMap*> maps_;
   std::vector<std::unique_ptr<std::vector<BtfField>>> map_fields_;
+  std::unordered_map<uint32_t, std::unique_ptr<std::vector<BtfField>>> object_fields_;  // by type
   const ContextSpec* context_ = nullptr;
   bool is_global_check_ = false;  // exploring a global function by itself
   uint32_t explored_function_ = 0;

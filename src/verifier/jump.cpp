@@ -27,7 +27,7 @@ bool is_known_not_null(const Reg& r) {
     case RegKind::kMem:
       return true;
     case RegKind::kBtf:
-      return (r.flags & (kTrusted | kAllocated)) != 0;
+      return (r.flags & (kTrusted | kAllocated)) != 0 && (r.flags & kRcu) == 0;
     default:
       return false;
   }

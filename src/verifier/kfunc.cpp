@@ -110,6 +110,19 @@ bool Engine::run_kfunc_rule(KfuncCall* call) {
       return true;
     case KfuncRule::kThrow:
       break;  // check_throw()
+    case KfuncRule::kObjectNew:
+    case KfuncRule::kObjectShare:
+    case KfuncRule::kPerCpuNew:
+    case KfuncRule::kListPush:
+    case KfuncRule::kListPop:
+    case KfuncRule::kListLook:
+    case KfuncRule::kTreeAdd:
+    case KfuncRule::kTreeRemove:
+    case KfuncRule::kTreeLook:
+    case KfuncRule::kTreeStep:
+      return run_owned_rule(call);
+    case KfuncRule::kPerCpuDrop:
+      return true;
     case KfuncRule::kRcuLock:
     case KfuncRule::kRcuUnlock:
       return enter_or_leave_rcu(call->spec->rule == KfuncRule::kRcuLock);

@@ -215,6 +215,13 @@ bool Engine::check_kfunc_pointer(int regno, KfuncParam param, const BtfType& poi
       return check_dynptr_argument(regno, ParamSpec{is_new ? Param::kDynptrOut : Param::kDynptr},
                                    kNoHelper, &call->args);
     }
+    case KfuncParam::kAllocated:
+    case KfuncParam::kRefcounted:
+    case KfuncParam::kListHead:
+    case KfuncParam::kListNode:
+    case KfuncParam::kTreeRoot:
+    case KfuncParam::kTreeNode:
+      return check_owned_argument(regno, param, call);
     case KfuncParam::kIterator:
       return check_iterator_argument(regno, pointee.id, call);
     case KfuncParam::kCallback:

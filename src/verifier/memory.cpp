@@ -108,9 +108,7 @@ bool Engine::check_map_value(const Reg& base, int regno, int64_t off, int64_t si
     if (lowest >= int64_t{field.offset} + field.size_bytes || highest <= int64_t{field.offset}) {
       continue;
     }
-    const bool is_kptr = field.kind == BtfFieldKind::kKptr ||
-                         field.kind == BtfFieldKind::kKptrUntrusted ||
-                         field.kind == BtfFieldKind::kKptrPercpu;
+    const bool is_kptr = field.is_kptr();
     if (is_kptr && !is_helper) {
       if (size != 8 || !base.num.is_constant() || lowest != field.offset) {
         return refuse(EACCES, "kptr access size must be BPF_DW, at its own offset");
@@ -264,9 +262,7 @@ const BtfField* Engine::kptr_at(const Access& a, const Reg& base) {
   }
   const int64_t at = a.off + base.off + static_cast<int64_t>(base.num.bits.value);
   for (const BtfField& field : fields_of(base.object)) {
-    if (at == int64_t{field.offset} &&
-        (field.kind == BtfFieldKind::kKptr || field.kind == BtfFieldKind::kKptrUntrusted ||
-         field.kind == BtfFieldKind::kKptrPercpu)) {
+    if (at == int64_t{field.offset} && field.is_kptr()) {
       return &field;
     }
   }
@@ -291,8 +287,7 @@ bool Engine::access_map_value(const Access& a, const Reg& base, Reg* out) {
       }
       return a.value_reg < 0 || mark_precise(a.value_reg);
     }
-    *out = Reg::pointer(RegKind::kBtf, field->pointee, kUntrusted | kOrNull);
-    out->id = new_id();
+    *out = load_kptr(*field, *m.btf);
     return true;
   }
   if (!is_write && !read_constant(base, a.off, a.size, a.is_signed, out)) {
@@ -373,6 +368,9 @@ bool Engine::access_bytes_of(const Access& a, const Reg& base, Reg* out) {
     case RegKind::kPacketMeta:
       return access_packet(a, base);
     case RegKind::kBtf:
+      if ((base.flags & kKernelBtf) == 0 && (base.flags & (kAllocated | kPerCpu)) != 0) {
+        return access_object(a, base);
+      }
       return check_btf_access(base, a.regno, a.off, a.size, a.is_write, out);
     case RegKind::kSocket:
       return access_socket(a, base);
@@ -580,7 +578,7 @@ bool Engine::check_helper_memory(int regno, int64_t size, bool is_write, bool ze
       return check_memory_offset(base, regno) &&
              check_region(base, regno, 0, size, base.size, zero_allowed, "memory");
     case RegKind::kBtf:
-      if ((base.flags & kUntrusted) != 0 || size > INT32_MAX) {
+      if ((base.flags & (kUntrusted | kAllocated | kPerCpu)) != 0 || size > INT32_MAX) {
         break;
       }
       return check_btf_access(base, regno, 0, static_cast<int>(size), is_write, nullptr);

@@ -230,8 +230,9 @@ bool Engine::find_functions() {
       }
     } else if (is_iterator_next(insn)) {
       facts_[i].is_iterator_next = true;
-    } else if (is_throw(insn)) {
-      function.may_throw = true;
+    } else if (const KfuncSpec* spec = kfunc_of(insn); spec != nullptr) {
+      function.may_throw |= spec->rule == KfuncRule::kThrow;
+      facts_[i].calls_callback = spec->rule == KfuncRule::kTreeAdd;
     }
     i += insn.code == kOpLddw ? 1 : 0;
   }

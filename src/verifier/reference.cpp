@@ -50,7 +50,8 @@ bool Engine::check_no_references(const char* where) {
 
 bool Engine::check_lock(bool is_unlock, const Reg& r, int regno) {
   verdict_.reg = regno;
-  if (r.kind != RegKind::kMapValue || r.or_null()) {
+  const std::vector<BtfField>* fields = fields_behind(r);
+  if (fields == nullptr) {
     return refuse(EINVAL, "R%d does not point to a value with a bpf_spin_lock", regno);
   }
   if (!r.num.is_constant()) {
@@ -59,38 +60,34 @@ bool Engine::check_lock(bool is_unlock, const Reg& r, int regno) {
         regno);
   }
   const int64_t at = r.off + static_cast<int64_t>(r.num.bits.value);
-  bool found = false;
-  for (const BtfField& field : fields_of(r.object)) {
-    found |= field.kind == BtfFieldKind::kSpinLock && at == int64_t{field.offset};
-  }
-  if (!found) {
+  const BtfField* field = field_at(*fields, at);
+  if (field == nullptr || field->kind != BtfFieldKind::kSpinLock) {
     return refuse(EINVAL, "off %lld doesn't point to 'struct bpf_spin_lock'",
                   static_cast<long long>(at));
+  }
+  if (in_tree_callback()) {
+    return refuse(EINVAL, "can't spin_{lock,unlock} in rbtree cb");
   }
   auto& refs = cur().refs;
   const auto held = std::find_if(refs.begin(), refs.end(),
                                  [](const Ref& ref) { return ref.kind == RefKind::kLock; });
-  // A lock is named by its map and, where the map has many values, by the lookup.
-  const uint32_t identity = r.owner;
+  Ref lock = lock_beside(r);
   if (!is_unlock) {
     if (held != refs.end()) {
       return refuse(EINVAL, "Locking two bpf_spin_locks are not allowed");
     }
-    Ref ref;
-    ref.id = new_id();
-    ref.kind = RefKind::kLock;
-    ref.insn = cur().insn;
-    ref.owner = identity;
-    ref.helper = r.object;
-    refs.push_back(ref);
+    lock.id = new_id();
+    lock.insn = cur().insn;
+    refs.push_back(lock);
   } else {
     if (held == refs.end()) {
       return refuse(EINVAL, "bpf_spin_unlock without taking a lock");
     }
-    if (held->owner != identity || held->helper != r.object) {
+    if (held->owner != lock.owner || held->helper != lock.helper) {
       return refuse(EINVAL, "bpf_spin_unlock of different lock");
     }
     refs.erase(held);
+    drop_non_owning();
   }
   verdict_.reg = -1;
   return true;

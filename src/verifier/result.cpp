@@ -76,13 +76,13 @@ Reg Engine::struct_result(const Prototype& proto, const CallArgs& args) {
 // What stood in the kptr before.
 Reg Engine::kptr_result(const Prototype& proto, const CallArgs& args) {
   Reg r = Reg::pointer(RegKind::kBtf, args.field->pointee, kOrNull | kTrusted);
-  const VerifierMap& m = map(static_cast<uint32_t>(args.map));
-  auto wanted = m.btf->resolve(args.field->pointee);
-  auto kernel = wanted && program_.kernel_btf != nullptr
-                    ? program_.kernel_btf->find(wanted->name, BtfKind::kStruct)
-                    : Result<BtfType>(make_error(ENOENT, ""));
-  if (kernel) {
-    r.object = kernel->id;
+  auto wanted = args.field_types->resolve(args.field->pointee);
+  if (!is_kptr_of_kernel(*args.field, *args.field_types)) {
+    r.flags = is_own_types(args.field_types) ? flags_of_object_kptr(*args.field, true)
+                                             : static_cast<uint16_t>(kOrNull | kUntrusted);
+  } else if (wanted) {
+    auto kernel = program_.kernel_btf->find(wanted->name, BtfKind::kStruct);
+    r.object = kernel ? kernel->id : 0;
     r.flags |= kKernelBtf;
   }
   r.ref = r.id = acquire(RefKind::kPointer, proto.id);
@@ -134,7 +134,10 @@ bool Engine::set_return(const Prototype& proto, const CallArgs& args) {
     case Gives::kPerCpuOrNull: {
       const Reg& var = args.dynptr;
       r = var.kind == RegKind::kBtf || var.kind == RegKind::kMem ? var : Reg::unknown();
-      r.flags &= static_cast<uint16_t>(~kTrusted);
+      r.flags &= static_cast<uint16_t>(~(kTrusted | kPerCpu));
+      if (r.kind == RegKind::kBtf && (r.flags & kKernelBtf) == 0) {
+        r.flags |= kAllocated;  // this processor's copy
+      }
       if (proto.gives == Gives::kPerCpuOrNull && r.is_pointer()) {
         r.flags |= kOrNull;
         r.id = new_id();

@@ -162,9 +162,7 @@ bool Engine::check_btf_access(const Reg& base, int regno, int64_t off, int size,
                   regno, static_cast<long long>(at));
   }
   if (is_write) {
-    const bool fits = at + size <= int64_t{type->size_bytes};
-    return ((base.flags & kAllocated) != 0 && fits) ||
-           refuse(EACCES, "only read is supported of R%d", regno);
+    return refuse(EACCES, "only read is supported of R%d", regno);
   }
   FieldWalk found;
   if (!walk_structure(*btf, base.object, at, size, regno, &found)) {
@@ -175,8 +173,7 @@ bool Engine::check_btf_access(const Reg& base, int regno, int64_t off, int size,
     return true;
   }
   *out = Reg::unknown();
-  // What a program writes into its own objects is a number when it is read again.
-  if (!found.is_pointer || (base.flags & kAllocated) != 0) {
+  if (!found.is_pointer) {
     return true;
   }
   const uint16_t flags = flags_of_field(base, *type, found);

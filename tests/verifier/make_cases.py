@@ -33,6 +33,10 @@ MAPS = {
     11: "queue key=0 value=16",
     12: "array key=4 value=16 flags=0x80",
     13: "array key=4 value=16 flags=0x100",
+    21: "array btf=list entries=1",
+    22: "array btf=tree entries=1",
+    23: "array btf=both entries=1",
+    24: "array btf=stash entries=1",
     14: "array key=4 value=16 entries=1 flags=0x80 content=" + "41" * 16 + " frozen",
     15: "sockmap key=4 value=8",
     16: "sockhash key=4 value=8",
@@ -742,6 +746,260 @@ def sockets():
                    [SOCKET_TUPLE, f"lddw %r1, map {number}; mov %r2, %r10; add %r2, -8; mov %r3, %r10; add %r3, -16; mov %r4, 0; call map_{helper}_elem", "mov %r0, 0; exit"], prog_type)
 
 
+# ---- objects that programs allocate, and who owns them ----
+
+MAIN = ("func global int test(ctx)",)
+
+
+def new(kind, to, otherwise="out"):
+    return f"mov %r1, @{kind}; mov %r2, 0; call kfunc bpf_obj_new_impl; jeq %r0, 0, {otherwise}; mov %r{to}, %r0"
+
+
+def drop(held):
+    return f"mov %r1, %r{held}; mov %r2, 0; call kfunc bpf_obj_drop_impl"
+
+
+def share(held):
+    return f"mov %r1, %r{held}; mov %r2, 0; call kfunc bpf_refcount_acquire_impl"
+
+
+def exchange(place, at, what):
+    return f"mov %r1, %r{place}; add %r1, {at}; mov %r2, {what}; call kptr_xchg"
+
+
+def owned():
+    end = ("out:", "mov %r0, 0; exit")
+    for kind in ("tc", "xdp", "syscall", "socket", "kprobe", "tracepoint", "perf_event", "raw_tracepoint"):
+        yield case(f"an object in a program of type {kind}", [new("pod", 6), drop(6), *end], kind, MAIN + (("flags sleepable",) if kind == "syscall" else ()))
+    for what, code in {"of each type": [code for kind in ("pod", "item", "leaf", "shared", "box", "safe") for code in (new(kind, 6), drop(6))], "without types": ["mov %r1, 0; mov %r2, 0; call kfunc bpf_obj_new_impl"],
+                       "of a number's type": ["mov %r1, 1; mov %r2, 0; call kfunc bpf_obj_new_impl"], "of a type beyond the last": ["mov %r1, 5000; mov %r2, 0; call kfunc bpf_obj_new_impl"],
+                       "of a type of 33 bits": ["lddw %r1, 0x100000001; mov %r2, 0; call kfunc bpf_obj_new_impl"], "of an unknown type": ["call get_prandom_u32; mov %r1, %r0; mov %r2, 0; call kfunc bpf_obj_new_impl"],
+                       "of one of two types": ["call get_prandom_u32; mov %r1, @pod; jeq %r0, 0, +1; mov %r1, @item; mov %r2, 0; call kfunc bpf_obj_new_impl; jeq %r0, 0, out; mov %r6, %r0", drop(6)],
+                       "of a large type": [new("large", 6), drop(6)], "with a pointer": [new("pointer", 6), "ldxdw %r1, [%r6+0]; stxdw [%r10-8], %r1", drop(6)], "with a pointer that is followed": [new("pointer", 6), "ldxdw %r1, [%r6+0]; ldxdw %r1, [%r1+0]", drop(6)],
+                       "with a second argument of any kind": ["mov %r1, @pod; mov %r2, %r10; call kfunc bpf_obj_new_impl; jeq %r0, 0, out; mov %r1, %r0; mov %r2, %r10; call kfunc bpf_obj_drop_impl"],
+                       "with no second argument": ["mov %r1, @pod; call kfunc bpf_obj_new_impl; jeq %r0, 0, out; mov %r1, %r0; call kfunc bpf_obj_drop_impl"]}.items():
+        yield case(f"an object {what}", [*code, *end], "tc", MAIN)
+    # A pod in r6, owned, perhaps a copy in r7 and in the stack.
+    copies = "mov %r7, %r6; stxdw [%r10-8], %r6"
+    uses = {"dropped": drop(6), "lost": "", "dropped twice": drop(6) + "; " + drop(6), "its copy dropped": drop(7), "dropped, its copy too": drop(6) + "; " + drop(7), "dropped, its copy read": drop(6) + "; ldxdw %r1, [%r7+0]",
+            "dropped, the copy in the stack read": drop(6) + "; ldxdw %r1, [%r10-8]; ldxdw %r1, [%r1+0]", "dropped, the copy in the stack dropped": drop(6) + "; ldxdw %r8, [%r10-8]; " + drop(8), "dropped, read": drop(6) + "; ldxdw %r1, [%r6+0]",
+            "dropped, written": drop(6) + "; stdw [%r6+0], 1", "dropped, an atomic on it": drop(6) + "; mov %r1, 1; lock add [%r6+0], %r1", "dropped, compared with null": drop(6) + "; jeq %r6, 0, out", "dropped, given back as a number": drop(6) + "; mov %r0, %r6; exit",
+            "dropped on one of two ways": "call get_prandom_u32; jeq %r0, 0, a; " + drop(6) + "; a:", "dropped on one of two ways, then again": "call get_prandom_u32; jeq %r0, 0, a; " + drop(6) + "; a:; " + drop(6),
+            "dropped on both ways": "call get_prandom_u32; jeq %r0, 0, a; " + drop(6) + "; ja out; a:; " + drop(6), "dropped on one of two ways, read": "call get_prandom_u32; jeq %r0, 0, a; " + drop(6) + "; a:; ldxdw %r1, [%r6+0]",
+            "dropped at an offset": "add %r6, 8; " + drop(6), "moved and moved back, dropped": "add %r6, 8; sub %r6, 8; " + drop(6), "dropped at an unknown offset": "call get_prandom_u32; and %r0, 8; add %r6, %r0; " + drop(6),
+            "dropped as one a CPU": "mov %r1, %r6; mov %r2, 0; call kfunc bpf_percpu_obj_drop_impl", "released as a task": "mov %r1, %r6; call kfunc bpf_task_release", "released as a record": "mov %r1, %r6; mov %r2, 0; call ringbuf_submit",
+            "released as a socket": "mov %r1, %r6; call sk_release", "shared": share(6), "put at the begin of a list without a node": "lddw %r1, mapvalue 21+8; mov %r2, %r6; mov %r3, 0; mov %r4, 0; call kfunc bpf_list_push_front_impl",
+            "locked": "mov %r1, %r6; call spin_lock; mov %r1, %r6; call spin_unlock; " + drop(6), "asked for its copy": "mov %r1, %r6; call this_cpu_ptr; " + drop(6), "overwritten": "mov %r6, 0; mov %r7, 0; stdw [%r10-8], 0", "overwritten but for the stack": "mov %r6, 0; mov %r7, 0; ldxdw %r8, [%r10-8]; " + drop(8),
+            "half of it overwritten in the stack, dropped": "stw [%r10-8], 0; " + drop(6), "dropped in a function": "mov %r1, %r6; call local f", "dropped in a function, the caller's copy read": "mov %r1, %r6; call local f; ldxdw %r1, [%r7+0]",
+            "dropped in a function, the caller's copy dropped": "mov %r1, %r6; call local f; " + drop(7), "dropped in a function, the caller's stack read": "mov %r1, %r6; call local f; ldxdw %r1, [%r10-8]; ldxdw %r1, [%r1+0]",
+            "lost in a function": "mov %r1, %r6; call local g", "given to a function and back": "mov %r1, %r6; call local h; mov %r6, %r0; " + drop(6), "given to a function and back, both dropped": "mov %r1, %r6; call local h; mov %r8, %r0; " + drop(8) + "; " + drop(6),
+            "dropped by a function out of the caller's stack": "mov %r1, %r10; add %r1, -8; call local k", "dropped by a function out of the caller's stack, read": "mov %r1, %r10; add %r1, -8; call local k; ldxdw %r1, [%r6+0]",
+            "dropped in a callback": "mov %r1, 1; lddw %r2, func each; mov %r3, %r10; add %r3, -8; mov %r4, 0; call loop", "held over a callback": "mov %r1, 3; lddw %r2, func none; mov %r3, 0; mov %r4, 0; call loop; " + drop(6),
+            "held at a throw": "mov %r1, 0; call kfunc bpf_throw", "dropped before a throw": drop(6) + "; mov %r1, 0; call kfunc bpf_throw", "held at a tail call": "mov %r1, %r9; lddw %r2, map 5; mov %r3, 0; call tail_call; " + drop(6)}
+    functions = {"f": ("func static int f(u64)", ["f:", "mov %r2, 0; call kfunc bpf_obj_drop_impl; mov %r0, 0; exit"]), "g": ("func static int g(u64)", ["g:", "mov %r1, 0; mov %r0, 0; exit"]), "h": ("func static u64 h(u64)", ["h:", "mov %r0, %r1; exit"]),
+                 "k": ("func static int k(u64)", ["k:", "ldxdw %r1, [%r1+0]; mov %r2, 0; call kfunc bpf_obj_drop_impl; mov %r0, 0; exit"]),
+                 "each": ("func static u64 each(u64, u64)", ["each:", "ldxdw %r1, [%r2+0]; mov %r2, 0; call kfunc bpf_obj_drop_impl; mov %r0, 0; exit"]), "none": ("func static u64 none(u64, u64)", ["none:", "mov %r0, 0; exit"])}
+    for what, use in uses.items():
+        called = re.findall(r"(?:local|\bfunc) (\w+)", use)
+        yield case(f"an object that is {what}", [PROLOGUE, new("pod", 6), copies, use, *end, *(functions[called[0]][1] if called else [])], "tc", MAIN + ((functions[called[0]][0],) if called else ()))
+    accesses = {"its first byte read": "ldxb %r1, [%r6+0]", "its last byte read": "ldxb %r1, [%r6+23]", "the byte behind it read": "ldxb %r1, [%r6+24]", "the byte before it read": "ldxb %r1, [%r6-1]", "its last eight bytes read": "ldxdw %r1, [%r6+16]", "two members read as one": "ldxdw %r1, [%r6+16]",
+                "across two members": "ldxdw %r1, [%r6+4]", "half a member read": "ldxw %r1, [%r6+4]", "a member written": "stdw [%r6+8], 5", "half a member written": "stw [%r6+12], 5", "across two members written": "stdw [%r6+4], 5", "two members written as one": "stdw [%r6+16], 5",
+                "the byte behind it written": "stb [%r6+24], 5", "its last byte written": "stb [%r6+23], 1", "an atomic on a member": "mov %r1, 1; lock add [%r6+8], %r1", "an atomic behind it": "mov %r1, 1; lock add [%r6+24], %r1", "an odd atomic": "mov %r1, 1; lock add32 [%r6+2], %r1",
+                "a pointer written": "stxdw [%r6+0], %r10", "itself written": "stxdw [%r6+0], %r6", "read sign-extended": "ldxsw %r1, [%r6+16]", "read at an unknown offset": "call get_prandom_u32; and %r0, 7; mov %r7, %r6; add %r7, %r0; ldxb %r1, [%r7+0]", "read at a known offset": "mov %r7, %r6; add %r7, 8; ldxdw %r1, [%r7+8]; ldxdw %r1, [%r7-8]",
+                "read far behind": "mov %r7, %r6; add %r7, 4096; ldxb %r1, [%r7+0]", "what was read is followed": "ldxdw %r1, [%r6+0]; ldxdw %r1, [%r1+0]", "read by a helper": "lddw %r1, map 3; mov %r2, %r6; mov %r3, 8; mov %r4, 0; call ringbuf_output", "written by a helper": "mov %r1, %r6; mov %r2, 8; mov %r3, %r10; call probe_read_kernel",
+                "a key": "lddw %r1, map 1; mov %r2, %r6; call map_lookup_elem", "a value for a map": "lddw %r1, map 1; mov %r2, %r10; add %r2, -8; mov %r3, %r6; mov %r4, 0; call map_update_elem", "stored in a map value": "lddw %r1, mapvalue 10+0; mov %r8, %r1; lddw %r1, mapvalue 24+0; stxdw [%r1+0], %r6",
+                "given to a global function": "mov %r1, %r6; call local p", "compared with itself": "mov %r7, %r6; jeq %r7, %r6, +0", "compared with a number": "jeq %r6, 5, +0", "subtracted": "mov %r7, %r6; sub %r7, %r6", "masked": "mov %r7, %r6; and %r7, 7"}
+    for kind, (what, use) in itertools.product(("pod",), accesses.items()):
+        tail = ["p:", "ldxdw %r0, [%r1+0]; mov %r0, 0; exit"] if "local p" in use else []
+        yield case(f"an object, {what}", [PROLOGUE, new(kind, 6), use, drop(6), *end, *tail], "tc", MAIN + (("func global int p(ptr)",) if tail else ()))
+    for kind, size in {"item": 40, "leaf": 40, "shared": 72, "box": 32, "safe": 48}.items():
+        for at, width in itertools.product(range(0, size, 4), ("w", "dw")):
+            if width == "w" or at % 8 == 0:
+                yield case(f"an object of type {kind}, {width} at {at} read", [new(kind, 6), f"ldx{width} %r1, [%r6+{at}]", drop(6), *end], "tc", MAIN)
+                yield case(f"an object of type {kind}, {width} at {at} written", [new(kind, 6), f"st{width} [%r6+{at}], 0", drop(6), *end], "tc", MAIN)
+    for what, code in {"read unchecked": "ldxdw %r1, [%r0+0]", "dropped unchecked": "mov %r1, %r0; mov %r2, 0; call kfunc bpf_obj_drop_impl", "moved unchecked": "add %r0, 8; jeq %r0, 0, out", "checked after a copy": "mov %r6, %r0; jeq %r0, 0, out; " + drop(6), "checked by not null": "jne %r0, 0, +1; ja out; mov %r6, %r0; " + drop(6),
+                       "checked in 32 bits": "jeq32 %r0, 0, out; mov %r6, %r0; " + drop(6), "dropped where it is null": "mov %r6, %r0; jne %r0, 0, +3; " + drop(6), "null on one way, dropped on the other": "mov %r6, %r0; jeq %r6, 0, out; " + drop(6) + "; ja out"}.items():
+        yield case(f"a new object, {what}", ["mov %r1, @pod; mov %r2, 0; call kfunc bpf_obj_new_impl", code, *end], "tc", MAIN)
+    for what, code in {"one each round": "mov %r7, 0; again:; jge %r7, 10, out; " + new("pod", 6) + "; " + drop(6) + "; add %r7, 1; ja again", "one each round, lost": "mov %r7, 0; again:; jge %r7, 10, out; " + new("pod", 6) + "; add %r7, 1; ja again",
+                       "the one of the round before": new("pod", 6) + "; mov %r7, 0; again:; jge %r7, 10, done; " + new("pod", 8, "done") + "; " + drop(6) + "; mov %r6, %r8; add %r7, 1; ja again; done:; " + drop(6),
+                       "one each round of an iterator": "mov %r1, %r10; add %r1, -8; mov %r2, 0; mov %r3, 10; call kfunc bpf_iter_num_new; again:; mov %r1, %r10; add %r1, -8; call kfunc bpf_iter_num_next; jeq %r0, 0, done; " + new("pod", 6, "again") + "; " + drop(6) + "; ja again; done:; mov %r1, %r10; add %r1, -8; call kfunc bpf_iter_num_destroy",
+                       "one each round of an iterator, lost": "mov %r1, %r10; add %r1, -8; mov %r2, 0; mov %r3, 10; call kfunc bpf_iter_num_new; again:; mov %r1, %r10; add %r1, -8; call kfunc bpf_iter_num_next; jeq %r0, 0, done; " + new("pod", 6, "again") + "; ja again; done:; mov %r1, %r10; add %r1, -8; call kfunc bpf_iter_num_destroy",
+                       "dropped in the first round": new("pod", 6) + "; mov %r7, 0; again:; jge %r7, 10, out; " + drop(6) + "; add %r7, 1; ja again"}.items():
+        yield case(f"objects in a loop: {what}", [code, *end], "tc", MAIN)
+
+
+# ---- kptrs to objects, and objects of one copy a CPU ----
+
+def object_kptrs():
+    end = ("out:", "mov %r0, 0; exit")
+    place = "lddw %r7, mapvalue 24+0"
+    each = "mov %r1, @pod; mov %r2, 0; call kfunc bpf_percpu_obj_new_impl; jeq %r0, 0, out; mov %r6, %r0"
+    drop_each = "mov %r1, %r6; mov %r2, 0; call kfunc bpf_percpu_obj_drop_impl"
+    old = "jeq %r0, 0, out; mov %r6, %r0; "
+    old_each = old + drop_each
+    lookup = "stdw [%r10-8], 0; lddw %r1, map 24; mov %r2, %r10; add %r2, -8; call map_lookup_elem; jeq %r0, 0, out; mov %r7, %r0"
+    for what, code in {"a pod stashed": [new("pod", 6), exchange(7, 8, "%r6"), old + drop(6)], "a pod stashed, what was there is lost": [new("pod", 6), exchange(7, 8, "%r6")], "a pod stashed, then read": [new("pod", 6), exchange(7, 8, "%r6"), "ldxdw %r8, [%r6+0]", old + drop(6)],
+                       "a pod stashed, then dropped": [new("pod", 6), exchange(7, 8, "%r6"), "mov %r8, %r0", drop(6)], "a pod stashed twice": [new("pod", 6), exchange(7, 8, "%r6"), "mov %r8, %r0", exchange(7, 8, "%r6")], "null stashed": [exchange(7, 8, "0"), old + drop(6)], "null stashed, what was there unchecked": [exchange(7, 8, "0"), "mov %r6, %r0", drop(6)],
+                       "null stashed, what was there read": [exchange(7, 8, "0"), old + "ldxdw %r8, [%r6+0]; stdw [%r6+8], 1; " + drop(6)], "null stashed, what was there lost": [exchange(7, 8, "0")], "a pod in a shared's place": [new("pod", 6), exchange(7, 24, "%r6"), old + drop(6)], "a shared in a pod's place": [new("shared", 6), exchange(7, 8, "%r6"), old + drop(6)],
+                       "a shared stashed": [new("shared", 6), exchange(7, 24, "%r6"), old + drop(6)], "a pod in the place of one a CPU": [new("pod", 6), exchange(7, 16, "%r6"), old + drop(6)], "one a CPU in a pod's place": [each, exchange(7, 8, "%r6"), old + drop(6)], "one a CPU stashed": [each, exchange(7, 16, "%r6"), old_each],
+                       "one a CPU stashed, what was there dropped as one": [each, exchange(7, 16, "%r6"), old + drop(6)], "a pod stashed where nothing is": [new("pod", 6), exchange(7, 0, "%r6"), old + drop(6)], "a pod stashed at an odd place": [new("pod", 6), exchange(7, 9, "%r6"), old + drop(6)], "a pod's middle stashed": [new("pod", 6), "mov %r8, %r6; add %r8, 8", exchange(7, 8, "%r8"), old + drop(6)],
+                       "an unchecked pod stashed": ["mov %r1, @pod; mov %r2, 0; call kfunc bpf_obj_new_impl", exchange(7, 8, "%r0"), old + drop(6)], "a number stashed": ["call get_prandom_u32", exchange(7, 8, "%r0"), old + drop(6)], "the frame stashed": [exchange(7, 8, "%r10"), old + drop(6)], "a copy of a pod stashed, dropped": [new("pod", 6), "mov %r8, %r6", exchange(7, 8, "%r8"), "mov %r8, %r0", drop(6)],
+                       "a pod stored": [new("pod", 6), "stxdw [%r7+8], %r6", drop(6)], "null stored": ["stdw [%r7+8], 0"], "a pod in its place read in half": ["ldxw %r1, [%r7+8]"], "a task in a pod's place": ["call get_current_task_btf; mov %r1, %r0; call kfunc bpf_task_acquire; jeq %r0, 0, out; mov %r6, %r0", exchange(7, 8, "%r6"), "mov %r0, 0; exit"],
+                       "a pod in an object": [new("safe", 8), new("pod", 6, "a"), exchange(8, 8, "%r6"), "jeq %r0, 0, a; mov %r6, %r0; " + drop(6) + "; a:", drop(8)], "a pod in an object, read there": [new("safe", 8), "ldxdw %r1, [%r8+8]", drop(8)], "a pod in an object, lost": [new("safe", 8), exchange(8, 8, "0"), drop(8)],
+                       "a shared in a pod's place of an object": [new("safe", 8), new("shared", 6, "a"), exchange(8, 8, "%r6"), "jeq %r0, 0, a; mov %r6, %r0; " + drop(6) + "; a:", drop(8)], "a pod in an object that was dropped": [new("safe", 8), drop(8), exchange(8, 8, "0"), old + drop(6)], "an object into itself": [new("safe", 8), exchange(8, 8, "%r8")],
+                       "a pod in an object at no kptr": [new("safe", 8), exchange(8, 0, "0"), old + drop(6)], "a pod taken out under a lock": ["lddw %r8, mapvalue 21+0; mov %r1, %r8; call spin_lock", exchange(7, 8, "0"), "mov %r6, %r0; mov %r1, %r8; call spin_unlock; jeq %r6, 0, out", drop(6)]}.items():
+        for where, setup in {"a variable": place, "an element": lookup}.items():
+            yield case(f"{what}, in {where}", [PROLOGUE, setup, *code, *end], "tc", MAIN)
+    reads = {"read": "ldxdw %r1, [%r6+0]", "written": "stdw [%r6+0], 1", "dropped": drop(6), "shared": share(6) + "; jeq %r0, 0, out; mov %r6, %r0; " + drop(6), "shared, unchecked": share(6) + "; mov %r6, %r0; " + drop(6), "stashed again": "mov %r8, %r6; " + exchange(7, 24, "%r8"), "read by a helper": "mov %r1, %r10; add %r1, -8; mov %r2, 8; mov %r3, %r6; call probe_read_kernel",
+             "read behind its end": "ldxdw %r1, [%r6+72]", "its count read": "ldxw %r1, [%r6+64]", "locked": "mov %r1, %r6; call spin_lock", "removed from a tree": "lddw %r8, mapvalue 23+0; mov %r1, %r8; call spin_lock; mov %r1, %r8; add %r1, 24; mov %r2, %r6; add %r2, 8; call kfunc bpf_rbtree_remove; mov %r1, %r8; call spin_unlock", "not looked at": ""}
+    load = "ldxdw %r6, [%r7+24]"
+    check = "jeq %r6, 0, out"
+    lock, unlock = "call kfunc bpf_rcu_read_lock", "call kfunc bpf_rcu_read_unlock"
+    for (what, use), (where, shape) in itertools.product(reads.items(), {"in a program that may not sleep": ("tc", (), [load, check, "{}"]), "unchecked": ("tc", (), [load, "{}"]), "in a program that may sleep": ("syscall", ("flags sleepable",), [load, check, "{}"]),
+            "in an RCU section": ("syscall", ("flags sleepable",), [lock, "ldxdw %r6, [%r7+24]; jne %r6, 0, +2", unlock, "ja out", "{}", unlock]), "after the RCU section": ("syscall", ("flags sleepable",), [lock, load, unlock, check, "{}"]), "checked in the RCU section, then used": ("syscall", ("flags sleepable",), [lock, "ldxdw %r6, [%r7+24]; jne %r6, 0, +2", unlock, "ja out", unlock, "{}"]),
+            "after an RCU section in a program that may not sleep": ("tc", (), [lock, "ldxdw %r6, [%r7+24]; jne %r6, 0, +2", unlock, "ja out", unlock, "{}"])}.items()):
+        prog_type, heads, code = shape
+        yield case(f"a kptr read out of a map and {what}, {where}", [PROLOGUE, place, *(line.replace("{}", use) for line in code), *end], prog_type, MAIN + heads)
+    each_uses = {"dropped": drop_each, "lost": "", "dropped twice": drop_each + "; " + drop_each, "read": "ldxdw %r1, [%r6+0]; " + drop_each, "written": "stdw [%r6+0], 1; " + drop_each, "dropped as one": drop(6), "asked for this processor's": "mov %r1, %r6; call this_cpu_ptr; " + drop_each, "asked for a processor's": "mov %r1, %r6; mov %r2, 0; call per_cpu_ptr; " + drop_each,
+                 "dropped at an offset": "add %r6, 8; " + drop_each, "shared": share(6), "dropped, read": drop_each + "; ldxdw %r1, [%r6+0]", "put into a list": "lddw %r1, mapvalue 21+8; mov %r2, %r6; mov %r3, 0; mov %r4, 0; call kfunc bpf_list_push_front_impl"}
+    for what, use in each_uses.items():
+        yield case(f"one object a CPU, {what}", [PROLOGUE, each, use, *end], "tc", MAIN)
+    for kind in ("item", "leaf", "shared", "box", "safe", "pointer", "large", "pod"):
+        yield case(f"one object of type {kind} a CPU", [each.replace("@pod", f"@{kind}"), drop_each, *end], "tc", MAIN)
+    taken = {"this processor's read": "mov %r1, %r6; call this_cpu_ptr; ldxdw %r1, [%r0+8]", "this processor's written": "mov %r1, %r6; call this_cpu_ptr; stdw [%r0+8], 1", "this processor's read behind its end": "mov %r1, %r6; call this_cpu_ptr; ldxdw %r1, [%r0+24]", "a processor's read": "mov %r1, %r6; mov %r2, 0; call per_cpu_ptr; jeq %r0, 0, out; ldxdw %r1, [%r0+8]",
+             "a processor's read unchecked": "mov %r1, %r6; mov %r2, 0; call per_cpu_ptr; ldxdw %r1, [%r0+8]", "a processor's written": "mov %r1, %r6; mov %r2, 1; call per_cpu_ptr; jeq %r0, 0, out; stdw [%r0+16], 1", "read itself": "ldxdw %r1, [%r6+0]", "dropped": drop_each, "this processor's dropped": "mov %r1, %r6; call this_cpu_ptr; mov %r6, %r0; " + drop(6), "this processor's stashed": "mov %r1, %r6; call this_cpu_ptr; mov %r8, %r0; " + exchange(7, 8, "%r8")}
+    for (what, use), (where, shape) in itertools.product(taken.items(), {"out of a map": ("tc", (), ["ldxdw %r6, [%r7+16]; jeq %r6, 0, out", "{}"]), "out of a map, unchecked": ("tc", (), ["ldxdw %r6, [%r7+16]", "{}"]), "out of a map, in a program that may sleep": ("syscall", ("flags sleepable",), ["ldxdw %r6, [%r7+16]; jeq %r6, 0, out", "{}"]),
+            "that was just stashed": ("tc", (), [each, exchange(7, 16, "%r6"), "jeq %r0, 0, stashed; mov %r8, %r6; mov %r6, %r0", drop_each, "mov %r6, %r8; stashed:", "{}"]), "that was just stashed, in a program that may sleep": ("syscall", ("flags sleepable",), [each, exchange(7, 16, "%r6"), "jeq %r0, 0, stashed; mov %r8, %r6; mov %r6, %r0", drop_each, "mov %r6, %r8; stashed:", "{}"])}.items()):
+        prog_type, heads, code = shape
+        yield case(f"one object a CPU {where}, {what}", [PROLOGUE, place, *(line.replace("{}", use) for line in code), *end], prog_type, MAIN + heads)
+
+
+# ---- lists and trees ----
+
+PUSH = "mov %r1, %r7; add %r1, {root}; mov %r2, %r{node}; add %r2, {at}; mov %r3, 0; mov %r4, 0; call kfunc bpf_list_push_{end}_impl"
+ADD = "mov %r1, %r7; add %r1, {root}; mov %r2, %r{node}; add %r2, {at}; lddw %r3, func less; mov %r4, 0; mov %r5, 0; call kfunc bpf_rbtree_add_impl"
+LESS = ["less:", "ldxdw %r3, [%r1-8]; ldxdw %r4, [%r2-8]; mov %r0, 0; jge %r3, %r4, +1; mov %r0, 1; exit"]
+LESS_HEAD = ("func static int less(u64, u64)",)
+
+
+def graph_walks(kind, steps, count, seed):
+    """Orders of operations, most of them sensible: `steps` is name -> (needs, then, asm); a state is a set of words."""
+    import random
+    dice = random.Random(seed)
+    seen = set()
+    while len(seen) < count:
+        state, order = frozenset(), []
+        for _ in range(dice.randint(2, 7)):
+            sane = [n for n, (needs, _, _) in steps.items() if all((w[1:] not in state) if w[0] == "!" else w in state for w in needs)]
+            name = dice.choice(sane) if sane and dice.random() < 0.85 else dice.choice(list(steps))
+            order.append(name)
+            for word in steps[name][1]:
+                state = state - {word[1:]} if word[0] == "!" else state | {word}
+        for word, end in (("locked", "unlock"), ("owned", "drop"), ("popped", "drop the popped")):
+            if word in state and dice.random() < 0.9:
+                order.append(end)
+        if tuple(order) not in seen:
+            seen.add(tuple(order))
+            yield tuple(order)
+
+
+def graphs():
+    end = ("out:", "mov %r0, 0; exit")
+    lock, unlock = "mov %r1, %r7; call spin_lock", "mov %r1, %r7; call spin_unlock"
+    begin = "mov %r6, 0; mov %r8, 0"
+    make = lambda kind: f"mov %r1, @{kind}; mov %r2, 0; call kfunc bpf_obj_new_impl; jeq %r0, 0, +1; mov %r6, %r0; jeq %r6, 0, out"
+    dropped = lambda held, at: f"jeq %r{held}, 0, +{4 if at else 3}; mov %r1, %r{held}; " + (f"sub %r1, {at}; " if at else "") + "mov %r2, 0; call kfunc bpf_obj_drop_impl"
+    shapes = {
+        "list": ("lddw %r7, mapvalue 21+0", "item", 8, 8, {"push": PUSH.format(root=8, node=6, at=8, end="front"), "push back": PUSH.format(root=8, node=6, at=8, end="back")}, ("bpf_list_pop_front", "bpf_list_pop_back"), ("bpf_list_front", "bpf_list_back")),
+        "tree": ("lddw %r7, mapvalue 22+0", "leaf", 8, 8, {"push": ADD.format(root=8, node=6, at=8)}, (), ("bpf_rbtree_first", "bpf_rbtree_root")),
+        "shared list": ("lddw %r7, mapvalue 23+0", "shared", 8, 40, {"push": PUSH.format(root=8, node=6, at=40, end="front")}, ("bpf_list_pop_front",), ("bpf_list_front",)),
+        "shared tree": ("lddw %r7, mapvalue 23+0", "shared", 24, 8, {"push": ADD.format(root=24, node=6, at=8)}, (), ("bpf_rbtree_first",))}
+    for seed, (shape, (place, kind, root, at, pushes, pops, looks)) in enumerate(shapes.items()):
+        is_tree = "tree" in shape
+        steps = {"new": (("!owned", "!locked"), ("owned",), make(kind)), "lock": (("!locked",), ("locked",), lock), "unlock": (("locked",), ("!locked", "!looked", "!pushed"), unlock), "drop": (("owned", "!locked"), ("!owned",), "mov %r1, %r6; mov %r2, 0; call kfunc bpf_obj_drop_impl"),
+                 "read": (("owned",), (), "ldxdw %r1, [%r6+0]"), "write": (("pushed",), (), "stdw [%r6+0], 7"), "drop the popped": (("popped", "!locked"), ("!popped",), dropped(8, at)), "use what was looked at": (("looked",), (), f"jeq %r8, 0, +1; ldxdw %r1, [%r8-{at}]")}
+        steps |= {name: (("owned", "locked"), ("!owned", "pushed"), asm) for name, asm in pushes.items()}
+        for name in pops:
+            steps[name[4:]] = (("locked", "!popped", "!looked"), ("popped",), f"mov %r1, %r7; add %r1, {root}; call kfunc {name}; mov %r8, %r0")
+        for name in looks:
+            steps[name[4:]] = (("locked", "!popped"), ("looked",), f"mov %r1, %r7; add %r1, {root}; call kfunc {name}; mov %r8, %r0")
+        if is_tree:
+            steps["remove what was pushed"] = (("locked", "pushed", "!popped"), ("popped", "!looked"), f"mov %r1, %r7; add %r1, {root}; mov %r2, %r6; add %r2, {at}; call kfunc bpf_rbtree_remove; mov %r8, %r0")
+            steps["remove what was looked at"] = (("locked", "looked", "!popped"), ("popped", "!looked"), f"jeq %r8, 0, +5; mov %r1, %r7; add %r1, {root}; mov %r2, %r8; call kfunc bpf_rbtree_remove; mov %r8, %r0")
+            steps["look left of it"] = (("looked",), (), f"jeq %r8, 0, +5; mov %r1, %r7; add %r1, {root}; mov %r2, %r8; call kfunc bpf_rbtree_left; mov %r8, %r0")
+        if "shared" in shape:
+            steps["share"] = (("owned", "!popped"), ("popped",), share(6) + f"; mov %r8, %r0; add %r8, {at}")
+            steps["share what was pushed"] = (("pushed", "!popped"), ("popped", "!looked"), share(6) + f"; mov %r8, %r0; jeq %r8, 0, +1; add %r8, {at}")
+            steps["drop the popped"] = (("popped", "!locked"), ("!popped",), dropped(8, at))
+        for order in graph_walks(shape, steps, 110, seed):
+            yield case(f"{shape}: " + ", ".join(order), [PROLOGUE, place, begin, *(steps[s][2] for s in order), *end, *(LESS if is_tree and "push" in order else [])], "tc", MAIN + (LESS_HEAD if is_tree and "push" in order else ()))
+    # Where the root lies, what lies there, and what is held.
+    item = new("item", 6)
+    pushed = PUSH.format(root=8, node=6, at=8, end="front")
+    lookup = lambda to: "stdw [%r10-8], 0; lddw %r1, map 21; mov %r2, %r10; add %r2, -8; call map_lookup_elem; jeq %r0, 0, out; mov %r{}, %r0".format(to)
+    box = "mov %r1, @box; mov %r2, 0; call kfunc bpf_obj_new_impl; jeq %r0, 0, out; mov %r7, %r0"
+    item_or = "mov %r1, @item; mov %r2, 0; call kfunc bpf_obj_new_impl; jne %r0, 0, +4; " + drop(7) + "; ja out; mov %r6, %r0"
+    boxed = PUSH.format(root=16, node=6, at=8, end="front")
+    box_lock, box_unlock = "mov %r1, %r7; add %r1, 8; call spin_lock", "mov %r1, %r7; add %r1, 8; call spin_unlock"
+    for what, code in {"a node put into an element's list": [lookup(7), item, lock, pushed, unlock], "an element's lock from one lookup, its list from another": [lookup(8), lookup(7), item, "mov %r1, %r8; call spin_lock", pushed, "mov %r1, %r8; call spin_unlock"],
+                       "an element's lock, a variable's list": [lookup(8), "lddw %r7, mapvalue 21+0", item, "mov %r1, %r8; call spin_lock", pushed, "mov %r1, %r8; call spin_unlock"], "another map's lock": ["lddw %r7, mapvalue 21+0; lddw %r8, mapvalue 22+0", item, "mov %r1, %r8; call spin_lock", pushed, "mov %r1, %r8; call spin_unlock"],
+                       "no lock": ["lddw %r7, mapvalue 21+0", item, pushed], "the lock released before": ["lddw %r7, mapvalue 21+0", item, lock, unlock, pushed], "a node put into an object's list": [box, item_or, box_lock, boxed, box_unlock, drop(7)], "an object's list without its lock": [box, item_or, boxed, drop(7)],
+                       "an object dropped with its lock held": [box, box_lock, drop(7)], "an object's lock lost": [box, box_lock], "an object unlocked without a lock": [box, box_unlock, drop(7)], "an object locked, another unlocked": [box, "mov %r8, %r7; mov %r1, @box; mov %r2, 0; call kfunc bpf_obj_new_impl; jne %r0, 0, +4; " + drop(8) + "; ja out; mov %r7, %r0", box_lock, "mov %r1, %r8; add %r1, 8; call spin_unlock", drop(7), drop(8)],
+                       "a popped node of an object's list, lost": [box, box_lock, "mov %r1, %r7; add %r1, 16; call kfunc bpf_list_pop_front; mov %r6, %r0", box_unlock, drop(7)], "a popped node of an object's list": [box, box_lock, "mov %r1, %r7; add %r1, 16; call kfunc bpf_list_pop_front; mov %r6, %r0", box_unlock, drop(7), "jeq %r6, 0, out; sub %r6, 8; " + drop(6)],
+                       "a popped node dropped at its node": ["lddw %r7, mapvalue 21+0", lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_list_pop_front; mov %r6, %r0", unlock, "jeq %r6, 0, out; " + drop(6)], "a popped node put back unchecked": ["lddw %r7, mapvalue 21+0", lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_list_pop_front; mov %r6, %r0; sub %r6, 8", pushed, unlock],
+                       "a popped node put back": ["lddw %r7, mapvalue 21+0", lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_list_pop_front; jeq %r0, 0, a; mov %r6, %r0; sub %r6, 8", pushed, "a:", unlock], "the popped node of an object's list put into the value's": [box, "mov %r8, %r7", box_lock, "mov %r1, %r7; add %r1, 16; call kfunc bpf_list_pop_front; mov %r6, %r0", box_unlock, "lddw %r7, mapvalue 21+0; jeq %r6, 0, a; sub %r6, 8", lock, pushed, unlock, "a:", drop(8)],
+                       "a pod put in": ["lddw %r7, mapvalue 21+0", new("pod", 6), lock, pushed, unlock], "a leaf put into a list": ["lddw %r7, mapvalue 21+0", new("leaf", 6), lock, pushed, unlock], "a shared put into a list of items": ["lddw %r7, mapvalue 21+0", new("shared", 6), lock, PUSH.format(root=8, node=6, at=40, end="front"), unlock],
+                       "a node at a wrong place": ["lddw %r7, mapvalue 21+0", item, lock, PUSH.format(root=8, node=6, at=16, end="front"), unlock], "a list at a wrong place": ["lddw %r7, mapvalue 21+0", item, lock, PUSH.format(root=24, node=6, at=8, end="front"), unlock], "a list at an unknown place": ["lddw %r7, mapvalue 21+0", item, "call get_prandom_u32; and %r0, 8; mov %r8, %r7; add %r8, %r0", lock, "mov %r1, %r8; mov %r2, %r6; add %r2, 8; mov %r3, 0; mov %r4, 0; call kfunc bpf_list_push_front_impl", unlock],
+                       "a node at an unknown place": ["lddw %r7, mapvalue 21+0", item, "call get_prandom_u32; and %r0, 8; mov %r8, %r6; add %r8, %r0", lock, "mov %r1, %r7; add %r1, 8; mov %r2, %r8; mov %r3, 0; mov %r4, 0; call kfunc bpf_list_push_front_impl", unlock],
+                       "a tree's root as a list": ["lddw %r7, mapvalue 22+0", item, lock, pushed, unlock], "the list read": ["lddw %r7, mapvalue 21+0; ldxdw %r1, [%r7+8]"], "the list written": ["lddw %r7, mapvalue 21+0; stdw [%r7+8], 0"], "what lies beside the list written": ["lddw %r7, mapvalue 21+0; stdw [%r7+24], 0"], "the list written by a helper": ["lddw %r1, mapvalue 21+4; mov %r2, 8; mov %r3, %r10; call probe_read_kernel"],
+                       "a node out of the stack put in": ["lddw %r7, mapvalue 21+0", lock, "mov %r6, %r10; add %r6, -64", pushed, unlock], "null put in": ["lddw %r7, mapvalue 21+0", lock, "mov %r1, %r7; add %r1, 8; mov %r2, 0; mov %r3, 0; mov %r4, 0; call kfunc bpf_list_push_front_impl", unlock],
+                       "an owner of one copy in the stack put in, the copy used": ["lddw %r7, mapvalue 21+0", item, "stxdw [%r10-8], %r6", lock, pushed, "ldxdw %r8, [%r10-8]; ldxdw %r1, [%r8+0]", unlock], "put in, the copy in the stack used after the unlock": ["lddw %r7, mapvalue 21+0", item, "stxdw [%r10-8], %r6", lock, pushed, unlock, "ldxdw %r8, [%r10-8]; ldxdw %r1, [%r8+0]"],
+                       "put in, the copy in the stack dropped after the unlock": ["lddw %r7, mapvalue 21+0", item, "stxdw [%r10-8], %r6", lock, pushed, unlock, "ldxdw %r8, [%r10-8]; " + drop(8)], "put in by a function": ["lddw %r7, mapvalue 21+0", item, lock, "mov %r1, %r7; mov %r2, %r6; call local f", unlock], "put in by a function, used by the caller": ["lddw %r7, mapvalue 21+0", item, lock, "mov %r1, %r7; mov %r2, %r6; call local f; ldxdw %r1, [%r6+0]", unlock],
+                       "put in by a function, put in by the caller again": ["lddw %r7, mapvalue 21+0", item, lock, "mov %r1, %r7; mov %r2, %r6; call local f", pushed, unlock], "put in by a function, used after the unlock": ["lddw %r7, mapvalue 21+0", item, lock, "mov %r1, %r7; mov %r2, %r6; call local f", unlock, "ldxdw %r1, [%r6+0]"],
+                       "put in by a function that unlocks, used by the caller": ["lddw %r7, mapvalue 21+0", item, lock, "mov %r1, %r7; mov %r2, %r6; call local g; ldxdw %r1, [%r6+0]"], "put in by a function that unlocks": ["lddw %r7, mapvalue 21+0", item, lock, "mov %r1, %r7; mov %r2, %r6; call local g"],
+                       "put in on one of two ways, dropped": ["lddw %r7, mapvalue 21+0", item, "call get_prandom_u32; mov %r8, %r0", lock, "jeq %r8, 0, a", pushed, "a:", unlock, drop(6)], "put in on one of two ways, dropped on the other": ["lddw %r7, mapvalue 21+0", item, "call get_prandom_u32; mov %r8, %r0", lock, "jeq %r8, 0, a", pushed, unlock, "ja out; a:", unlock, drop(6)],
+                       "a helper under the lock": ["lddw %r7, mapvalue 21+0", lock, "call ktime_get_ns", unlock], "a new object under the lock": ["lddw %r7, mapvalue 21+0", lock, "mov %r1, @item; mov %r2, 0; call kfunc bpf_obj_new_impl; mov %r6, %r0", unlock, "jeq %r6, 0, out; " + drop(6)], "an object dropped under the lock": ["lddw %r7, mapvalue 21+0", item, lock, drop(6), unlock], "an iterator under the lock": ["lddw %r7, mapvalue 21+0", lock, "mov %r1, %r10; add %r1, -8; mov %r2, 0; mov %r3, 10; call kfunc bpf_iter_num_new; mov %r1, %r10; add %r1, -8; call kfunc bpf_iter_num_destroy", unlock],
+                       "an rcu section under the lock": ["lddw %r7, mapvalue 21+0", lock, "call kfunc bpf_rcu_read_lock; call kfunc bpf_rcu_read_unlock", unlock], "ten nodes put in": ["lddw %r7, mapvalue 21+0; mov %r8, 0; again:; jge %r8, 10, out", item, "stxdw [%r6+0], %r8", lock, pushed, unlock, "add %r8, 1; ja again"],
+                       "all nodes popped": ["lddw %r7, mapvalue 21+0; mov %r8, 0; again:; jge %r8, 10, out", lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_list_pop_back; mov %r6, %r0", unlock, "jeq %r6, 0, out; sub %r6, 8", drop(6), "add %r8, 1; ja again"], "all nodes popped, lost": ["lddw %r7, mapvalue 21+0; mov %r8, 0; again:; jge %r8, 10, out", lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_list_pop_back; mov %r6, %r0", unlock, "jeq %r6, 0, out; add %r8, 1; ja again"],
+                       "looked at in one section, used in the next": ["lddw %r7, mapvalue 21+0", lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_list_front; mov %r6, %r0", unlock, lock, "jeq %r6, 0, a; ldxdw %r1, [%r6-8]; a:", unlock], "looked at, given to a map": ["lddw %r7, mapvalue 21+0", lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_list_front; mov %r6, %r0", unlock, "lddw %r1, mapvalue 24+8; mov %r2, %r6; call kptr_xchg"],
+                       "a non-owning node's lock": [box, "mov %r1, %r7; add %r1, 8; call spin_lock; mov %r1, %r7; add %r1, 8; call spin_unlock", drop(7)], "held at a throw": ["lddw %r7, mapvalue 21+0", item, lock, pushed, unlock, "mov %r1, 0; call kfunc bpf_throw"], "popped at a throw": ["lddw %r7, mapvalue 21+0", lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_list_pop_front; mov %r6, %r0", unlock, "mov %r1, 0; call kfunc bpf_throw"]}.items():
+        functions = (["f:", "mov %r3, %r1; mov %r1, %r3; add %r1, 8; add %r2, 8; mov %r3, 0; mov %r4, 0; call kfunc bpf_list_push_front_impl; mov %r0, 0; exit"], ("func static int f(u64, u64)",)) if any("local f" in c for c in code) else \
+            (["g:", "mov %r6, %r1; add %r1, 8; add %r2, 8; mov %r3, 0; mov %r4, 0; call kfunc bpf_list_push_front_impl; mov %r1, %r6; call spin_unlock; mov %r0, 0; exit"], ("func static int g(u64, u64)",)) if any("local g" in c for c in code) else ([], ())
+        yield case(f"lists: {what}", [PROLOGUE, *code, *end, *functions[0]], "tc", MAIN + functions[1])
+    leaf = new("leaf", 6)
+    tree = "lddw %r7, mapvalue 22+0"
+    add = ADD.format(root=8, node=6, at=8)
+    for what, body in {"compares": "ldxdw %r3, [%r1-8]; ldxdw %r4, [%r2-8]; mov %r0, 0; jge %r3, %r4, +1; mov %r0, 1", "returns 2": "mov %r0, 2", "returns -1": "mov %r0, -1", "returns an unknown number": "ldxdw %r0, [%r1-8]", "returns a pointer": "mov %r0, %r1", "writes": "stdw [%r1-8], 1; mov %r0, 0",
+                       "reads the node": "ldxdw %r0, [%r1+0]; mov %r0, 0", "reads behind the object": "ldxdw %r0, [%r1+32]; mov %r0, 0", "calls a helper": "call ktime_get_ns; mov %r0, 0", "takes a lock": "lddw %r1, mapvalue 21+0; call spin_lock; mov %r0, 0", "releases the lock": "lddw %r1, mapvalue 22+0; call spin_unlock; mov %r0, 0",
+                       "removes its node": "mov %r2, %r1; lddw %r1, mapvalue 22+8; call kfunc bpf_rbtree_remove; mov %r0, 0", "adds its node": "mov %r2, %r1; lddw %r1, mapvalue 22+8; lddw %r3, func less; mov %r4, 0; mov %r5, 0; call kfunc bpf_rbtree_add_impl; mov %r0, 0", "looks at the first": "lddw %r1, mapvalue 22+8; call kfunc bpf_rbtree_first; mov %r0, 0",
+                       "looks left": "mov %r2, %r1; lddw %r1, mapvalue 22+8; call kfunc bpf_rbtree_left; mov %r0, 0", "looks at the root": "lddw %r1, mapvalue 22+8; call kfunc bpf_rbtree_root; mov %r0, 0", "drops its node": "sub %r1, 8; mov %r2, 0; call kfunc bpf_obj_drop_impl; mov %r0, 0", "makes an object": "mov %r1, @leaf; mov %r2, 0; call kfunc bpf_obj_new_impl; mov %r0, 0", "keeps nothing": "mov %r0, 0",
+                       "reads a third register": "mov %r0, %r3; mov %r0, 0", "throws": "mov %r1, 0; call kfunc bpf_throw; mov %r0, 0", "loops without an end": "ja -1; mov %r0, 0", "calls a function": "call local f; mov %r0, 0"}.items():
+        yield case(f"trees: less() {what}", [PROLOGUE, tree, leaf, lock, add, unlock, *end, "less:", body + "; exit", *(["f:", "mov %r0, 0; exit"] if "local f" in body else [])], "tc", MAIN + LESS_HEAD + (("func static int f(u64)",) if "local f" in body else ()))
+    for what, code in {"added twice": [tree, leaf, lock, add, add, unlock], "an item added": [tree, new("item", 6), lock, add, unlock], "a shared added to a tree of leaves": [tree, new("shared", 6), lock, add, unlock], "added without the lock": [tree, leaf, add], "added without less()": [tree, leaf, lock, "mov %r1, %r7; add %r1, 8; mov %r2, %r6; add %r2, 8; mov %r3, 0; mov %r4, 0; mov %r5, 0; call kfunc bpf_rbtree_add_impl", unlock],
+                       "removed, what is owned": [tree, leaf, lock, "mov %r1, %r7; add %r1, 8; mov %r2, %r6; add %r2, 8; call kfunc bpf_rbtree_remove; mov %r8, %r0", unlock, "jeq %r8, 0, a; sub %r8, 8; " + drop(8) + "; a:", drop(6)], "removed, what is owned, lost": [tree, leaf, lock, "mov %r1, %r7; add %r1, 8; mov %r2, %r6; add %r2, 8; call kfunc bpf_rbtree_remove; mov %r8, %r0", unlock, "jeq %r8, 0, a; sub %r8, 8; " + drop(8) + "; a:"],
+                       "removed after it was removed": [tree, leaf, lock, add, "mov %r1, %r7; add %r1, 8; mov %r2, %r6; add %r2, 8; call kfunc bpf_rbtree_remove; mov %r8, %r0; mov %r1, %r7; add %r1, 8; mov %r2, %r6; add %r2, 8; call kfunc bpf_rbtree_remove; mov %r9, %r0", unlock, "jeq %r8, 0, a; sub %r8, 8; " + drop(8) + "; a:; jeq %r9, 0, out; sub %r9, 8; " + drop(9)],
+                       "removed, the older reference read": [tree, leaf, lock, add, "mov %r1, %r7; add %r1, 8; mov %r2, %r6; add %r2, 8; call kfunc bpf_rbtree_remove; mov %r8, %r0; ldxdw %r1, [%r6+0]", unlock, "jeq %r8, 0, out; sub %r8, 8; " + drop(8)], "removed, the older reference read after the unlock": [tree, leaf, lock, add, "mov %r1, %r7; add %r1, 8; mov %r2, %r6; add %r2, 8; call kfunc bpf_rbtree_remove; mov %r8, %r0", unlock, "ldxdw %r1, [%r6+0]; jeq %r8, 0, out; sub %r8, 8; " + drop(8)],
+                       "removed and added again": [tree, leaf, lock, add, "mov %r1, %r7; add %r1, 8; mov %r2, %r6; add %r2, 8; call kfunc bpf_rbtree_remove; jeq %r0, 0, a; mov %r6, %r0; sub %r6, 8", add, "a:", unlock], "removed at a wrong place": [tree, leaf, lock, add, "mov %r1, %r7; add %r1, 8; mov %r2, %r6; call kfunc bpf_rbtree_remove; mov %r8, %r0", unlock],
+                       "removed from a list": ["lddw %r7, mapvalue 21+0", leaf, lock, "mov %r1, %r7; add %r1, 8; mov %r2, %r6; add %r2, 8; call kfunc bpf_rbtree_remove", unlock], "the first, unchecked": [tree, lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_rbtree_first; ldxdw %r1, [%r0-8]", unlock], "the first, removed unchecked": [tree, lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_rbtree_first; mov %r2, %r0; mov %r1, %r7; add %r1, 8; call kfunc bpf_rbtree_remove; mov %r8, %r0", unlock, "jeq %r8, 0, out; sub %r8, 8; " + drop(8)],
+                       "the first, without the lock": [tree, "mov %r1, %r7; add %r1, 8; call kfunc bpf_rbtree_first"], "the first, dropped": [tree, lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_rbtree_first; mov %r6, %r0", unlock, "jeq %r6, 0, out; sub %r6, 8; " + drop(6)], "the first, added": [tree, lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_rbtree_first; jeq %r0, 0, a; mov %r6, %r0; sub %r6, 8", add, "a:", unlock], "from the first to the right": [tree, lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_rbtree_first; jeq %r0, 0, a; mov %r2, %r0; mov %r1, %r7; add %r1, 8; call kfunc bpf_rbtree_right; jeq %r0, 0, a; ldxdw %r1, [%r0-8]; a:", unlock],
+                       "left of an owned one": [tree, leaf, lock, "mov %r1, %r7; add %r1, 8; mov %r2, %r6; add %r2, 8; call kfunc bpf_rbtree_left", unlock, drop(6)], "down to the left": [tree, lock, "mov %r1, %r7; add %r1, 8; call kfunc bpf_rbtree_root; mov %r6, %r0; mov %r8, 0; again:; jeq %r6, 0, a; jge %r8, 5, a; mov %r1, %r7; add %r1, 8; mov %r2, %r6; call kfunc bpf_rbtree_left; mov %r6, %r0; add %r8, 1; ja again; a:", unlock]}.items():
+        yield case(f"trees: {what}", [PROLOGUE, *code, *end, *(LESS if any("func less" in c for c in code) else [])], "tc", MAIN + (LESS_HEAD if any("func less" in c for c in code) else ()))
+    both = "lddw %r7, mapvalue 23+0"
+    shared = new("shared", 6)
+    in_list, in_tree = PUSH.format(root=8, node="{}", at=40, end="front"), ADD.format(root=24, node="{}", at=8)
+    popped = "mov %r1, %r7; add %r1, 8; call kfunc bpf_list_pop_front; mov %r8, %r0"
+    for what, code in {"in both": [both, shared, share(6), "mov %r8, %r0", lock, in_list.format(6), in_tree.format(8), unlock], "in both with one reference": [both, shared, lock, in_list.format(6), in_tree.format(6), unlock], "shared, dropped twice": [shared, share(6), "mov %r8, %r0", drop(6), drop(8)], "shared, dropped once": [shared, share(6), "mov %r8, %r0", drop(6)],
+                       "shared, the other used after one was dropped": [shared, share(6), "mov %r8, %r0", drop(6), "ldxdw %r1, [%r8+0]", drop(8)], "shared, the dropped used": [shared, share(6), "mov %r8, %r0", drop(6), "ldxdw %r1, [%r6+0]", drop(8)], "shared at an offset": [shared, "add %r6, 8", share(6), "mov %r8, %r0; sub %r6, 8", drop(6), drop(8)], "shared unchecked": ["mov %r1, @shared; mov %r2, 0; call kfunc bpf_obj_new_impl; mov %r6, %r0", share(6)],
+                       "shared out of the list": [both, shared, lock, in_list.format(6), share(6), "mov %r8, %r0", unlock, "jeq %r8, 0, out", drop(8)], "shared out of the list, unchecked": [both, shared, lock, in_list.format(6), share(6), "mov %r8, %r0", unlock, drop(8)], "shared after the unlock": [both, shared, lock, in_list.format(6), unlock, share(6)], "in a list, removed from a tree": [both, shared, lock, in_list.format(6), "mov %r1, %r7; add %r1, 24; mov %r2, %r6; add %r2, 8; call kfunc bpf_rbtree_remove; mov %r8, %r0", unlock, "jeq %r8, 0, out; sub %r8, 8", drop(8)],
+                       "popped and put into the tree": [both, lock, popped, "jeq %r8, 0, a; sub %r8, 40", in_tree.format(8), "a:", unlock], "popped in less()": [both, shared, lock, in_tree.format(6).replace("less", "pops"), unlock], "another added in less()": [both, shared, lock, in_tree.format(6).replace("less", "adds"), unlock], "shared in less()": [both, shared, lock, in_tree.format(6).replace("less", "shares"), unlock],
+                       "stashed and in the tree": [both, shared, share(6), "mov %r8, %r0; lddw %r1, mapvalue 24+24; mov %r2, %r6; call kptr_xchg; mov %r6, %r0", lock, in_tree.format(8), unlock, "jeq %r6, 0, out", drop(6)], "the same lock by two references of one object": [shared, share(6), "mov %r8, %r0", drop(6), drop(8)]}.items():
+        body = {"pops": "lddw %r1, mapvalue 23+8; call kfunc bpf_list_pop_front; mov %r0, 0; exit", "adds": "lddw %r1, mapvalue 23+8; call kfunc bpf_list_pop_front; jeq %r0, 0, +10; mov %r2, %r0; sub %r2, 32; lddw %r1, mapvalue 23+24; lddw %r3, func less; mov %r4, 0; mov %r5, 0; call kfunc bpf_rbtree_add_impl; mov %r0, 0; exit",
+                "shares": "sub %r1, 8; mov %r2, 0; call kfunc bpf_refcount_acquire_impl; mov %r0, 0; exit"}
+        used = [name for name in ("pops", "adds", "shares", "less") if any(f"func {name}" in c for c in code) or (name == "less" and any("func adds" in c for c in code))]
+        tail = [line for name in used for line in (LESS if name == "less" else [f"{name}:", body[name]])]
+        yield case(f"shared objects: {what}", [PROLOGUE, *code, *end, *tail], "tc", MAIN + tuple(f"func static int {name}(u64, u64)" for name in used))
+
+
 # ---- exceptions: what may be thrown where, and who catches ----
 
 def exceptions():
@@ -804,6 +1062,7 @@ FILES = {"helper_arguments": helper_arguments, "access": access, "contexts": con
 
 MAPS |= kernel_cases.MAPS
 FILES |= kernel_cases.files(case)
+FILES |= {"owned": owned, "object_kptrs": object_kptrs, "graphs": graphs}
 
 
 def text_of(title, head, asm, expect):

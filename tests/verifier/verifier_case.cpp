@@ -105,6 +105,7 @@ class CaseTypes {
     values_["kptr"] = {b_.add_struct("kptr", 16, {{"n", u64_, 0}, {"task", kptr, 8}}), 16};
     values_["untrusted"] = {b_.add_struct("untrusted", 16, {{"n", u64_, 0}, {"task", loose, 8}}),
                             16};
+    add_objects(lock);
     pair_ = b_.add_pointer(b_.add_struct("pair", 16, {{"a", u64_, 0}, {"b", u64_, 8}}));
   }
   struct Value {
@@ -139,11 +140,72 @@ class CaseTypes {
   }
   void tag(const std::string& text, uint32_t type) { b_.add_decl_tag(text, type, -1); }
   std::vector<std::byte> bytes() const { return b_.bytes(); }
+  uint32_t object(const std::string& name) const {
+    const auto at = objects_.find(name);
+    return at == objects_.end() ? 0 : at->second;
+  }
 
  private:
+  // What programs allocate, and the values that lists, trees and kptrs of that lie in.
+  void add_objects(uint32_t lock) {
+    const uint32_t words2 = b_.add_array(u64_, u32_, 2), words3 = b_.add_array(u64_, u32_, 3),
+                   words4 = b_.add_array(u64_, u32_, 4);
+    const uint32_t head = b_.add_struct("bpf_list_head", 16, {{"opaque", words2, 0}});
+    const uint32_t link = b_.add_struct("bpf_list_node", 24, {{"opaque", words3, 0}});
+    const uint32_t root = b_.add_struct("bpf_rb_root", 16, {{"opaque", words2, 0}});
+    const uint32_t node = b_.add_struct("bpf_rb_node", 32, {{"opaque", words4, 0}});
+    const uint32_t count = b_.add_struct("bpf_refcount", 4, {{"opaque", u32_, 0}});
+    const auto object = [this](const std::string& name, uint32_t bytes,
+                               const std::vector<BtfBuilder::Member>& members) {
+      return objects_[name] = b_.add_struct("case_" + name, bytes, members);
+    };
+    const auto value = [this](const std::string& name, uint32_t bytes,
+                              const std::vector<BtfBuilder::Member>& members) {
+      const uint32_t type = b_.add_struct("case_" + name, bytes, members);
+      values_[name] = {type, bytes};
+      return type;
+    };
+    const uint32_t pod =
+        object("pod", 24, {{"a", u64_, 0}, {"b", u64_, 8}, {"c", u32_, 16}, {"d", u32_, 20}});
+    object("item", 40, {{"n", u64_, 0}, {"link", link, 8}, {"m", u64_, 32}});
+    object("leaf", 40, {{"key", u64_, 0}, {"node", node, 8}});
+    const uint32_t shared = object("shared", 72,
+                                   {{"key", u64_, 0},
+                                    {"node", node, 8},
+                                    {"link", link, 40},
+                                    {"count", count, 64},
+                                    {"m", u32_, 68}});
+    const uint32_t box = object(
+        "box", 32, {{"n", u64_, 0}, {"lock", lock, 8}, {"m", u32_, 12}, {"items", head, 16}});
+    const uint32_t kptr = b_.add_pointer(b_.add_type_tag("kptr", pod));
+    const uint32_t each = b_.add_pointer(b_.add_type_tag("percpu_kptr", pod));
+    const uint32_t counted = b_.add_pointer(b_.add_type_tag("kptr", shared));
+    object("safe", 48, {{"n", u64_, 0}, {"pod", kptr, 8}, {"node", node, 16}});
+    object("pointer", 8, {{"p", b_.add_pointer(u64_), 0}});
+    object("large", 600, {{"words", b_.add_array(u64_, u32_, 75), 0}});
+    b_.add_decl_tag("contains:case_item:link", box, 3);
+    const uint32_t list =
+        value("list", 32, {{"lock", lock, 0}, {"n", u32_, 4}, {"head", head, 8}, {"m", u64_, 24}});
+    b_.add_decl_tag("contains:case_item:link", list, 2);
+    const uint32_t tree =
+        value("tree", 32, {{"lock", lock, 0}, {"n", u32_, 4}, {"root", root, 8}, {"m", u64_, 24}});
+    b_.add_decl_tag("contains:case_leaf:node", tree, 2);
+    const uint32_t both = value("both", 48,
+                                {{"lock", lock, 0},
+                                 {"n", u32_, 4},
+                                 {"head", head, 8},
+                                 {"root", root, 24},
+                                 {"m", u64_, 40}});
+    b_.add_decl_tag("contains:case_shared:link", both, 2);
+    b_.add_decl_tag("contains:case_shared:node", both, 3);
+    value("stash", 32,
+          {{"n", u64_, 0}, {"pod", kptr, 8}, {"each", each, 16}, {"shared", counted, 24}});
+  }
+
   BtfBuilder b_;
   uint32_t u32_ = 0, u64_ = 0, int_ = 0, pair_ = 0, context_ = 0;
   std::map<std::string, Value> values_;
+  std::map<std::string, uint32_t> objects_;
 };
 
 class Reader {
@@ -315,8 +377,17 @@ class Reader {
       static const std::regex call(R"(^(\s*call\s+)(kfunc\s+)?([a-z_][a-z0-9_]*)\s*(#.*)?$)");
       std::istringstream lines(with_offsets(text->second));
       std::string all;
+      static const std::regex type(R"(^(.*)@(\w+)(.*)$)");
       for (std::string line; std::getline(lines, line); all += line + "\n") {
         std::smatch match;
+        if (std::regex_match(line, match, type)) {
+          const uint32_t id = types_.object(match[2]);
+          if (id == 0) {
+            return fail("no such type: " + match[2].str());
+          }
+          line = match[1].str() + std::to_string(id) + match[3].str();
+          continue;
+        }
         if (!std::regex_match(line, match, call) || match[3] == "local") {
           continue;
         }
