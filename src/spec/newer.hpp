@@ -16,8 +16,14 @@ inline constexpr uint32_t kMapFlagVtypeBtfObjFd = 1U << 15;  // 6.9
 inline constexpr uint32_t kMapFlagTokenFd = 1U << 16;        // 6.9
 
 // enum bpf_attach_type, enum bpf_link_type
-inline constexpr uint32_t kTraceKprobeMulti = 42;    // 5.18
-inline constexpr uint32_t kTraceUprobeMulti = 48;    // 6.6
+inline constexpr uint32_t kTraceKprobeMulti = 42;   // 5.18
+inline constexpr uint32_t kNetfilterAttach = 45;    // BPF_NETFILTER, 6.4
+inline constexpr uint32_t kTraceUprobeMulti = 48;   // 6.6
+inline constexpr uint32_t kCgroupUnixConnect = 49;  // 6.7, as the next four
+inline constexpr uint32_t kCgroupUnixSendmsg = 50;
+inline constexpr uint32_t kCgroupUnixRecvmsg = 51;
+inline constexpr uint32_t kCgroupUnixGetpeername = 52;
+inline constexpr uint32_t kCgroupUnixGetsockname = 53;
 inline constexpr uint32_t kTraceKprobeSession = 56;  // 6.10
 inline constexpr uint32_t kTraceUprobeSession = 57;  // 6.13
 inline constexpr uint32_t kLinkUprobeMulti = 12;     // 6.6

@@ -59,6 +59,7 @@ enum ParamFlag : uint8_t {
   kMayBeNull = 1,
   kReleases = 2,
   kMayBeNullTraced = 4,  // in BTF-typed tracing programs
+  kNotByType = 8,        // a socket: none that is known by its kernel type only
 };
 struct ParamSpec {
   Param kind = Param::kNone;
@@ -75,7 +76,8 @@ enum Effect : uint16_t {
   kAtMostSize = 32,  // the number it gives is at most its kSize argument, and at least -MAX_ERRNO
   kAtMostAnyAtArg3 = 64,
   kMaySucceedOnlyZeroOrError = 128,
-  kSameSocket = 512,  // gives its socket as another type: both go when the reference goes
+  kTakesPackets = 256,  // memory arguments may lie in a packet
+  kSameSocket = 512,    // gives its socket as another type: both go when the reference goes
 };
 
 struct Prototype {
@@ -89,6 +91,9 @@ struct Prototype {
 };
 
 const Prototype* find_prototype(uint32_t id);  // nullptr = no helper of Linux 6.18
+// As programs of this type call it.
+const Prototype* find_prototype(uint32_t id, uint32_t prog_type);
+bool is_offered(const Prototype& helper, uint32_t prog_type, uint32_t attach_type);
 uint32_t prototype_count();
 const Prototype& prototype_at(uint32_t index);
 

@@ -72,6 +72,11 @@ bool Engine::check_pointer_alu(const bpf_insn& insn, Reg* dst, Reg pointer, cons
       if (op == BPF_ADD && n.is_constant() && n.bits.value == 0) {
         break;
       }
+      return refuse(EACCES, "R%d pointer arithmetic on %s prohibited", regno, kind_name(pointer));
+    case RegKind::kFlowKeys:
+      if (n.is_constant()) {
+        break;
+      }
       [[fallthrough]];
     case RegKind::kPacketEnd:
     case RegKind::kSocket:

@@ -17,6 +17,7 @@ const char* expected_struct(uint32_t helper) {
     case 116:
       return "tcp_sock";
     case 121:
+    case 188:
       return "xdp_buff";
     case 126:
     case 127:
@@ -214,6 +215,15 @@ bool Engine::wrong_argument(int regno, const char* expected) {
   return refuse(EACCES, "R%d type=%s expected=%s", regno, kind_name(reg(regno)), expected);
 }
 
+// A map's key or value may lie anywhere but in a structure of the kernel's.
+bool Engine::check_not_a_structure(int regno) {
+  const Reg& r = reg(regno);
+  if (r.kind == RegKind::kBtf && (r.flags & kAllocated) == 0) {
+    return wrong_argument(regno, "fp, pkt, map_key, map_value, mem");
+  }
+  return true;
+}
+
 // The map, and what the call takes of its elements.
 bool Engine::check_map_argument(int regno, const ParamSpec& spec, const Prototype& proto,
                                 CallArgs* args) {
@@ -229,23 +239,24 @@ bool Engine::check_map_argument(int regno, const ParamSpec& spec, const Prototyp
       ok = check_map_use(proto.id, map(r.object), proto.name);
       break;
     case Param::kKey:
-      ok = check_helper_memory(regno, map(static_cast<uint32_t>(args->map)).key_size, false, false);
+      ok = check_not_a_structure(regno) &&
+           check_helper_memory(regno, map(static_cast<uint32_t>(args->map)).key_size, false, false);
       break;
     case Param::kValue:
     case Param::kValueOut: {
       const VerifierMap& m = map(static_cast<uint32_t>(args->map));
       if (m.map_type == BPF_MAP_TYPE_SOCKMAP || m.map_type == BPF_MAP_TYPE_SOCKHASH) {
-        if (r.kind != RegKind::kSocket && r.kind != RegKind::kBtf) {
-          return wrong_argument(regno, "sock");
-        }
+        ok = check_socket_argument(regno, {Param::kSocketCommon, 0, 0}, args);
         break;
       }
-      ok = check_helper_memory(regno, m.value_size, spec.kind == Param::kValueOut, false);
+      ok = check_not_a_structure(regno) &&
+           check_helper_memory(regno, m.value_size, spec.kind == Param::kValueOut, false);
       break;
     }
     case Param::kStackPtr:
       if (is_storage_get(proto.id)) {
-        ok = check_helper_memory(regno, map(static_cast<uint32_t>(args->map)).value_size, false,
+        ok = check_not_a_structure(regno) &&
+             check_helper_memory(regno, map(static_cast<uint32_t>(args->map)).value_size, false,
                                  false);
         break;
       }
@@ -380,9 +391,13 @@ bool Engine::check_socket_argument(int regno, const ParamSpec& spec, CallArgs* a
   const Reg r = reg(regno);
   // In tracing programs the storage of a socket is asked for by any pointer of the kernel's, null too.
   const bool may_be_null =
-      is_traced() && r.kind == RegKind::kBtf && (spec.flags & kMayBeNullTraced) != 0;
+      (spec.flags & kMayBeNull) != 0 ||
+      (is_traced() && r.kind == RegKind::kBtf && (spec.flags & kMayBeNullTraced) != 0);
   if ((r.or_null() && !may_be_null) || (r.kind != RegKind::kSocket && r.kind != RegKind::kBtf) ||
       (r.flags & kUntrusted) != 0 || ((r.flags & kRcu) != 0 && !is_traced())) {
+    return wrong_argument(regno, "sock");
+  }
+  if (r.kind == RegKind::kBtf && (spec.flags & kNotByType) != 0) {
     return wrong_argument(regno, "sock");
   }
   if (r.kind == RegKind::kBtf) {
@@ -442,6 +457,12 @@ bool Engine::check_struct_argument(int regno, const Prototype& proto) {
   return (type && is_struct_at(*type, r.off, wanted, false)) || wrong_argument(regno, name);
 }
 
+bool Engine::may_take_packet(const Reg& r, const Prototype& proto) const {
+  const bool is_packet = r.kind == RegKind::kPacket || r.kind == RegKind::kPacketMeta;
+  return !is_packet || may_use_packet(kHelpersTakePacket) ||
+         ((proto.effects & kTakesPackets) != 0 && may_use_packet(kHelpersReadPacket));
+}
+
 bool Engine::check_argument(int regno, const ParamSpec& spec, const Prototype& proto, int index,
                             CallArgs* args) {
   if (spec.kind == Param::kNone) {
@@ -451,6 +472,9 @@ bool Engine::check_argument(int regno, const ParamSpec& spec, const Prototype& p
     return false;
   }
   verdict_.reg = regno;
+  if (spec.kind != Param::kAny && !may_take_packet(reg(regno), proto)) {
+    return refuse(EACCES, "helper access to the packet is not allowed");
+  }
   const int null_flags = kMayBeNull | (is_traced() ? kMayBeNullTraced : 0);
   if ((spec.flags & null_flags) != 0 && reg(regno).is_zero() && spec.kind != Param::kRead &&
       spec.kind != Param::kWrite) {

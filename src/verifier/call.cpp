@@ -29,7 +29,7 @@ bool Engine::check_helper_allowed(uint32_t id, const Prototype* proto) {
     return refuse(EINVAL, "unknown func bpf_%s#%u", proto->name, id);
   }
   if (!options_.no_helper_gate &&
-      (proto->program_types & program_type_bit(program_.prog_type)) == 0) {
+      !is_offered(*proto, program_.prog_type, program_.expected_attach_type)) {
     return refuse(EINVAL, "program of this type cannot use helper bpf_%s#%u", proto->name, id);
   }
   if ((proto->effects & kSleeps) != 0) {
@@ -135,7 +135,7 @@ bool Engine::settle_dynptrs(uint32_t id, const CallArgs& args) {
 
 bool Engine::check_helper(const bpf_insn& insn) {
   const auto id = static_cast<uint32_t>(insn.imm);
-  const Prototype* proto = find_prototype(id);
+  const Prototype* proto = find_prototype(id, program_.prog_type);
   if (proto == nullptr) {
     return refuse(EINVAL, "invalid func unknown#%d", insn.imm);
   }

@@ -205,6 +205,7 @@ class Engine {
   // ---- prepare.cpp ----
   bool prepare();
   bool find_maps();
+  bool check_program_type();
   bool check_map_fits(uint32_t index);
   bool find_functions();
   bool check_flow();
@@ -311,10 +312,16 @@ class Engine {
   bool access_map(const Access& a, const Reg& base, Reg* out);
   bool access_packet(const Access& a, const Reg& base);
   bool access_socket(const Access& a, const Reg& base);
+  bool access_beside_context(const Access& a, const Reg& base);
   bool access_bytes_of(const Access& a, const Reg& base, Reg* out);
   bool check_no_leak(const Access& a, const char* where);
   const BtfField* kptr_at(const Access& a, const Reg& base);
   bool check_context(const Reg& base, int regno, int64_t off, int size, bool is_write, Reg* out);
+  void note_context_use(int64_t at, int size, bool is_write);
+  Reg reg_of_field(const ContextField& field);
+  [[nodiscard]] bool may_use_packet(PacketUse use) const {
+    return context_ != nullptr && (context_->packet_use & use) != 0;
+  }
   bool check_region(const Reg& base, int regno, int64_t off, int64_t size, int64_t region,
                     bool zero_allowed, const char* what);
   bool check_packet(const Reg& base, int regno, int64_t off, int64_t size);
@@ -352,8 +359,10 @@ class Engine {
   // ---- argument.cpp: each says which register is wrong in verdict_.reg ----
   bool check_argument(int regno, const ParamSpec& spec, const Prototype& proto, int index,
                       CallArgs* args);
+  [[nodiscard]] bool may_take_packet(const Reg& r, const Prototype& proto) const;
   bool check_argument_kind(int regno, const ParamSpec& spec, const Prototype& proto, int index,
                            CallArgs* args);
+  bool check_not_a_structure(int regno);
   bool check_map_argument(int regno, const ParamSpec& spec, const Prototype& proto, CallArgs* args);
   bool check_memory_argument(int regno, const ParamSpec& spec, const Prototype& proto, int index,
                              CallArgs* args);

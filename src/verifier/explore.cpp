@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "isa/opcode.hpp"
+#include "spec/context_types.hpp"
 #include "spec/spec.hpp"
 #include "verifier/engine.hpp"
 #include "verifier/trace.hpp"
@@ -503,22 +504,11 @@ bool Engine::check_program_result(int n) {
   if (frame.kind == FrameKind::kAsync) {
     lowest = frame.return_min;
     highest = frame.return_max;
-  } else if (is_session()) {
-    lowest = 0;
-    highest = 1;
-  } else if (context_ != nullptr) {
-    lowest = context_->return_min;
-    highest = context_->return_max;
-  } else if (is_program_type(BPF_PROG_TYPE_TRACING)) {
-    if (program_.expected_attach_type == BPF_TRACE_FENTRY ||
-        program_.expected_attach_type == BPF_TRACE_FEXIT) {
-      lowest = highest = 0;
-    } else if (program_.expected_attach_type == BPF_TRACE_ITER) {
-      lowest = 0;
-      highest = 1;
-    } else if (program_.expected_attach_type == BPF_TRACE_RAW_TP) {
-      lowest = INT64_MIN;
-    }
+  } else if (const ReturnSpec* spec =
+                 find_return(program_.prog_type, program_.expected_attach_type);
+             spec != nullptr) {
+    lowest = spec->min;
+    highest = spec->max;
   }
   if (lowest == INT64_MIN && highest == INT64_MAX) {
     return true;
@@ -805,17 +795,10 @@ bool Engine::set_arguments(uint32_t function, bool is_main) {
       continue;
     }
     auto target = program_.btf->resolve(type->target);
-    static constexpr std::pair<uint32_t, const char*> kContextNames[] = {
-        {BPF_PROG_TYPE_KPROBE, "bpf_user_pt_regs_t"},
-        {BPF_PROG_TYPE_KPROBE, "pt_regs"},
-        {BPF_PROG_TYPE_XDP, "xdp_md"},
-        {BPF_PROG_TYPE_SOCKET_FILTER, "__sk_buff"},
-        {BPF_PROG_TYPE_SCHED_CLS, "__sk_buff"},
-        {BPF_PROG_TYPE_SCHED_ACT, "__sk_buff"},
-        {BPF_PROG_TYPE_PERF_EVENT, "bpf_perf_event_data"}};
-    for (const auto& [prog_type, name] : kContextNames) {
-      is_context |= program_.prog_type == prog_type && target && target->name == name;
-    }
+    const ContextTypes* names = find_context_types(program_.prog_type);
+    is_context |= names != nullptr && !names->program.empty() && target &&
+                  (target->name == names->program ||
+                   (is_program_type(BPF_PROG_TYPE_KPROBE) && target->name == names->kernel));
     if (is_context) {
       r = context;
       continue;
@@ -864,14 +847,7 @@ bool Engine::check_stack_depth() {
 }
 
 Verdict Engine::run() {
-  bool ok = prepare();
-  if (ok && program_.prog_type != BPF_PROG_TYPE_TRACING && context_ == nullptr) {
-    const bool is_other = program_.prog_type == BPF_PROG_TYPE_SYSCALL;
-    if (!is_other) {
-      ok = refuse(EINVAL, "programs of this type are not supported");
-    }
-  }
-  ok = ok && explore_function(0);
+  bool ok = prepare() && explore_function(0);
   for (uint32_t f = 1; ok && f < functions_.size(); ++f) {
     if (functions_[f].is_global) {
       bool is_reached = f == exception_callback_;

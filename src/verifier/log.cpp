@@ -116,7 +116,21 @@ const char* Engine::kind_name(const Reg& r) const {
     case RegKind::kArena:
       return "arena";
     case RegKind::kSocket:
+      switch (static_cast<SocketKind>(r.object)) {
+        case SocketKind::kSock:
+          break;
+        case SocketKind::kSockCommon:
+          return may_be_null ? "sock_common_or_null" : "sock_common";
+        case SocketKind::kTcpSock:
+          return may_be_null ? "tcp_sock_or_null" : "tcp_sock";
+        case SocketKind::kXdpSock:
+          return may_be_null ? "xdp_sock_or_null" : "xdp_sock";
+      }
       return may_be_null ? "sock_or_null" : "sock";
+    case RegKind::kFlowKeys:
+      return "flow_keys";
+    case RegKind::kTraceBuffer:
+      return "tp_buffer";
   }
   return "?";
 }

@@ -126,7 +126,9 @@ bool Engine::check_map_value(const Reg& base, int regno, int64_t off, int64_t si
 }
 
 bool Engine::check_alignment(const Reg& base, int regno, int64_t off, int size) {
-  const auto fixed = static_cast<uint64_t>(off + base.off);
+  // The network header is aligned, two bytes after where packets begin.
+  const bool is_packet = base.kind == RegKind::kPacket || base.kind == RegKind::kPacketMeta;
+  const auto fixed = static_cast<uint64_t>(off + base.off + (is_packet ? 2 : 0));
   const uint64_t low = static_cast<uint64_t>(size) - 1;
   // The lower bits of the sum are known when those of the variable part are.
   const bool is_aligned =
@@ -161,57 +163,63 @@ bool Engine::check_context(const Reg& base, int regno, int64_t off, int size, bo
     return refuse(EACCES, "invalid bpf_context access off=%lld size=%d", static_cast<long long>(at),
                   size);
   }
-  for (uint32_t i = 0; i < context_->field_count; ++i) {
-    const ContextField& field = context_->fields[i];
-    if (at < field.begin || at + size > field.end || at % size != 0 || size > field.granule ||
-        (field.flags & (is_write ? kWrite : kRead)) == 0) {
-      continue;
-    }
-    if ((field.flags & kOnlyWhole) != 0 && size != field.granule) {
-      continue;
-    }
-    if ((field.flags & kOnlyInDevmap) != 0 && program_.expected_attach_type != BPF_XDP_DEVMAP) {
-      continue;
-    }
-    // Smaller accesses stay inside one granule.
-    if ((at - field.begin) / field.granule != (at + size - 1 - field.begin) / field.granule) {
-      continue;
-    }
-    if (is_write) {
-      if (size < field.granule && field.granule == 4) {
-        break;
-      }
-      verdict_.facts.writes_context = true;
-    } else if (at + size <= 512) {
-      for (int64_t word = at / 8; word <= (at + size - 1) / 8; ++word) {
-        verdict_.facts.context_words |= 1ULL << word;
-      }
-    } else {
-      verdict_.facts.reads_unknown_context = true;
-    }
-    verdict_.reg = -1;
-    switch (field.kind) {
-      case FieldKind::kNumber:
-        *out = Reg::unknown();
-        return true;
-      case FieldKind::kPacket:
-        *out = Reg::pointer(RegKind::kPacket);
-        return true;
-      case FieldKind::kPacketMeta:
-        *out = Reg::pointer(RegKind::kPacketMeta);
-        return true;
-      case FieldKind::kPacketEnd:
-        *out = Reg::pointer(RegKind::kPacketEnd);
-        return true;
-      case FieldKind::kSocketOrNull:
-        *out =
-            Reg::pointer(RegKind::kSocket, static_cast<uint32_t>(SocketKind::kSockCommon), kOrNull);
-        out->id = new_id();
-        return true;
+  const ContextField* field = find_field(context_->fields, at, size, is_write);
+  if (field == nullptr) {
+    return refuse(EACCES, "invalid bpf_context access off=%lld size=%d", static_cast<long long>(at),
+                  size);
+  }
+  verdict_.reg = -1;
+  note_context_use(at, size, is_write);
+  *out = reg_of_field(*field);
+  return true;
+}
+
+void Engine::note_context_use(int64_t at, int size, bool is_write) {
+  if (is_write) {
+    verdict_.facts.writes_context = true;
+  } else if (at + size > 512) {
+    verdict_.facts.reads_unknown_context = true;
+  } else {
+    for (int64_t word = at / 8; word <= (at + size - 1) / 8; ++word) {
+      verdict_.facts.context_words |= 1ULL << word;
     }
   }
-  return refuse(EACCES, "invalid bpf_context access off=%lld size=%d", static_cast<long long>(at),
-                size);
+}
+
+// What a load of a context's field gives.
+Reg Engine::reg_of_field(const ContextField& field) {
+  const auto socket = [this](SocketKind kind, bool may_be_null) {
+    Reg r = Reg::pointer(RegKind::kSocket, static_cast<uint32_t>(kind), may_be_null ? kOrNull : 0);
+    r.id = may_be_null ? new_id() : 0;
+    return r;
+  };
+  switch (field.kind) {
+    case FieldKind::kNumber:
+      break;
+    case FieldKind::kPacket:
+      return Reg::pointer(RegKind::kPacket);
+    case FieldKind::kPacketMeta:
+      return Reg::pointer(RegKind::kPacketMeta);
+    case FieldKind::kPacketEnd:
+      return Reg::pointer(RegKind::kPacketEnd);
+    case FieldKind::kSocket:
+      return socket(SocketKind::kSock, false);
+    case FieldKind::kSocketOrNull:
+      return socket(SocketKind::kSock, true);
+    case FieldKind::kSocketCommonOrNull:
+      return socket(SocketKind::kSockCommon, true);
+    case FieldKind::kFlowKeys:
+      return Reg::pointer(RegKind::kFlowKeys);
+    case FieldKind::kTraceBuffer:
+      return Reg::pointer(RegKind::kTraceBuffer);
+    case FieldKind::kStruct: {
+      const auto type = program_.kernel_btf != nullptr
+                            ? program_.kernel_btf->find(field.type, BtfKind::kStruct)
+                            : Result<BtfType>(make_error(ENOENT, ""));
+      return type ? reg_of_btf_pointer(type->id, true, kTrusted) : Reg::unknown();
+    }
+  }
+  return Reg::unknown();
 }
 
 // A load from a frozen map that nobody may write is a constant.
@@ -312,8 +320,7 @@ bool Engine::access_map(const Access& a, const Reg& base, Reg* out) {
 }
 
 bool Engine::access_packet(const Access& a, const Reg& base) {
-  if (a.is_write && !is_program_type(BPF_PROG_TYPE_XDP) &&
-      !is_program_type(BPF_PROG_TYPE_SCHED_CLS) && !is_program_type(BPF_PROG_TYPE_SCHED_ACT)) {
+  if (a.is_write && !may_use_packet(kWritesPacket)) {
     return refuse(EACCES, "cannot write into packet");
   }
   return check_no_leak(a, "packet") && check_packet(base, a.regno, a.off, a.size);
@@ -323,16 +330,23 @@ bool Engine::access_socket(const Access& a, const Reg& base) {
   if (a.is_write) {
     return refuse(EACCES, "R%d cannot write into socket", a.regno);
   }
-  // struct bpf_sock 80 bytes (its common part 0..44), bpf_tcp_sock 116.
-  const int64_t limit = base.object == static_cast<uint32_t>(SocketKind::kTcpSock)      ? 120
-                        : base.object == static_cast<uint32_t>(SocketKind::kSockCommon) ? 44
-                                                                                        : 80;
-  if (!base.num.is_constant() || a.off + base.off < 0 || (a.off + base.off) % a.size != 0 ||
-      !check_region(base, a.regno, a.off, a.size, limit, false, "socket")) {
+  const auto fields = socket_fields(static_cast<SocketKind>(base.object));
+  if (!base.num.is_constant() || find_field(fields, a.off + base.off, a.size, false) == nullptr) {
     return refuse(EACCES, "R%d invalid socket access off=%lld size=%d", a.regno,
                   static_cast<long long>(a.off + base.off), a.size);
   }
   return true;
+}
+
+// Structures that a context leads to, at a known offset.
+bool Engine::access_beside_context(const Access& a, const Reg& base) {
+  const int64_t most =
+      base.kind == RegKind::kFlowKeys ? int64_t{sizeof(bpf_flow_keys)} : kMostOffset;
+  if (!base.num.is_constant()) {
+    return refuse(EACCES, "R%d invalid variable buffer offset", a.regno);
+  }
+  return check_no_leak(a, kind_name(base)) &&
+         check_region(base, a.regno, a.off, a.size, most, false, kind_name(base));
 }
 
 bool Engine::check_no_leak(const Access& a, const char* where) {
@@ -374,6 +388,9 @@ bool Engine::access_bytes_of(const Access& a, const Reg& base, Reg* out) {
       return check_btf_access(base, a.regno, a.off, a.size, a.is_write, out);
     case RegKind::kSocket:
       return access_socket(a, base);
+    case RegKind::kFlowKeys:
+    case RegKind::kTraceBuffer:
+      return access_beside_context(a, base);
     case RegKind::kArena:
       return true;
     case RegKind::kMap:
@@ -461,7 +478,7 @@ bool Engine::check_atomic(const bpf_insn& insn) {
     }
     const RegKind kind = reg(base).kind;
     if (kind == RegKind::kCtx || kind == RegKind::kPacket || kind == RegKind::kPacketMeta ||
-        kind == RegKind::kSocket || !reg(base).is_pointer()) {
+        kind == RegKind::kSocket || kind == RegKind::kFlowKeys || !reg(base).is_pointer()) {
       verdict_.reg = base;
       return refuse(EACCES, "BPF_ATOMIC %s R%d %s is not allowed",
                     is_load ? "loads from" : "stores into", base, kind_name(reg(base)));
@@ -499,6 +516,7 @@ bool Engine::check_atomic(const bpf_insn& insn) {
     case RegKind::kStack:
     case RegKind::kMapValue:
     case RegKind::kMem:
+    case RegKind::kTraceBuffer:
     case RegKind::kArena:
       break;
     case RegKind::kBtf:
@@ -550,8 +568,7 @@ bool Engine::check_helper_memory(int regno, int64_t size, bool is_write, bool ze
       return stack_range(regno, base, size, is_write, is_write ? "write to" : "read from");
     case RegKind::kPacket:
     case RegKind::kPacketMeta:
-      if (is_write && !is_program_type(BPF_PROG_TYPE_XDP) &&
-          !is_program_type(BPF_PROG_TYPE_SCHED_CLS) && !is_program_type(BPF_PROG_TYPE_SCHED_ACT)) {
+      if (is_write && !may_use_packet(kWritesPacket)) {
         return refuse(EACCES, "helper access to the packet is not allowed");
       }
       return check_packet(base, regno, 0, size);

@@ -3,16 +3,12 @@
 #include <cerrno>
 
 #include "isa/opcode.hpp"
-#include "spec/spec.hpp"
 #include "verifier/engine.hpp"
 
 namespace bpftime {
 
 bool Engine::check_packet_load(const bpf_insn& insn) {
-  static constexpr uint64_t kTypes = program_type_bit(BPF_PROG_TYPE_SOCKET_FILTER) |
-                                     program_type_bit(BPF_PROG_TYPE_SCHED_CLS) |
-                                     program_type_bit(BPF_PROG_TYPE_SCHED_ACT);
-  if ((kTypes & program_type_bit(program_.prog_type)) == 0) {
+  if (!may_use_packet(kLoadsPacketBytes)) {
     return refuse(EINVAL, "BPF_LD_[ABS|IND] instructions not allowed for this program type");
   }
   if (!check_readable(6) || !check_no_references("BPF_LD_[ABS|IND]")) {

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "isa/opcode.hpp"
+#include "spec/spec.hpp"
 #include "verifier/engine.hpp"
 
 namespace bpftime {
@@ -12,6 +13,24 @@ namespace {
 
 constexpr uint16_t kCallArguments = 0x3e;  // r1..r5
 constexpr uint16_t kCallClobbers = 0x3f;   // r0..r5
+
+constexpr uint32_t kMapsOfSleepers[] = {BPF_MAP_TYPE_HASH,
+                                        BPF_MAP_TYPE_ARRAY,
+                                        BPF_MAP_TYPE_PERCPU_HASH,
+                                        BPF_MAP_TYPE_PERCPU_ARRAY,
+                                        BPF_MAP_TYPE_LRU_HASH,
+                                        BPF_MAP_TYPE_LRU_PERCPU_HASH,
+                                        BPF_MAP_TYPE_ARRAY_OF_MAPS,
+                                        BPF_MAP_TYPE_HASH_OF_MAPS,
+                                        BPF_MAP_TYPE_QUEUE,
+                                        BPF_MAP_TYPE_STACK,
+                                        BPF_MAP_TYPE_SK_STORAGE,
+                                        BPF_MAP_TYPE_RINGBUF,
+                                        BPF_MAP_TYPE_INODE_STORAGE,
+                                        BPF_MAP_TYPE_TASK_STORAGE,
+                                        BPF_MAP_TYPE_USER_RINGBUF,
+                                        kMapCgrpStorage,
+                                        kMapArena};
 
 struct UseDef {
   uint16_t use = 0, def = 0;
@@ -108,12 +127,32 @@ uint32_t Engine::map_index(const VerifierMap* map) {
   return static_cast<uint32_t>(maps_.size() - 1);
 }
 
-// Maps whose values programs of some types may not have.
+bool Engine::check_program_type() {
+  context_ = find_context(program_.prog_type, program_.expected_attach_type);
+  if (context_ == nullptr && !is_program_type(BPF_PROG_TYPE_TRACING) &&
+      !is_program_type(BPF_PROG_TYPE_SYSCALL)) {
+    return refuse(EINVAL, "programs of this type are not supported");
+  }
+  const bool is_sleepable = (program_.prog_flags & BPF_F_SLEEPABLE) != 0;
+  if (is_sleepable && !may_be_sleepable(program_.prog_type, program_.expected_attach_type)) {
+    return refuse(EINVAL, "programs of this type cannot be sleepable");
+  }
+  if (!is_sleepable && must_be_sleepable(program_.prog_type)) {
+    return refuse(EINVAL, "programs of this type must be sleepable");
+  }
+  return true;
+}
+
+// Maps that programs of some types may not have, for their kind or their values.
 bool Engine::check_map_fits(uint32_t index) {
-  const bool is_tracing = program_.prog_type == BPF_PROG_TYPE_KPROBE ||
-                          program_.prog_type == BPF_PROG_TYPE_TRACEPOINT ||
-                          program_.prog_type == BPF_PROG_TYPE_PERF_EVENT ||
-                          program_.prog_type == BPF_PROG_TYPE_RAW_TRACEPOINT;
+  const bool is_tracing = !is_program_type(BPF_PROG_TYPE_TRACING) &&
+                          (kTracingPrograms & program_type_bit(program_.prog_type)) != 0;
+  if ((program_.prog_flags & BPF_F_SLEEPABLE) != 0 &&
+      std::find(std::begin(kMapsOfSleepers), std::end(kMapsOfSleepers), map(index).map_type) ==
+          std::end(kMapsOfSleepers)) {
+    return refuse(EINVAL,
+                  "sleepable programs can only use arrays, hashes, ring buffers and storages");
+  }
   for (const BtfField& field : fields_of(index)) {
     const char* what =
         field.kind == BtfFieldKind::kSpinLock || field.kind == BtfFieldKind::kResSpinLock
@@ -384,6 +423,9 @@ void Engine::find_live_registers() {
 }
 
 bool Engine::prepare() {
+  if (!check_program_type()) {
+    return false;
+  }
   DecodeProblem problem;
   auto decoded = decode_for_verifier(program_.insns, &problem);
   if (!decoded) {
@@ -397,7 +439,6 @@ bool Engine::prepare() {
   facts_.resize(code_.insns.size());
   verdict_.facts.operands.resize(code_.insns.size());
   stored_.resize(code_.insns.size());
-  context_ = find_context(program_.prog_type);
   if (!find_maps() || !find_functions() || !check_early_ends() || !check_flow() ||
       !check_call_depth()) {
     return false;

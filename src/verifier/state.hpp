@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "spec/context.hpp"
 #include "verifier/scalar.hpp"
 
 namespace bpftime {
@@ -29,7 +30,9 @@ enum class RegKind : uint8_t {
   kFunction,  // of the program, starting at instruction `object`
   kDynptr,    // to a dynptr that the kernel made (callback argument)
   kArena,
-  kSocket,  // `object` = SocketKind
+  kSocket,       // `object` = SocketKind
+  kFlowKeys,     // struct bpf_flow_keys
+  kTraceBuffer,  // of a writable tracepoint; how much is there is checked where it is attached
 };
 
 enum RegFlag : uint16_t {
@@ -47,8 +50,6 @@ enum RegFlag : uint16_t {
   kMapUid = 2048,  // kMap or kMapValue from a map in a map; `owner` tells which
   kBuffer = 4096,  // kMem: an iterator's, whose size is known when it is attached
 };
-
-enum class SocketKind : uint8_t { kSock, kSockCommon, kTcpSock, kXdpSock };
 
 struct Reg {
   RegKind kind = RegKind::kNone;

@@ -227,6 +227,151 @@ def contexts():
                    "mov %r6, %r1; call ktime_get_ns; and %r0, 8; add %r6, %r0; ldxw %r0, [%r6+0]; mov %r0, 0; exit", prog_type)
 
 
+# ---- program types: contexts by expected_attach_type, packets, sockets, helpers ----
+
+# name in titles: type, attach type, offsets of the context's edges and its odd fields, where packets, sockets and others lie
+PROGRAM_TYPES = {
+    "cgroup_skb ingress": ("cgroup_skb", 0, [8, 32, 48, 72, 76, 92, 132, 140, 152, 160, 168, 180, 184, 192], {"packet": ("w", 76, 80), "sock or null": 168}),
+    "cgroup_skb egress": ("cgroup_skb", 1, [8], {"packet": ("w", 76, 80)}),
+    "cgroup_sock create": ("cgroup_sock", 2, [0, 4, 12, 16, 24, 44, 48, 50, 52, 72, 76, 80], {}),
+    "cgroup_sock post_bind4": ("cgroup_sock", 12, [0, 4, 16, 24, 28, 44, 48], {}),
+    "cgroup_sock post_bind6": ("cgroup_sock", 13, [0, 24, 28, 40, 44], {}),
+    "cgroup_sock release": ("cgroup_sock", 34, [0, 16, 44], {}),
+    "lwt_in": ("lwt_in", 0, [8, 12, 48, 72, 76, 88, 140, 152, 164, 168, 180], {"packet": ("w", 76, 80), "sock or null": 168}),
+    "lwt_xmit": ("lwt_xmit", 0, [32, 44, 72], {"packet": ("w", 76, 80)}),
+    "lwt_seg6local": ("lwt_seg6local", 0, [32, 72], {"packet": ("w", 76, 80)}),
+    "sock_ops": ("sock_ops", 3, [0, 4, 8, 160, 164, 168, 172, 184, 192, 200, 208, 212, 216, 224], {"packet": ("dw", 192, 200), "sock or null": 184}),
+    "sk_skb": ("sk_skb", 4, [4, 8, 12, 32, 44, 48, 76, 92, 132, 140, 168, 180], {"packet": ("w", 76, 80), "sock or null": 168}),
+    "cgroup_device": ("cgroup_device", 6, [0, 4, 8, 12], {}),
+    "sk_msg": ("sk_msg", 7, [0, 8, 16, 68, 72, 80], {"packet": ("dw", 0, 8), "sock": 72}),
+    "sock_addr bind4": ("cgroup_sock_addr", 8, [0, 4, 8, 24, 28, 36, 40, 64, 72], {"sock": 64}),
+    "sock_addr bind6": ("cgroup_sock_addr", 9, [4, 8, 12, 16, 20, 24, 44], {}),
+    "sock_addr connect4": ("cgroup_sock_addr", 10, [4, 8], {}),
+    "sock_addr sendmsg4": ("cgroup_sock_addr", 14, [40, 44], {}),
+    "sock_addr sendmsg6": ("cgroup_sock_addr", 15, [44, 48, 52, 56, 60], {}),
+    "sock_addr recvmsg4": ("cgroup_sock_addr", 19, [4, 40], {}),
+    "sock_addr getpeername6": ("cgroup_sock_addr", 30, [8], {}),
+    "sock_addr unix connect": ("cgroup_sock_addr", 49, [0, 4, 8, 24, 64], {}),
+    "sock_addr unix recvmsg": ("cgroup_sock_addr", 51, [24], {}),
+    "sk_reuseport": ("sk_reuseport", 39, [0, 8, 16, 20, 22, 24, 32, 36, 40, 48, 56], {"packet": ("dw", 0, 8), "sock": 40, "sock or null": 48}),
+    "flow_dissector": ("flow_dissector", 17, [0, 76, 80, 144, 152], {"packet": ("w", 76, 80), "flow keys": 144}),
+    "cgroup_sysctl": ("cgroup_sysctl", 18, [0, 4, 8], {}),
+    "raw_tracepoint_writable": ("raw_tracepoint_writable", 0, [0, 1, 2, 4, 8, 88, 96], {"buffer": 0}),
+    "getsockopt": ("cgroup_sockopt", 21, [0, 8, 16, 24, 28, 32, 36, 40], {"packet": ("dw", 8, 16), "sock": 0}),
+    "setsockopt": ("cgroup_sockopt", 22, [24, 32, 36], {"packet": ("dw", 8, 16), "sock": 0}),
+    "sk_lookup": ("sk_lookup", 36, [0, 4, 8, 12, 64, 68], {"sock or null": 0}),
+    "netfilter": ("netfilter", 45, [0, 4, 8, 16], {"structure": 8}),
+    "syscall": ("syscall", 0, [0, 4], {}),
+    "xdp of a device map": ("xdp", 33, [16, 20, 24], {}),
+}
+
+
+def program_types():
+    for name, (prog_type, attach, offsets, special) in PROGRAM_TYPES.items():
+        head = [f"attach {attach}", *(["flags sleepable"] if prog_type == "syscall" else [])]
+
+        def one(what, asm, more=()):
+            return case(f"{name}: {what}", asm, prog_type, [*head, *more])
+
+        end = "mov %r0, 1; exit"
+        for offset in offsets:
+            for letter in ("h", "w", "dw"):
+                yield one(f"{letter} at {offset}", f"ldx{letter} %r0, [%r1+{offset}]; {end}")
+            letter = "dw" if offset % 8 == 0 and offset >= 152 else "w"
+            yield one(f"{letter} written at {offset}", f"mov %r2, 0; stx{letter} [%r1+{offset}], %r2; {end}")
+        yield one("a byte written", f"mov %r2, 0; stxb [%r1+{offsets[0]}], %r2; {end}")
+        for value in (-1, 0, 1, 2, 3, 4):
+            yield one(f"returns {value}", f"mov %r0, {value}; exit")
+        yield one("returns anything", "call get_prandom_u32; exit")
+        # A few helpers that tell program types apart.
+        for helper, args in {"get_retval": "", "set_retval": "mov %r1, 0", "ktime_get_coarse_ns": "", "get_socket_cookie": "",
+                             "get_cgroup_classid": "", "get_netns_cookie": "mov %r1, 0", "skb_pull_data": "mov %r2, 0",
+                             "sock_ops_cb_flags_set": "mov %r2, 0", "msg_apply_bytes": "mov %r2, 0", "get_func_ip": ""}.items():
+            yield one(f"calls {helper}", f"{args}; call {helper}; {end}")
+        for helper, args in {"bind": "", "getsockopt": "mov %r3, 1; mov %r2, 1;", "sysctl_get_name": "mov %r4, 0; "}.items():
+            room = "%r4, %r10; add %r4, -16; mov %r5, 16" if helper == "getsockopt" else "%r2, %r10; add %r2, -16; mov %r3, 16"
+            yield one(f"calls {helper}", f"stdw [%r10-8], 0; stdw [%r10-16], 0; {args} mov {room}; call {helper}; {end}")
+        if "packet" in special:
+            letter, begin, finish = special["packet"]
+            load = f"mov %r9, %r1; ldx{letter} %r6, [%r1+{begin}]; ldx{letter} %r7, [%r1+{finish}]; mov %r8, %r6; add %r8, 16; jgt %r8, %r7, out"
+            for what, asm in {"packet read": "ldxdw %r0, [%r6+8]", "packet read beyond": "ldxdw %r0, [%r6+9]", "packet written": "stb [%r6+0], 1",
+                              "packet as a key": "lddw %r1, map 1; mov %r2, %r6; call map_lookup_elem",
+                              "packet as a value": "lddw %r1, map 1; mov %r2, %r6; mov %r3, %r6; mov %r4, 0; call map_update_elem",
+                              "packet to print": "mov %r1, %r6; mov %r2, 8; call trace_printk",
+                              "packet to be written": "mov %r1, %r6; mov %r2, 16; call get_current_comm"}.items():
+                yield one(what, [load, asm, "out:", end])
+        for kind in ("sock", "sock or null"):
+            if kind not in special:
+                continue
+            load = f"ldxdw %r6, [%r1+{special[kind]}]"
+            yield one(f"{kind}: read, not checked", f"{load}; ldxw %r0, [%r6+4]; {end}")
+            for offset, letter in ((0, "w"), (4, "h"), (4, "b"), (8, "w"), (12, "w"), (16, "w"), (24, "b"), (26, "h"), (44, "h"), (46, "h"), (48, "w"), (50, "h"),
+                                   (52, "w"), (72, "w"), (76, "w"), (80, "w"), (8, "dw")):
+                yield one(f"{kind}: {letter} at {offset}", [load, "jeq %r6, 0, out", f"ldx{letter} %r0, [%r6+{offset}]", "out:", end])
+            yield one(f"{kind}: written", [load, "jeq %r6, 0, out", "mov %r2, 0; stxw [%r6+4], %r2", "out:", end])
+            yield one(f"{kind}: moved", [load, "jeq %r6, 0, out", "add %r6, 4; ldxw %r0, [%r6+0]", "out:", end])
+            for helper in ("sk_fullsock", "tcp_sock", "skc_to_tcp_sock", "sk_release"):
+                yield one(f"{kind}: {helper}", [load, "jeq %r6, 0, out", f"mov %r1, %r6; call {helper}", "out:", end])
+        if "flow keys" in special or "buffer" in special:
+            load = f"ldxdw %r6, [%r1+{special.get('flow keys', 0)}]"
+            for what, asm in {"its first bytes": "ldxdw %r0, [%r6+0]", "its last byte": "ldxb %r0, [%r6+55]", "beyond": "ldxh %r0, [%r6+55]", "before": "ldxb %r0, [%r6-1]",
+                              "written": "mov %r2, 1; stxdw [%r6+8], %r2", "moved": "add %r6, 64; ldxb %r0, [%r6-60]", "moved by a number": "call get_prandom_u32; and %r0, 7; add %r6, %r0; ldxb %r0, [%r6+0]",
+                              "atomic": "mov %r2, 1; lock add [%r6+0], %r2", "for a helper": "mov %r1, %r6; mov %r2, 8; call trace_printk",
+                              "a pointer stored": "stxdw [%r6+0], %r10"}.items():
+                yield one(f"what it points to, {what}", f"{load}; {asm}; {end}")
+        if "structure" in special:
+            yield one("a structure's field", f"ldxdw %r6, [%r1+{special['structure']}]; ldxw %r0, [%r6+0]; {end}")
+            yield one("a structure written", f"ldxdw %r6, [%r1+{special['structure']}]; stw [%r6+0], 0; {end}")
+    yield from odd_attach_types()
+    yield from sockets_of_maps()
+    yield from sleepers()
+
+
+def odd_attach_types():
+    for prog_type, attach in (("cgroup_sock", 0), ("sk_reuseport", 0), ("sk_reuseport", 40), ("sk_msg", 0), ("sock_ops", 60), ("xdp", 35)):
+        yield case(f"{prog_type} with attach type {attach}", "mov %r0, 1; exit", prog_type, [f"attach {attach}"])
+    for reg, value in (("sk_assign of null", "mov %r2, 0"), ("sk_assign of one or null", "ldxdw %r2, [%r1+0]"), ("sk_assign of the context", "mov %r2, %r1")):
+        yield case(f"sk_lookup: {reg}", f"{value}; mov %r3, 0; call sk_assign; mov %r0, 1; exit", "sk_lookup", ["attach 36"])
+    yield case("sk_reuseport: the cookie of one or null", "ldxdw %r1, [%r1+48]; call get_socket_cookie; mov %r0, 1; exit", "sk_reuseport", ["attach 39"])
+    for prog_type, attach in (("cgroup_sockopt", 21), ("cgroup_sockopt", 22)):
+        for at, helper in itertools.product((0, 2, 4, 6), ("strtol",)):
+            yield case(f"{prog_type} {attach}: a number for {helper} goes into the option at {at}",
+                       ["stdw [%r10-8], 0; ldxdw %r6, [%r1+8]; ldxdw %r7, [%r1+16]; mov %r8, %r6; add %r8, 16; jgt %r8, %r7, out",
+                        f"mov %r1, %r10; add %r1, -8; mov %r2, 8; mov %r3, 0; mov %r4, %r6; add %r4, {at}; call {helper}", "out:", "mov %r0, 1; exit"],
+                       prog_type, [f"attach {attach}"])
+    for at in (0, 2):
+        yield case(f"strict alignment counts two bytes before a packet: {at}",
+                   ["ldxw %r6, [%r1+76]; ldxw %r7, [%r1+80]; mov %r8, %r6; add %r8, 16; jgt %r8, %r7, out", f"ldxw %r0, [%r6+{at}]", "out:", "mov %r0, 0; exit"],
+                   "tc", ["flags strict_alignment"])
+
+
+def sockets_of_maps():
+    sockets = {"sk_lookup": (36, "ldxdw %r7, [%r1+0]; jeq %r7, 0, out"), "sock_ops": (3, "ldxdw %r7, [%r1+184]; jeq %r7, 0, out"), "tc": (0, "ldxdw %r7, [%r1+168]; jeq %r7, 0, out"),
+               "sk_msg": (7, "ldxdw %r7, [%r1+72]"), "sk_reuseport": (39, "ldxdw %r7, [%r1+40]")}
+    for prog_type, (attach, load) in sockets.items():
+        key = "lddw %r1, map 1; mov %r2, %r10; add %r2, -4"
+        for what, asm in {"put in": f"{key}; mov %r3, %r7; mov %r4, 0; call map_update_elem", "taken out": f"{key}; call map_delete_elem",
+                          "looked up": f"{key}; call map_lookup_elem; jeq %r0, 0, out; mov %r1, %r0; call sk_release",
+                          "looked up and kept": f"{key}; call map_lookup_elem"}.items():
+            title, head, asm = case(f"{prog_type}: a socket {what} a map", ["stw [%r10-4], 0", load, asm, "out:", "mov %r0, 1; exit"], prog_type, [f"attach {attach}"])
+            yield title, [*[l for l in head if not l.startswith("map")], "map 1 sockmap key=4 value=4"], asm
+        yield case(f"{prog_type}: a socket for a size of a tuple that may be 0", ["mov %r6, %r1", "stdw [%r10-8], 0", "mov %r2, %r10; add %r2, -8; mov %r3, 0; mov %r4, 0; mov %r5, 0; call sk_lookup_tcp; jeq %r0, 0, out",
+                   "mov %r1, %r0; call sk_release", "out:", "mov %r0, 1; exit"], prog_type, [f"attach {attach}"])
+    for what, asm in {"a key": "mov %r2, %r6; lddw %r1, map 1; call map_lookup_elem", "a value": "mov %r3, %r6; mov %r2, %r10; add %r2, -8; mov %r4, 0; lddw %r1, map 1; call map_update_elem",
+                      "bytes to read": "mov %r2, %r6; mov %r3, 8; mov %r4, 0; lddw %r1, map 3; call ringbuf_output", "bytes to write": "mov %r1, %r6; mov %r2, 16; call get_current_comm"}.items():
+        yield case(f"a structure of the kernel's as {what}", f"stdw [%r10-8], 0; call get_current_task_btf; mov %r6, %r0; {asm}; mov %r0, 0; exit")
+
+
+def sleepers():
+    for prog_type, sleepable in itertools.product(("kprobe", "tracepoint", "raw_tracepoint", "perf_event", "xdp", "tc", "socket", "syscall", "sk_msg"), (False, True)):
+        yield case(f"{prog_type} {'may sleep' if sleepable else 'may not sleep'}", "mov %r0, 0; exit", prog_type, ["flags sleepable"] if sleepable else [])
+    for n in (1, 2, 3, 4, 5, 6, 11, 12):
+        title, head, asm = case(f"may sleep, with {MAPS[n].split()[0]} {n}", f"lddw %r1, map {n}; mov %r0, 0; exit", "kprobe", ["flags sleepable"])
+        yield title, head, asm
+    yield case("may sleep: copy_from_user", "mov %r1, %r10; add %r1, -8; mov %r2, 8; mov %r3, 0; call copy_from_user; mov %r0, 0; exit", "kprobe", ["flags sleepable"])
+    yield case("may not sleep: copy_from_user", "mov %r1, %r10; add %r1, -8; mov %r2, 8; mov %r3, 0; call copy_from_user; mov %r0, 0; exit", "sk_msg", ["attach 7"])
+
+
 # ---- arithmetic on pointers ----
 
 def pointer_arithmetic():
@@ -1056,7 +1201,7 @@ def exceptions():
         yield case(f"an exception callback {what}", asm, "tc", heads)
 
 
-FILES = {"helper_arguments": helper_arguments, "access": access, "contexts": contexts, "pointer_arithmetic": pointer_arithmetic,
+FILES = {"helper_arguments": helper_arguments, "access": access, "contexts": contexts, "program_types": program_types, "pointer_arithmetic": pointer_arithmetic,
          "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest, "strict": strict, "sockets": sockets,
          "exceptions": exceptions, "packet_loads": packet_loads, "small_rules": small_rules}
 

@@ -13,6 +13,7 @@
 #include "btf/btf.hpp"
 #include "btf/testing/btf_builder.hpp"
 #include "isa/program.hpp"
+#include "spec/context_types.hpp"
 #include "spec/spec.hpp"
 
 namespace bpftime::testing {
@@ -63,24 +64,21 @@ uint32_t program_type_of(const std::string& name) {
       {"raw_tracepoint", BPF_PROG_TYPE_RAW_TRACEPOINT},
       {"tracing", BPF_PROG_TYPE_TRACING},
       {"syscall", BPF_PROG_TYPE_SYSCALL}};
-  const auto at = short_names.find(name);
-  return at == short_names.end() ? 0 : at->second;
+  if (const auto at = short_names.find(name); at != short_names.end()) {
+    return at->second;
+  }
+  for (uint32_t type = 1; type < 64; ++type) {
+    const char* long_name = program_type_name(type);
+    if (long_name != nullptr && name == long_name) {
+      return type;
+    }
+  }
+  return 0;
 }
 // The structure by whose name the kernel knows a context argument.
-const char* context_struct(uint32_t prog_type) {
-  switch (prog_type) {
-    case BPF_PROG_TYPE_XDP:
-      return "xdp_md";
-    case BPF_PROG_TYPE_SCHED_CLS:
-    case BPF_PROG_TYPE_SOCKET_FILTER:
-      return "__sk_buff";
-    case BPF_PROG_TYPE_PERF_EVENT:
-      return "bpf_perf_event_data";
-    case BPF_PROG_TYPE_RAW_TRACEPOINT:
-      return "bpf_raw_tracepoint_args";
-    default:
-      return "bpf_user_pt_regs_t";
-  }
+std::string context_struct(uint32_t prog_type) {
+  const ContextTypes* types = find_context_types(prog_type);
+  return types == nullptr || types->program.empty() ? "none" : std::string(types->program);
 }
 
 // The types that cases may name.
