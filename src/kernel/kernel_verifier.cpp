@@ -69,12 +69,16 @@ uint64_t number_after(const std::string& text, std::string_view mark) {
   return at == std::string::npos ? 0 : std::strtoull(text.c_str() + at + mark.size(), nullptr, 10);
 }
 
+// Behind "infinite loop detected" two states follow.
 std::string last_message(const std::string& log) {
+  constexpr std::string_view kNoMessage[] = {"processed ", "verification ", "stack depth ",
+                                             "cur state:", "old state:"};
   std::string last, line;
   for (size_t at = 0; at < log.size(); at += line.size() + 1) {
     line = log.substr(at, log.find('\n', at) - at);
-    if (!line.empty() && !line.starts_with("processed ") && !line.starts_with("verification ") &&
-        !line.starts_with("stack depth ")) {
+    const bool is_message = std::none_of(std::begin(kNoMessage), std::end(kNoMessage),
+                                         [&](std::string_view s) { return line.starts_with(s); });
+    if (!line.empty() && is_message) {
       last = line;
     }
   }

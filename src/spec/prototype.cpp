@@ -1,5 +1,8 @@
 #include "spec/prototype.hpp"
 
+#include <algorithm>
+#include <iterator>
+
 #include <linux/bpf.h>
 
 #include "spec/newer.hpp"
@@ -452,6 +455,12 @@ bool is_offered(const Prototype& helper, uint32_t prog_type, uint32_t attach_typ
     }
   }
   return (helper.program_types & type) != 0;
+}
+
+bool may_look_at_packet(uint32_t helper) {
+  // Maps' keys and values, checksums, sockets by address, SYN cookies.
+  constexpr uint32_t kThese[] = {1, 2, 3, 28, 84, 85, 87, 99, 100, 110, 195, 204, 205, 206, 207};
+  return std::find(std::begin(kThese), std::end(kThese), helper) != std::end(kThese);
 }
 
 uint32_t prototype_count() { return sizeof kPrototypes / sizeof kPrototypes[0]; }

@@ -207,6 +207,7 @@ class Engine {
   bool find_maps();
   bool check_program_type();
   bool check_map_fits(uint32_t index);
+  bool check_kfuncs_exist();
   bool find_functions();
   bool check_flow();
   void find_live_registers();

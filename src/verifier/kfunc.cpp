@@ -184,14 +184,8 @@ bool Engine::set_kfunc_result(KfuncCall* call) {
 }
 
 bool Engine::check_kfunc(const bpf_insn& insn) {
-  if (program_.kernel_btf == nullptr) {
-    return refuse(EINVAL, "calling kernel function is not supported without kernel BTF");
-  }
   const Btf& btf = *program_.kernel_btf;
-  auto func = btf.type(static_cast<uint32_t>(insn.imm));
-  if (!func || func->kind != BtfKind::kFunc) {
-    return refuse(EINVAL, "kernel btf_id %d is not a function", insn.imm);
-  }
+  auto func = btf.type(static_cast<uint32_t>(insn.imm));  // is one: check_kfuncs_exist()
   KfuncCall call;
   call.spec = find_kfunc_spec(func->name);
   auto proto = btf.type(func->target);

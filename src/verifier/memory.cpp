@@ -500,6 +500,10 @@ bool Engine::check_atomic(const bpf_insn& insn) {
   if (!check_readable(insn.src_reg) || !check_readable(insn.dst_reg)) {
     return false;
   }
+  if ((insn.imm & BPF_FETCH) != 0 && insn.imm != BPF_CMPXCHG && insn.src_reg == insn.dst_reg) {
+    verdict_.reg = insn.dst_reg;
+    return refuse(EACCES, "R%d is the address and takes what was there", insn.dst_reg);
+  }
   if (insn.imm == BPF_CMPXCHG) {
     if (!check_readable(0)) {
       return false;
@@ -567,11 +571,16 @@ bool Engine::check_helper_memory(int regno, int64_t size, bool is_write, bool ze
     case RegKind::kStack:
       return stack_range(regno, base, size, is_write, is_write ? "write to" : "read from");
     case RegKind::kPacket:
-    case RegKind::kPacketMeta:
-      if (is_write && !may_use_packet(kWritesPacket)) {
+    case RegKind::kPacketMeta: {
+      const bpf_insn& call = code_.insns[cur().insn];
+      const bool may_look = call.src_reg != kCallHelper ||
+                            is_program_type(BPF_PROG_TYPE_CGROUP_SOCKOPT) ||
+                            may_look_at_packet(static_cast<uint32_t>(call.imm));
+      if (!may_look || (is_write && !may_use_packet(kWritesPacket))) {
         return refuse(EACCES, "helper access to the packet is not allowed");
       }
       return check_packet(base, regno, 0, size);
+    }
     case RegKind::kMapKey:
       if (is_write) {
         return refuse(EACCES, "R%d cannot write into map_key", regno);

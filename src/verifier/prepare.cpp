@@ -221,8 +221,34 @@ bool Engine::find_maps() {
   return true;
 }
 
+// Whether any path gets there or not. (What libbpf found no kernel function for is a call of a helper that nobody has.)
+bool Engine::check_kfuncs_exist() {
+  for (uint32_t i = 0; i < code_.insns.size(); ++i) {
+    const bpf_insn& insn = code_.insns[i];
+    if (insn.code == kOpCall && insn.src_reg == kCallKfunc) {
+      verdict_.insn = i;
+      if (program_.kernel_btf == nullptr) {
+        return refuse(EINVAL, "calling kernel function is not supported without kernel BTF");
+      }
+      if (insn.off != 0) {
+        return refuse(EINVAL, "kernel functions of modules are not supported: offset %d", insn.off);
+      }
+      auto func = program_.kernel_btf->type(static_cast<uint32_t>(insn.imm));
+      if (!func || func->kind != BtfKind::kFunc) {
+        return refuse(EINVAL, "kernel btf_id %d is not a function", insn.imm);
+      }
+    }
+    i += insn.code == kOpLddw ? 1 : 0;
+  }
+  return true;
+}
+
 bool Engine::find_functions() {
   const auto& starts = code_.function_starts;
+  if (!program_.functions.empty() && program_.functions.size() != starts.size()) {
+    return refuse(EINVAL, "%zu functions are described, the program has %zu",
+                  program_.functions.size(), starts.size());
+  }
   functions_.resize(starts.size());
   for (size_t f = 0; f < starts.size(); ++f) {
     FunctionFacts& function = functions_[f];
@@ -439,8 +465,8 @@ bool Engine::prepare() {
   facts_.resize(code_.insns.size());
   verdict_.facts.operands.resize(code_.insns.size());
   stored_.resize(code_.insns.size());
-  if (!find_maps() || !find_functions() || !check_early_ends() || !check_flow() ||
-      !check_call_depth()) {
+  if (!find_maps() || !check_kfuncs_exist() || !find_functions() || !check_early_ends() ||
+      !check_flow() || !check_call_depth()) {
     return false;
   }
   find_live_registers();

@@ -4,6 +4,7 @@
 #include <cctype>
 #include <cstdio>
 
+#include "tests/verifier/difference.hpp"
 #include "tests/verifier/embedding.hpp"
 #include "tests/verifier/machine.hpp"
 #include "tests/verifier/stage.hpp"
@@ -20,101 +21,6 @@ ObjectProgram as_object(const RandomProgram& from) {
   program.insns = from.insns;
   program.prog_type = from.prog_type;
   return program;
-}
-
-// The kernel did not find a number small enough, which is no matter of right or wrong. The last one:
-// a byte of a pointer on the stack is read as a number, which both verifiers let pass where the slot
-// was empty on the path that they took first.
-bool is_about_ranges(const std::string& message) {
-  constexpr const char* kParts[] = {"unbounded",
-                                    "min value is",
-                                    "max value is",
-                                    "out of bounds",
-                                    "is outside of",
-                                    "variable-offset",
-                                    "pointer offset",
-                                    "invalid read from stack",
-                                    "infinite loop",
-                                    "invalid write to stack",
-                                    "misaligned stack access off (",  // known bits
-                                    "invalid size of register fill"};
-  return std::any_of(std::begin(kParts), std::end(kParts),
-                     [&](const char* part) { return message.find(part) != std::string::npos; });
-}
-
-// The instructions on the path at whose end the kernel's log (level 2) stops.
-std::vector<uint32_t> last_path(const std::string& log) {
-  struct Visit {
-    uint32_t insn;
-    int parent;
-    bool was_resumed;
-  };
-  std::vector<Visit> visits;
-  int at = -1;
-  for (size_t begin = 0; begin < log.size();) {
-    const size_t end = std::min(log.find('\n', begin), log.size());
-    const std::string line = log.substr(begin, end - begin);
-    begin = end + 1;
-    unsigned from = 0, to = 0;
-    char bracket = 0;
-    if (std::sscanf(line.c_str(), "from %u to %u", &from, &to) == 2) {
-      // The branch that was put aside last.
-      at = static_cast<int>(visits.size()) - 1;
-      while (at >= 0 && (visits[static_cast<size_t>(at)].insn != from ||
-                         visits[static_cast<size_t>(at)].was_resumed)) {
-        --at;
-      }
-      if (at >= 0) {
-        visits[static_cast<size_t>(at)].was_resumed = true;
-      }
-    } else if (std::isdigit(static_cast<unsigned char>(line[0])) != 0 &&
-               std::sscanf(line.c_str(), "%u: %c", &from, &bracket) == 2 && bracket == '(') {
-      visits.push_back({from, at, false});
-      at = static_cast<int>(visits.size()) - 1;
-    }
-  }
-  std::vector<uint32_t> path;
-  for (; at >= 0; at = visits[static_cast<size_t>(at)].parent) {
-    path.push_back(visits[static_cast<size_t>(at)].insn);
-  }
-  std::reverse(path.begin(), path.end());
-  return path;
-}
-
-// Did the verifier, without pruning, never go that way? Then it knows a branch on it not to be taken.
-bool is_off_our_paths(const VerifierProgram& subject, const std::string& log) {
-  VerifierTrace trace;
-  VerifyOptions options;
-  options.insn_limit = 200'000;
-  options.prune = false;
-  options.trace = &trace;
-  if (!verify(subject, options).accepted()) {
-    return false;
-  }
-  std::vector<std::vector<uint32_t>> children(trace.nodes.size());
-  for (uint32_t i = 1; i < trace.nodes.size(); ++i) {
-    children[trace.nodes[i].parent].push_back(i);
-  }
-  const std::vector<uint32_t> path = last_path(log);
-  std::vector<uint32_t> now = {0}, next;
-  for (size_t step = 1; step < path.size(); ++step) {
-    next.clear();
-    for (const uint32_t node : now) {
-      if (trace.nodes[node].pruned_into != VerifierTrace::kNone) {
-        return false;  // loops end so, even without pruning
-      }
-      for (const uint32_t child : children[node]) {
-        if (trace.nodes[child].insn == path[step]) {
-          next.push_back(child);
-        }
-      }
-    }
-    if (next.empty()) {
-      return true;
-    }
-    std::swap(now, next);
-  }
-  return false;
 }
 
 std::string without_numbers(const std::string& text) {
@@ -235,22 +141,17 @@ std::string Layers::compare(uint64_t seed, LayerCounts* counts) {
     return "";
   }
   const std::string message = kernel_->ask(subject).message;
-  if (message.find("too large") != std::string::npos ||
-      message.find("too complex") != std::string::npos) {
+  const Difference difference = explain(subject, message, kernel_.get());
+  if (difference == Difference::kUnexplained) {
+    return "the kernel rejects: " + message;
+  }
+  if (difference == Difference::kTooLarge || difference == Difference::kItsFault) {
     ++counts->too_large;
     return "";
   }
-  if (is_about_ranges(message)) {
-    ++counts->more_precise;
-    LayerCounts own;
-    return embed(seed, &own, kRuns * 16);
-  }
-  if (is_off_our_paths(subject, kernel_->ask(subject, {.log_level = 2}).log)) {
-    ++counts->off_paths;
-    LayerCounts own;
-    return embed(seed, &own, kRuns * 16);
-  }
-  return "the kernel rejects: " + message;
+  ++(difference == Difference::kRange ? counts->more_precise : counts->off_paths);
+  LayerCounts own;
+  return embed(seed, &own, kRuns * 16);
 }
 
 std::string Layers::show(uint64_t seed, bool prune) {

@@ -1201,8 +1201,38 @@ def exceptions():
         yield case(f"an exception callback {what}", asm, "tc", heads)
 
 
+# ---- what programs of others were accepted with, once a mistake was put in (verifier_mutate) ----
+
+# P: packet bytes; F: the stack's last 64; C: the context; M: a map; numbers.
+PACKET_HELPERS = {
+    "map_lookup_elem": "M1 P", "map_update_elem": ["M1 P F 0", "M1 F P 0"], "map_delete_elem": "M1 P", "map_push_elem": "M11 P 0", "map_pop_elem": "M11 P", "map_peek_elem": "M11 P",
+    "csum_diff": ["P 16 F 16 0", "F 16 P 16 0"], "tcp_raw_gen_syncookie_ipv4": "P P 20", "tcp_raw_check_syncookie_ipv4": "P P", "trace_printk": "P 16", "trace_vprintk": ["P 16 F 16", "F 16 P 16"],
+    "skb_store_bytes": "C 0 P 16 0", "skb_load_bytes": "C 0 P 16", "skb_load_bytes_relative": "C 0 P 16 0", "get_current_comm": "P 16", "skb_get_tunnel_key": "C P 16 0", "skb_set_tunnel_key": "C P 16 0",
+    "perf_event_output": "C M4 0 P 16", "fib_lookup": "C P 64 0", "strtol": "P 16 0 F", "probe_read_kernel": "P 16 0", "probe_read_user_str": "P 16 0", "get_ns_current_pid_tgid": "0 0 P 8", "ringbuf_output": "M3 P 16 0",
+    "redirect_neigh": "0 P 16 0", "snprintf_btf": ["P 16 F 16 0", "F 16 P 16 0"], "strncmp": "P 16 F",
+}
+
+
+def mistakes():
+    checked = "mov %r9, %r1; ldxw %r6, [%r1+76]; ldxw %r7, [%r1+80]; mov %r8, %r6; add %r8, 64; jgt %r8, %r7, out"
+    stack = "; ".join(f"stdw [%r10-{n}], 0" for n in range(8, 72, 8))
+    of = {"P": "mov {0}, %r6", "F": "mov {0}, %r10; add {0}, -64", "C": "mov {0}, %r9"}
+    for helper, rows in PACKET_HELPERS.items():
+        for row in rows if isinstance(rows, list) else [rows]:
+            code = [(of[a] if a in of else f"lddw {{0}}, map {a[1:]}" if a[0] == "M" else f"mov {{0}}, {a}").format(f"%r{i + 1}") for i, a in enumerate(row.split())]
+            yield case(f"packet bytes for {helper} {row}", [checked, stack, *code, f"call {helper}", "out:", "mov %r0, 0; exit"], "tc")
+    for number in (15, 16):
+        yield case(f"a socket or null put into a {MAPS[number].split()[0]}",
+                   [SOCKET_TUPLE, "ldxdw %r6, [%r1+168]", f"lddw %r1, map {number}; mov %r2, %r10; add %r2, -8; mov %r3, %r6; mov %r4, 0; call map_update_elem", "mov %r0, 0; exit"], "tc")
+    for where, code in {"on the path": "", "where nobody comes": "ja out;"}.items():
+        yield case(f"a kernel function of a number that is none, {where}", [code, "raw 0x0000000100002085", "out:", "mov %r0, 0; exit"], "tc")
+        yield case(f"a kernel function of a module that is not there, {where}", [code, "raw 0x0000000100012085", "out:", "mov %r0, 0; exit"], "tc")
+    for op in ("lock xchg", "lock fetch add", "lock fetch or", "lock add", "lock cmpxchg"):
+        yield case(f"{op}: the address's own register is what is written", [PROLOGUE, "mov %r2, %r10; add %r2, -8; mov %r0, 0", f"{op} [%r2+0], %r2", "mov %r0, 0; exit"])
+
+
 FILES = {"helper_arguments": helper_arguments, "access": access, "contexts": contexts, "program_types": program_types, "pointer_arithmetic": pointer_arithmetic,
-         "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest, "strict": strict, "sockets": sockets,
+         "numbers": numbers, "packets": packets, "references": references, "objects": objects, "loops": loops, "functions": functions, "rest": rest, "strict": strict, "sockets": sockets, "mistakes": mistakes,
          "exceptions": exceptions, "packet_loads": packet_loads, "small_rules": small_rules}
 
 MAPS |= kernel_cases.MAPS
