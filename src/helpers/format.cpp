@@ -1,21 +1,15 @@
-// trace_printk's text. What is accepted is what kernel/bpf/helpers.c: bpf_bprintf_prepare accepts
-// (6.18), and what comes out is what its vsnprintf makes of it, but for pointers: there is no
-// kernel symbol to print, and no reason to hide an address, so every %p prints 16 hex digits.
+// trace_printk's text. What is accepted: spec/format.hpp. What comes out is what the kernel's
+// vsnprintf makes of it, but for pointers: there is no kernel symbol to print, and no reason to hide
+// an address, so every %p prints 16 hex digits.
 #include <cerrno>
 
 #include "helpers/helpers.hpp"
+#include "spec/format.hpp"
 
 namespace bpftime {
 namespace {
 
 constexpr uint64_t kLongestString = 512;  // MAX_BPRINTF_BIN_ARGS: what the kernel copies of a %s
-
-bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-bool is_print(char c) { return c >= ' ' && c <= '~'; }
-bool is_alnum(char c) {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-bool ends_word(char c) { return c == 0 || is_space(c) || (is_print(c) && !is_alnum(c)); }
 
 struct Out {
   char* to;
@@ -28,12 +22,7 @@ struct Out {
   }
 };
 
-struct Field {
-  bool zero = false, plus = false, minus = false, space = false;
-  uint32_t width = 0;
-};
-
-void put_padded(Out& out, const Field& field, const char* text, uint64_t length) {
+void put_padded(Out& out, const Conversion& field, const char* text, uint64_t length) {
   const uint64_t fill = field.width > length ? field.width - length : 0;
   for (uint64_t i = 0; !field.minus && i < fill; i++) {
     out.put(' ');
@@ -46,7 +35,7 @@ void put_padded(Out& out, const Field& field, const char* text, uint64_t length)
   }
 }
 
-void put_number(Out& out, const Field& field, uint64_t magnitude, char sign, uint32_t base,
+void put_number(Out& out, const Conversion& field, uint64_t magnitude, char sign, uint32_t base,
                 bool upper) {
   char digits[24];
   uint32_t count = 0;
@@ -76,7 +65,7 @@ void put_number(Out& out, const Field& field, uint64_t magnitude, char sign, uin
   }
 }
 
-void put_pointer(Out& out, Field field, uint64_t value) {
+void put_pointer(Out& out, Conversion field, uint64_t value) {
   if (field.width == 0) {
     field.width = 16;
     field.zero = true;
@@ -89,7 +78,7 @@ void put_ip4(Out& out, const unsigned char* bytes, bool zeros) {
     if (i > 0) {
       out.put('.');
     }
-    Field field;
+    Conversion field;
     field.zero = zeros;
     field.width = zeros ? 3 : 0;
     put_number(out, field, bytes[i], 0, 10, false);
@@ -97,7 +86,7 @@ void put_ip4(Out& out, const unsigned char* bytes, bool zeros) {
 }
 
 void put_ip6(Out& out, const unsigned char* bytes, bool colons) {
-  Field field;
+  Conversion field;
   field.zero = true;
   field.width = 4;
   for (int i = 0; i < 16; i += 2) {
@@ -105,6 +94,57 @@ void put_ip6(Out& out, const unsigned char* bytes, bool colons) {
       out.put(':');
     }
     put_number(out, field, static_cast<uint64_t>(bytes[i]) << 8 | bytes[i + 1], 0, 16, false);
+  }
+}
+
+// One conversion that takes a number.
+void put(ThreadBlock* thread, Out& out, const Conversion& c, uint64_t arg) {
+  switch (c.kind) {
+    case ConversionKind::kPercent:
+      break;
+    case ConversionKind::kText: {
+      char text[kLongestString];
+      const int64_t bytes = checked_read_string(thread, text, arg, sizeof text);
+      put_padded(out, c, text, bytes > 0 ? static_cast<uint64_t>(bytes) - 1 : 0);
+      break;
+    }
+    case ConversionKind::kChar: {
+      const char one = static_cast<char>(arg);
+      put_padded(out, c, &one, 1);
+      break;
+    }
+    case ConversionKind::kSigned: {
+      const auto value = c.is_long ? static_cast<int64_t>(arg) : static_cast<int32_t>(arg);
+      const char sign = value < 0 ? '-' : c.plus ? '+' : c.space ? ' ' : '\0';
+      put_number(out, c,
+                 value < 0 ? 0 - static_cast<uint64_t>(value) : static_cast<uint64_t>(value), sign,
+                 10, false);
+      break;
+    }
+    case ConversionKind::kUnsigned:
+      put_number(out, c, c.is_long ? arg : static_cast<uint32_t>(arg), 0, 10, false);
+      break;
+    case ConversionKind::kHex:
+      put_number(out, c, c.is_long ? arg : static_cast<uint32_t>(arg), 0, 16, c.is_upper);
+      break;
+    case ConversionKind::kPointer:
+      put_pointer(out, c, arg);
+      break;
+    case ConversionKind::kSymbol:  // without one the kernel prints 0x...
+      out.put('0');
+      out.put('x');
+      put_number(out, Conversion(), arg, 0, 16, false);
+      break;
+    case ConversionKind::kAddress: {
+      unsigned char address[16];
+      (void)checked_read(thread, address, arg, c.is_ip6 ? 16 : 4);  // zeros when bad
+      if (c.is_ip6) {
+        put_ip6(out, address, !c.is_short);
+      } else {
+        put_ip4(out, address, c.is_short);
+      }
+      break;
+    }
   }
 }
 
@@ -116,124 +156,29 @@ int64_t format_trace(ThreadBlock* thread, char* out_text, uint64_t out_bytes, co
   while (size < format_bytes && format[size] != 0) {
     size++;
   }
-  if (size == format_bytes || out_bytes == 0) {
+  if (size == format_bytes || out_bytes == 0 || !is_format_right(format, arg_count)) {
     return -EINVAL;  // no NUL
   }
   Out out = {out_text, out_bytes};
   uint32_t used = 0;
-  // format[i + 1] may be read while format[i] is not the NUL.
-  for (uint64_t i = 0; i < size; i++) {
-    // Bytes from 0x80 on are text (UTF-8), since 6.17.
-    if (!is_print(format[i]) && !is_space(format[i]) && static_cast<signed char>(format[i]) >= 0) {
-      return -EINVAL;
-    }
-    if (format[i] != '%') {
-      out.put(format[i]);
+  // Another thread may change the text meanwhile: so nothing of the look above is relied on.
+  const char* at = format;
+  while (at < format + size) {
+    if (*at++ != '%') {
+      out.put(at[-1]);
       continue;
     }
-    if (format[i + 1] == '%') {
+    Conversion c;
+    at = read_conversion(at, &c);
+    if (at == nullptr) {
+      return -EINVAL;
+    }
+    if (c.kind == ConversionKind::kPercent) {
       out.put('%');
-      i++;
-      continue;
-    }
-    if (used >= arg_count) {
+    } else if (used == arg_count) {
       return -EINVAL;
-    }
-    const uint64_t arg = args[used++];
-    Field field;
-    for (i++;; i++) {
-      if (format[i] == '0') {
-        field.zero = true;
-      } else if (format[i] == '+') {
-        field.plus = true;
-      } else if (format[i] == '-') {
-        field.minus = true;
-      } else if (format[i] == ' ') {
-        field.space = true;
-      } else {
-        break;
-      }
-    }
-    for (; format[i] >= '0' && format[i] <= '9'; i++) {
-      field.width = field.width * 10 + static_cast<uint32_t>(format[i] - '0');
-      if (field.width > 1024) {
-        field.width = 1024;
-      }
-    }
-    bool is_string = format[i] == 's';
-    if (format[i] == 'p') {
-      const char kind = format[i + 1];
-      if (kind == 'k' || kind == 'u') {
-        if (format[i + 2] != 's') {
-          return -EINVAL;
-        }
-        i += 2;
-        is_string = true;
-      } else if (ends_word(kind)) {
-        put_pointer(out, field, arg);
-        continue;
-      } else if (kind == 's' || kind == 'S' ||
-                 kind == 'B') {  // a symbol; without one the kernel prints 0x...
-        out.put('0');
-        out.put('x');
-        put_number(out, Field(), arg, 0, 16, false);
-        i++;
-        continue;
-      } else if (kind == 'K' || kind == 'x') {
-        put_pointer(out, field, arg);
-        i++;
-        continue;
-      } else if ((kind == 'i' || kind == 'I') && (format[i + 2] == '4' || format[i + 2] == '6')) {
-        unsigned char address[16];
-        (void)checked_read(thread, address, arg, format[i + 2] == '4' ? 4 : 16);  // zeros when bad
-        if (format[i + 2] == '4') {
-          put_ip4(out, address, kind == 'i');
-        } else {
-          put_ip6(out, address, kind == 'I');
-        }
-        i += 2;
-        continue;
-      } else {
-        return -EINVAL;
-      }
-    }
-    if (is_string) {
-      if (!ends_word(format[i + 1])) {
-        return -EINVAL;
-      }
-      char text[kLongestString];
-      const int64_t bytes = checked_read_string(thread, text, arg, sizeof text);
-      put_padded(out, field, text, bytes > 0 ? static_cast<uint64_t>(bytes) - 1 : 0);
-      continue;
-    }
-    if (format[i] == 'c') {
-      const char one = static_cast<char>(arg);
-      put_padded(out, field, &one, 1);
-      continue;
-    }
-    bool is_long = false;
-    for (int l = 0; l < 2 && format[i] == 'l'; l++, i++) {
-      is_long = true;
-    }
-    switch (format[i]) {
-      case 'd':
-      case 'i': {
-        const auto value = is_long ? static_cast<int64_t>(arg) : static_cast<int32_t>(arg);
-        const char sign = value < 0 ? '-' : field.plus ? '+' : field.space ? ' ' : '\0';
-        put_number(out, field,
-                   value < 0 ? 0 - static_cast<uint64_t>(value) : static_cast<uint64_t>(value),
-                   sign, 10, false);
-        break;
-      }
-      case 'u':
-        put_number(out, field, is_long ? arg : static_cast<uint32_t>(arg), 0, 10, false);
-        break;
-      case 'x':
-      case 'X':
-        put_number(out, field, is_long ? arg : static_cast<uint32_t>(arg), 0, 16, format[i] == 'X');
-        break;
-      default:
-        return -EINVAL;
+    } else {
+      put(thread, out, c, args[used++]);
     }
   }
   out_text[out.length < out_bytes ? out.length : out_bytes - 1] = 0;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "spec/spec.hpp"
+#include "spec/format.hpp"
 #include "verifier/engine.hpp"
 
 namespace bpftime {
@@ -195,6 +196,19 @@ bool Engine::check_constant_string(int regno) {
     return refuse(EINVAL, "string is not zero-terminated");
   }
   verdict_.reg = -1;
+  return true;
+}
+
+// snprintf: R3 is a constant string, R4 and R5 are the numbers that it prints.
+bool Engine::check_format() {
+  const uint64_t bytes = reg(5).num.bits.value;  // as many as are there for sure
+  const Reg& text = reg(3);
+  const int64_t at = text.off + static_cast<int64_t>(text.num.bits.value);
+  const auto* begin = reinterpret_cast<const char*>(map(text.object).constants.data());
+  if (bytes % sizeof(uint64_t) != 0 || !is_format_right(begin + at, bytes / sizeof(uint64_t))) {
+    return refuse(EINVAL, "Invalid format string, or not its %llu bytes of numbers",
+                  static_cast<unsigned long long>(bytes));
+  }
   return true;
 }
 

@@ -52,6 +52,9 @@ bool Engine::check_helper_allowed(uint32_t id, const Prototype* proto) {
 
 // What several arguments have to be together, or the path for this helper.
 bool Engine::check_together(uint32_t id, CallArgs* args) {
+  if (id == BPF_FUNC_snprintf && !check_format()) {
+    return false;
+  }
   if (id == 153 || id == 154) {
     args->dynptr = reg(1);
   }

@@ -375,6 +375,7 @@ class Engine {
   bool check_struct_argument(int regno, const Prototype& proto);
   bool check_map_use(uint32_t helper, const VerifierMap& map, const char* name);
   bool check_constant_string(int regno);
+  bool check_format();
   [[nodiscard]] bool may_change_sockets(uint32_t helper) const;
   bool wrong_argument(int regno, const char* expected);
 

@@ -185,7 +185,10 @@ bool Engine::set_kfunc_result(KfuncCall* call) {
 
 bool Engine::check_kfunc(const bpf_insn& insn) {
   const Btf& btf = *program_.kernel_btf;
-  auto func = btf.type(static_cast<uint32_t>(insn.imm));  // is one: check_kfuncs_exist()
+  auto func = btf.type(static_cast<uint32_t>(insn.imm));
+  if (insn.imm == 0) {
+    return refuse(EINVAL, "a kernel function that was not found");
+  }
   KfuncCall call;
   call.spec = find_kfunc_spec(func->name);
   auto proto = btf.type(func->target);

@@ -221,7 +221,7 @@ bool Engine::find_maps() {
   return true;
 }
 
-// Whether any path gets there or not. (What libbpf found no kernel function for is a call of a helper that nobody has.)
+// Whether any path gets there or not. (A loader writes 0 where it found none; that may stand in dead code.)
 bool Engine::check_kfuncs_exist() {
   for (uint32_t i = 0; i < code_.insns.size(); ++i) {
     const bpf_insn& insn = code_.insns[i];
@@ -233,8 +233,9 @@ bool Engine::check_kfuncs_exist() {
       if (insn.off != 0) {
         return refuse(EINVAL, "kernel functions of modules are not supported: offset %d", insn.off);
       }
-      auto func = program_.kernel_btf->type(static_cast<uint32_t>(insn.imm));
-      if (!func || func->kind != BtfKind::kFunc) {
+      const auto number = static_cast<uint32_t>(insn.imm);
+      auto func = program_.kernel_btf->type(number);
+      if (number != 0 && (!func || func->kind != BtfKind::kFunc)) {
         return refuse(EINVAL, "kernel btf_id %d is not a function", insn.imm);
       }
     }

@@ -1213,6 +1213,10 @@ PACKET_HELPERS = {
 }
 
 
+def title_of_format(text, size):
+    return f"snprintf of {text!r} with {size} bytes of numbers"
+
+
 def mistakes():
     checked = "mov %r9, %r1; ldxw %r6, [%r1+76]; ldxw %r7, [%r1+80]; mov %r8, %r6; add %r8, 64; jgt %r8, %r7, out"
     stack = "; ".join(f"stdw [%r10-{n}], 0" for n in range(8, 72, 8))
@@ -1227,6 +1231,12 @@ def mistakes():
     for where, code in {"on the path": "", "where nobody comes": "ja out;"}.items():
         yield case(f"a kernel function of a number that is none, {where}", [code, "raw 0x0000000100002085", "out:", "mov %r0, 0; exit"], "tc")
         yield case(f"a kernel function of a module that is not there, {where}", [code, "raw 0x0000000100012085", "out:", "mov %r0, 0; exit"], "tc")
+    for where, code in {"on the path": "", "where nobody comes": "ja out;"}.items():
+        yield case(f"a kernel function that was not found, {where}", [code, "raw 0x0000000000002085", "out:", "mov %r0, 0; exit"], "tc")
+    for text, size in itertools.product(("plain", "%%", "%d", "%d %d", "%s %lx", "%c", "%pks", "%pk", "%pI4", "%pI5", "%pB", "%p", "%5d", "%-05d", "%lld", "%lls", "%h", "%q", "%d%", "%.3s", "% %", "\x01"), (0, 8, 12, 16)):
+        content = (text.encode() + bytes(16))[:16].hex()
+        yield title_of_format(text, size), ["type kprobe", f"map 14 array key=4 value=16 entries=1 flags=0x80 content={content} frozen"], lines(
+            f"stdw [%r10-8], 0; stdw [%r10-16], 0; mov %r1, %r10; add %r1, -64; mov %r2, 32; lddw %r3, mapvalue 14+0; mov %r4, %r10; add %r4, -16; mov %r5, {size}; call snprintf; mov %r0, 0; exit")
     for op in ("lock xchg", "lock fetch add", "lock fetch or", "lock add", "lock cmpxchg"):
         yield case(f"{op}: the address's own register is what is written", [PROLOGUE, "mov %r2, %r10; add %r2, -8; mov %r0, 0", f"{op} [%r2+0], %r2", "mov %r0, 0; exit"])
 
