@@ -46,6 +46,20 @@ enum class KfuncRule : uint8_t {
   kTreeRemove,
   kTreeLook,
   kTreeStep,
+  kDynptrFromSkb,
+  kDynptrFromSkbMeta,
+  kDynptrFromXdp,
+  kDynptrClone,
+  kDynptrSlice,
+  kDynptrSliceWrite,
+  kDynptrWrite,   // through the first argument
+  kContextCast,   // gives the kernel's structure behind the context
+  kReadOnlyCast,  // gives an untrusted pointer to the type with the constant's number
+  kCssTask,       // LSM, iterators and what may sleep
+  kIterOnly,      // programs of iterators alone
+  kUntrusted,     // gives an untrusted pointer
+  kIrqSave,
+  kIrqRestore,
 };
 
 struct KfuncSpec {

@@ -133,7 +133,15 @@ static_assert(std::is_sorted(std::begin(kTracepoints), std::end(kTracepoints),
                                return a.tracepoint < b.tracepoint;
                              }));
 
+constexpr std::string_view kFreedAfterRcu[] = {"bpf_cpumask", "bpf_crypto_ctx", "cgroup",
+                                               "prog_test_ref_kfunc", "task_struct"};
+
 }  // namespace
+
+bool is_freed_after_rcu(std::string_view structure) {
+  return std::find(std::begin(kFreedAfterRcu), std::end(kFreedAfterRcu), structure) !=
+         std::end(kFreedAfterRcu);
+}
 
 FieldTrust field_trust(std::string_view structure, std::string_view field) {
   for (const FieldRow& row : kFields) {

@@ -14,11 +14,11 @@ void Engine::clobber_caller_saved() {
 }
 
 void Engine::drop_packet_pointers() {
-  each_reg(&cur(), [](Reg& r) {
+  each_reg(&cur(), [this](Reg& r) {
     if (r.kind == RegKind::kPacket || r.kind == RegKind::kPacketMeta ||
         r.kind == RegKind::kPacketEnd ||
-        (r.kind == RegKind::kMem && (r.flags & kSlice) != 0 && (r.flags & kPerCpu) != 0)) {
-      r = Reg{};
+        (r.kind == RegKind::kMem && (r.flags & kPacketSlice) != 0)) {
+      r = leaks_forbidden() ? Reg{} : Reg::unknown();
     }
   });
 }
@@ -36,7 +36,7 @@ bool Engine::check_helper_allowed(uint32_t id, const Prototype* proto) {
     if (!cur().in_sleepable) {
       return refuse(EINVAL, "helper call might sleep in a non-sleepable prog");
     }
-    if (cur().rcu_depth != 0 || cur().preempt_depth != 0) {
+    if (unsleepable_region() != nullptr) {
       return refuse(EINVAL, "sleepable helper bpf_%s#%u in a region that may not sleep",
                     proto->name, id);
     }
@@ -173,7 +173,8 @@ bool Engine::check_helper(const bpf_insn& insn) {
       return false;
     }
   }
-  if ((proto->effects & kChangesPacket) != 0) {
+  const bool writes_packet = id == 202 && is_of_skb(args.dynptr_kind);
+  if ((proto->effects & kChangesPacket) != 0 || writes_packet) {
     drop_packet_pointers();
   }
   const CallArgs kept = args;

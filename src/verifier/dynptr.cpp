@@ -8,9 +8,9 @@ void Engine::drop_slices(uint32_t id) {
   if (id == 0) {
     return;
   }
-  each_reg(&cur(), [id](Reg& r) {
+  each_reg(&cur(), [this, id](Reg& r) {
     if ((r.flags & kSlice) != 0 && r.owner == id) {
-      r = Reg{};
+      r = leaks_forbidden() ? Reg{} : Reg::unknown();
     }
   });
 }
@@ -92,6 +92,43 @@ bool Engine::check_dynptr_argument(int regno, const ParamSpec& spec, const Proto
   args->dynptr_read_only = low.dynptr_read_only;
   verdict_.reg = -1;
   return true;
+}
+
+// Memory of a dynptr, as many bytes as the constant says; in a buffer of the program's when it is in pieces.
+bool Engine::slice_dynptr(KfuncCall* call) {
+  const bool is_written = call->spec->rule == KfuncRule::kDynptrSliceWrite;
+  if (is_written && !may_use_packet(kWritesPacket)) {
+    return refuse(EINVAL, "the prog does not allow writes to packet data");
+  }
+  const int flags = kOrNull | kSlice | (is_written ? 0 : kReadOnly) |
+                    (is_of_packet(call->args.dynptr_kind) ? kPacketSlice : 0);
+  Reg r = Reg::pointer(RegKind::kMem, 0, static_cast<uint16_t>(flags));
+  r.size = static_cast<uint32_t>(call->constant);
+  r.owner = call->args.dynptr.id;
+  r.id = new_id();
+  call->result = r;
+  return true;
+}
+
+bool Engine::run_dynptr_rule(KfuncCall* call) {
+  switch (call->spec->rule) {
+    case KfuncRule::kDynptrFromSkb:
+      return make_dynptr(call->new_dynptr, DynptrKind::kSkb, false, 0);
+    case KfuncRule::kDynptrFromSkbMeta:
+      return make_dynptr(call->new_dynptr, DynptrKind::kSkbMeta, false, 0);
+    case KfuncRule::kDynptrFromXdp:
+      return make_dynptr(call->new_dynptr, DynptrKind::kXdp, false, 0);
+    case KfuncRule::kDynptrClone:
+      return make_dynptr(call->new_dynptr, call->args.dynptr_kind, call->args.dynptr_read_only,
+                         call->args.dynptr.ref);
+    case KfuncRule::kDynptrWrite:
+      if (is_of_skb(call->first_dynptr)) {
+        drop_packet_pointers();
+      }
+      return true;
+    default:
+      return slice_dynptr(call);
+  }
 }
 
 }  // namespace bpftime

@@ -68,7 +68,7 @@ struct CallArgs {
   uint32_t function = 0;  // callback: first instruction
   bool has_function = false;
   int release_reg = -1;
-  Reg dynptr;  // of a kDynptr argument
+  Reg dynptr;  // of the last kDynptr argument
   DynptrKind dynptr_kind = DynptrKind::kNone;
   bool dynptr_read_only = false;
   const BtfField* field = nullptr;
@@ -120,6 +120,9 @@ struct KfuncCall {
   const BtfField* root = nullptr;  // of a list or tree
   Reg object;                      // the program's, as it is before the call
   Reg result;                      // set by a rule
+  int new_dynptr = -1;             // the register that says where it shall be
+  DynptrKind first_dynptr = DynptrKind::kNone;
+  IteratorPlace irq_flag;  // one slot
 };
 
 // What a read of a structure finds.
@@ -148,6 +151,14 @@ struct Comparison {
   uint32_t target;
   Reg dst, src;
 };
+
+// Of data that moves when the packet changes; of a packet whose bytes a write through it may move.
+constexpr bool is_of_packet(DynptrKind kind) {
+  return kind == DynptrKind::kSkb || kind == DynptrKind::kXdp || kind == DynptrKind::kSkbMeta;
+}
+constexpr bool is_of_skb(DynptrKind kind) {
+  return kind == DynptrKind::kSkb || kind == DynptrKind::kSkbMeta;
+}
 
 enum class Exactness : uint8_t { kNotExact, kRangeWithin, kExact };
 
@@ -218,7 +229,6 @@ class Engine {
   // ---- explore.cpp ----
   bool explore_function(uint32_t function);
   bool check_stack_depth();
-  bool set_arguments(uint32_t function, bool is_main);
   bool explore();
   bool execute(bool* ended);
   bool meet_on_path(State* old, bool* covered);
@@ -386,6 +396,14 @@ class Engine {
   Reg struct_result(const Prototype& proto, const CallArgs& args);
   Reg kptr_result(const Prototype& proto, const CallArgs& args);
 
+  // ---- global_function.cpp ----
+  bool set_arguments(uint32_t function, bool is_main);
+  bool set_pointer_argument(const FunctionFacts& function, size_t index, const BtfType& pointer);
+  bool set_object_argument(const FunctionFacts& function, size_t index, const BtfType& pointee,
+                           uint16_t flags);
+  bool check_passed(int regno, const Reg& want);
+  bool check_passed_object(int regno, const Reg& want);
+
   // ---- function.cpp ----
   bool check_local_call(const bpf_insn& insn);
   bool check_global_call(uint32_t function);
@@ -419,6 +437,7 @@ class Engine {
   [[nodiscard]] bool is_kptr_of_kernel(const BtfField& field, const Btf& btf) const;
   [[nodiscard]] bool fits_kptr(const Reg& r, const BtfField& field, const Btf& btf) const;
   [[nodiscard]] uint16_t flags_of_object_kptr(const BtfField& field, bool is_exchanged) const;
+  Reg load_kernel_kptr(const BtfField& field, const Btf& types);
   Reg load_kptr(const BtfField& field, const Btf& types);
   bool give_to_kptr(uint32_t ref);
 
@@ -448,6 +467,8 @@ class Engine {
                              CallArgs* args);
   bool make_dynptr(int regno, DynptrKind kind, bool read_only, uint32_t ref);
   void drop_slices(uint32_t id);
+  bool run_dynptr_rule(KfuncCall* call);
+  bool slice_dynptr(KfuncCall* call);
 
   template <class Fn>
   void each_reg(State* state, Fn fn);
@@ -468,6 +489,10 @@ class Engine {
   bool enter_or_leave_rcu(bool enters);
   bool enter_or_leave_preemption(bool enters);
   bool run_kfunc_rule(KfuncCall* call);
+  [[nodiscard]] bool is_iter() const {
+    return is_program_type(BPF_PROG_TYPE_TRACING) &&
+           program_.expected_attach_type == BPF_TRACE_ITER;
+  }
   bool set_kfunc_result(KfuncCall* call);
 
   // ---- kfunc_argument.cpp ----
@@ -482,7 +507,12 @@ class Engine {
   bool check_kfunc_pointer(int regno, KfuncParam param, const BtfType& pointee, KfuncCall* call);
   bool check_object_argument(int regno, const BtfType& wanted, const KfuncCall& call);
   bool check_kfunc_memory(int regno, int64_t size);
-  bool check_sized_memory(int regno, const KfuncCall& call);
+  bool check_sized_memory(int regno, KfuncCall* call);
+
+  // ---- kfunc_rule.cpp ----
+  bool run_cast(KfuncCall* call);
+  bool run_irq_rule(KfuncCall* call);
+  bool check_irq_flag(int regno, KfuncCall* call);
 
   // ---- iterator.cpp ----
   [[nodiscard]] bool is_iterator_next(const bpf_insn& insn) const;

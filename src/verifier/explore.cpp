@@ -4,7 +4,6 @@
 #include <cerrno>
 
 #include "isa/opcode.hpp"
-#include "spec/context_types.hpp"
 #include "spec/spec.hpp"
 #include "verifier/engine.hpp"
 #include "verifier/trace.hpp"
@@ -728,92 +727,6 @@ bool Engine::explore_function(uint32_t function) {
     log_state(cur(), true);
   }
   return explore();
-}
-
-// What r1..r5 hold when a function begins: the context, or what BTF says of a global function.
-bool Engine::set_arguments(uint32_t function, bool is_main) {
-  Reg context = Reg::pointer(RegKind::kCtx);
-  if (is_main) {
-    reg(1) = context;
-    return true;
-  }
-  const FunctionFacts& facts = functions_[function];
-  auto func = program_.btf->type(facts.type);
-  auto proto = func ? program_.btf->type(func->target) : Result<BtfType>(func.error());
-  if (!proto || proto->kind != BtfKind::kFuncProto) {
-    return refuse(EINVAL, "function %s has no prototype", facts.name.c_str());
-  }
-  if (!gives_number(facts)) {
-    return refuse(EINVAL, "global function %s does not return a number", facts.name.c_str());
-  }
-  const auto parameters = program_.btf->parameters(*proto);
-  if (parameters.size() > 5) {
-    return refuse(EINVAL, "function %s has %zu arguments; 5 are the most", facts.name.c_str(),
-                  parameters.size());
-  }
-  const auto tags_of = [&](size_t index) {
-    std::vector<std::string_view> tags;
-    for (uint32_t id = 1; id <= program_.btf->type_count(); ++id) {
-      auto type = program_.btf->type(id);
-      if (type && type->kind == BtfKind::kDeclTag && type->target == facts.type &&
-          program_.btf->tag_component(*type) == static_cast<int32_t>(index)) {
-        tags.push_back(type->name);
-      }
-    }
-    return tags;
-  };
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    auto type = program_.btf->resolve(parameters[i].type);
-    if (!type) {
-      return refuse(EINVAL, "arg#%zu of %s has a type that makes no sense", i, facts.name.c_str());
-    }
-    Reg& r = reg(static_cast<int>(i) + 1);
-    if (type->kind == BtfKind::kInt || type->kind == BtfKind::kEnum ||
-        type->kind == BtfKind::kEnum64) {
-      r = Reg::unknown();
-      continue;
-    }
-    if (type->kind != BtfKind::kPtr) {
-      return refuse(EINVAL, "arg#%zu of %s is neither a number nor a pointer", i,
-                    facts.name.c_str());
-    }
-    bool nonnull = false;
-    bool is_context = false;
-    bool is_arena = false;
-    for (const auto tag : tags_of(i)) {
-      nonnull |= tag == "arg:nonnull";
-      is_context |= tag == "arg:ctx";
-      is_arena |= tag == "arg:arena";
-      if (tag != "arg:nonnull" && tag != "arg:ctx" && tag != "arg:arena") {
-        return refuse(EOPNOTSUPP, "arg#%zu of %s has a tag that is not supported", i,
-                      facts.name.c_str());
-      }
-    }
-    if (is_arena) {
-      r = Reg::unknown();
-      r.kind = RegKind::kArena;
-      continue;
-    }
-    auto target = program_.btf->resolve(type->target);
-    const ContextTypes* names = find_context_types(program_.prog_type);
-    is_context |= names != nullptr && !names->program.empty() && target &&
-                  (target->name == names->program ||
-                   (is_program_type(BPF_PROG_TYPE_KPROBE) && target->name == names->kernel));
-    if (is_context) {
-      r = context;
-      continue;
-    }
-    auto bytes = program_.btf->size_of(type->target);
-    if (!bytes || *bytes == 0) {
-      return refuse(EINVAL, "arg#%zu of %s points to a type of no size", i, facts.name.c_str());
-    }
-    r = Reg::pointer(RegKind::kMem, 0, nonnull ? 0 : kOrNull);
-    r.size = *bytes;
-    if (!nonnull) {
-      r.id = new_id();
-    }
-  }
-  return true;
 }
 
 // Frames that lie on the stack together: callers, what they call, callbacks that run meanwhile. Where the

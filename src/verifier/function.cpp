@@ -47,44 +47,8 @@ bool Engine::check_global_call(uint32_t index) {
   }
   for (int r = 1; r <= 5; ++r) {
     const Reg& want = wanted.regs[static_cast<size_t>(r)];
-    if (want.kind == RegKind::kNone) {
-      continue;
-    }
-    if (!check_readable(r)) {
+    if (want.kind != RegKind::kNone && (!check_readable(r) || !check_passed(r, want))) {
       return false;
-    }
-    const Reg have = reg(r);
-    verdict_.reg = r;
-    if (want.is_scalar()) {
-      if (!have.is_scalar()) {
-        return refuse(EINVAL, "R%d is not a scalar", r);
-      }
-    } else if (want.kind == RegKind::kCtx) {
-      if (have.kind != RegKind::kCtx || have.off != 0) {
-        return refuse(EINVAL, "arg#%d expects pointer to ctx", r - 1);
-      }
-      verdict_.facts.reads_unknown_context = true;
-    } else if (want.kind == RegKind::kArena) {
-      if (have.kind != RegKind::kArena && !have.is_scalar()) {
-        return refuse(EINVAL, "R%d is not a pointer to arena or scalar", r);
-      }
-    } else {
-      if (want.or_null() && have.is_zero()) {
-        if (!mark_precise(r)) {
-          return false;
-        }
-        continue;
-      }
-      if (!have.is_pointer() || (have.or_null() && !want.or_null())) {
-        return refuse(EINVAL, "arg#%d expected a pointer to %u bytes", r - 1, want.size);
-      }
-      reg(r).flags &= static_cast<uint16_t>(~kOrNull);
-      const bool ok = check_helper_memory(r, want.size, false, false) &&
-                      check_helper_memory(r, want.size, true, false);
-      reg(r).flags = have.flags;
-      if (!ok) {
-        return false;
-      }
     }
   }
   verdict_.reg = -1;

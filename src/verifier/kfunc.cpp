@@ -23,8 +23,12 @@ bool Engine::kfunc_not_allowed(std::string_view name) {
 
 // What a program is in that may not sleep. nullptr: nothing.
 const char* Engine::unsleepable_region() const {
+  const auto& refs = current_->refs;
+  const bool is_irq_off =
+      std::any_of(refs.begin(), refs.end(), [](const Ref& r) { return r.kind == RefKind::kIrq; });
   return current_->rcu_depth != 0       ? "rcu_read_lock"
          : current_->preempt_depth != 0 ? "preempt"
+         : is_irq_off                   ? "irq"
                                         : nullptr;
 }
 
@@ -131,6 +135,28 @@ bool Engine::run_kfunc_rule(KfuncCall* call) {
       return enter_or_leave_preemption(call->spec->rule == KfuncRule::kPreemptDisable);
     case KfuncRule::kSession:
       return is_session() || kfunc_not_allowed(call->spec->name);
+    case KfuncRule::kDynptrFromSkb:
+    case KfuncRule::kDynptrFromSkbMeta:
+    case KfuncRule::kDynptrFromXdp:
+    case KfuncRule::kDynptrClone:
+    case KfuncRule::kDynptrSlice:
+    case KfuncRule::kDynptrSliceWrite:
+    case KfuncRule::kDynptrWrite:
+      return run_dynptr_rule(call);
+    case KfuncRule::kContextCast:
+    case KfuncRule::kReadOnlyCast:
+      return run_cast(call);
+    case KfuncRule::kUntrusted:
+      return true;
+    case KfuncRule::kCssTask:
+      return is_program_type(BPF_PROG_TYPE_LSM) || is_iter() || cur().in_sleepable ||
+             refuse(EACCES,
+                    "css_task_iter is only allowed in bpf_lsm, bpf_iter and sleepable progs");
+    case KfuncRule::kIterOnly:
+      return is_iter() || kfunc_not_allowed(call->spec->name);
+    case KfuncRule::kIrqSave:
+    case KfuncRule::kIrqRestore:
+      return run_irq_rule(call);
     case KfuncRule::kSessionCookie:
       call->result = Reg::pointer(RegKind::kMem);
       call->result.size = sizeof(uint64_t);
@@ -160,9 +186,10 @@ bool Engine::set_kfunc_result(KfuncCall* call) {
     return true;
   }
   Reg r = reg_of_btf_pointer(type->target, true,
-                             (flags & kKfRcuProtected) != 0 ? kRcu
-                             : (flags & kKfAcquire) != 0    ? kTrusted
-                                                            : 0);
+                             call->spec->rule == KfuncRule::kUntrusted ? kUntrusted
+                             : (flags & kKfRcuProtected) != 0          ? kRcu
+                             : (flags & kKfAcquire) != 0               ? kTrusted
+                                                                       : 0);
   if (r.kind != RegKind::kBtf) {
     auto bytes = btf.size_of(type->target);
     if (!bytes) {
@@ -210,7 +237,7 @@ bool Engine::check_kfunc(const bpf_insn& insn) {
   }
   verdict_.reg = -1;
   if ((call.spec->flags & (kKfIterNew | kKfIterNext | kKfIterDestroy)) != 0) {
-    return run_iterator(&call);
+    return run_kfunc_rule(&call) && run_iterator(&call);
   }
   if ((call.spec->flags & kKfRelease) != 0) {
     if (call.args.ref == 0) {

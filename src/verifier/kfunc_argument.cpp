@@ -21,7 +21,7 @@ bool holds_numbers_only(const Btf& btf, uint32_t id, int depth = 0) {
   if (type->kind == BtfKind::kArray) {
     return holds_numbers_only(btf, type->target, depth + 1);
   }
-  if (type->kind != BtfKind::kStruct) {
+  if (type->kind != BtfKind::kStruct && type->kind != BtfKind::kUnion) {
     return is_number(*type);
   }
   const auto members = btf.members(*type);
@@ -90,7 +90,7 @@ bool Engine::is_struct_at(const BtfType& type, int64_t at, const BtfType& wanted
     }
     at -= inside->bit_offset / 8;
     auto next = btf.resolve(inside->type);
-    if (!next || next->kind != BtfKind::kStruct) {
+    if (!next || (next->kind != BtfKind::kStruct && next->kind != BtfKind::kUnion)) {
       return false;
     }
     here = *next;
@@ -102,7 +102,8 @@ KfuncParam Engine::kfunc_param(const KfuncCall& call, size_t index, const BtfTyp
   const Btf& btf = *program_.kernel_btf;
   const std::string_view name = call.parameters[index].name;
   const Reg& r = current_->top().regs[index + 1];
-  if (is_context_argument(program_.prog_type, pointee.name)) {
+  if (is_context_argument(program_.prog_type, pointee.name) ||
+      call.spec->rule == KfuncRule::kContextCast) {
     return KfuncParam::kContext;
   }
   if (name.ends_with("__uninit") && pointee.name == "bpf_dynptr") {
@@ -158,7 +159,9 @@ bool Engine::check_object_argument(int regno, const BtfType& wanted, const Kfunc
   }
   const bool is_strict = (flags & kKfAcquire) != 0 || is_released ||
                          held->name.ends_with("___init") || wanted.name.ends_with("___init");
-  if (!is_struct_at(*held, r.off, wanted, is_strict)) {
+  const bool is_packet_in_traced = (wanted.name == "__sk_buff" && held->name == "sk_buff") ||
+                                   (wanted.name == "xdp_md" && held->name == "xdp_buff");
+  if (!(is_packet_in_traced && r.off == 0) && !is_struct_at(*held, r.off, wanted, is_strict)) {
     return refuse(EINVAL, "arg#%d expected pointer to %.*s but R%d has a pointer to %.*s",
                   regno - 1, static_cast<int>(wanted.name.size()), wanted.name.data(), regno,
                   static_cast<int>(held->name.size()), held->name.data());
@@ -172,17 +175,23 @@ bool Engine::check_kfunc_memory(int regno, int64_t size) {
          check_helper_memory(regno, size, true, true);
 }
 
-bool Engine::check_sized_memory(int regno, const KfuncCall& call) {
+bool Engine::check_sized_memory(int regno, KfuncCall* call) {
   const auto index = static_cast<size_t>(regno) - 1;
-  const bool is_optional = call.parameters[index].name.ends_with("__opt");
+  const bool is_optional = call->parameters[index].name.ends_with("__opt");
   const int size_reg = regno + 1;
   if (!check_readable(size_reg)) {
     return false;
   }
-  if (call.parameters[index + 1].name.ends_with("__szk") &&
-      (!reg(size_reg).is_scalar() || !reg(size_reg).num.is_constant())) {
-    verdict_.reg = size_reg;
-    return refuse(EINVAL, "R%d must be a known constant", size_reg);
+  if (call->parameters[index + 1].name.ends_with("__szk")) {
+    if (!reg(size_reg).is_scalar() || !reg(size_reg).num.is_constant() ||
+        reg(size_reg).num.bits.value > kMostMemory) {
+      verdict_.reg = size_reg;
+      return refuse(EINVAL, "R%d must be a known constant", size_reg);
+    }
+    call->constant = reg(size_reg).num.bits.value;
+    if (!mark_precise(size_reg)) {
+      return false;
+    }
   }
   CallArgs sizes;
   if (reg(regno).is_zero() && is_optional) {
@@ -206,14 +215,19 @@ bool Engine::check_kfunc_pointer(int regno, KfuncParam param, const BtfType& poi
       return bytes && check_kfunc_memory(regno, *bytes);
     }
     case KfuncParam::kSizedMemory:
-      return check_sized_memory(regno, *call);
+      return check_sized_memory(regno, call);
     case KfuncParam::kConstString:
       return check_constant_string(regno);
     case KfuncParam::kDynptr:
     case KfuncParam::kNewDynptr: {
       const bool is_new = param == KfuncParam::kNewDynptr;
-      return check_dynptr_argument(regno, ParamSpec{is_new ? Param::kDynptrOut : Param::kDynptr},
-                                   kNoHelper, &call->args);
+      if (!check_dynptr_argument(regno, ParamSpec{is_new ? Param::kDynptrOut : Param::kDynptr},
+                                 kNoHelper, &call->args)) {
+        return false;
+      }
+      call->new_dynptr = is_new ? regno : call->new_dynptr;
+      call->first_dynptr = regno == 1 ? call->args.dynptr_kind : call->first_dynptr;
+      return true;
     }
     case KfuncParam::kAllocated:
     case KfuncParam::kRefcounted:
@@ -222,6 +236,8 @@ bool Engine::check_kfunc_pointer(int regno, KfuncParam param, const BtfType& poi
     case KfuncParam::kTreeRoot:
     case KfuncParam::kTreeNode:
       return check_owned_argument(regno, param, call);
+    case KfuncParam::kIrqFlag:
+      return check_irq_flag(regno, call);
     case KfuncParam::kIterator:
       return check_iterator_argument(regno, pointee.id, call);
     case KfuncParam::kCallback:

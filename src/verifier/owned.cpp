@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "spec/trust.hpp"
 #include "verifier/engine.hpp"
 
 namespace bpftime {
@@ -270,10 +271,27 @@ uint16_t Engine::flags_of_object_kptr(const BtfField& field, bool is_exchanged) 
 }
 
 Reg Engine::load_kptr(const BtfField& field, const Btf& types) {
-  const bool is_object = is_own_types(&types) && !is_kptr_of_kernel(field, types);
+  if (is_kptr_of_kernel(field, types)) {
+    return load_kernel_kptr(field, types);
+  }
+  Reg r = Reg::pointer(RegKind::kBtf, field.pointee,
+                       is_own_types(&types) ? flags_of_object_kptr(field, false)
+                                            : static_cast<uint16_t>(kUntrusted | kOrNull));
+  r.id = new_id();
+  return r;
+}
+
+// Within an RCU section an object stays that its type frees no sooner.
+Reg Engine::load_kernel_kptr(const BtfField& field, const Btf& types) {
+  const auto wanted = types.resolve(field.pointee);
+  const auto type = wanted && program_.kernel_btf != nullptr
+                        ? program_.kernel_btf->find(wanted->name, BtfKind::kStruct)
+                        : Result<BtfType>(make_error(ENOENT, "no such type"));
+  const bool stays = type && field.kind == BtfFieldKind::kKptr && in_rcu_section() &&
+                     is_freed_after_rcu(type->name);
   Reg r = Reg::pointer(
-      RegKind::kBtf, field.pointee,
-      is_object ? flags_of_object_kptr(field, false) : static_cast<uint16_t>(kUntrusted | kOrNull));
+      RegKind::kBtf, type ? type->id : field.pointee,
+      static_cast<uint16_t>(kOrNull | (stays ? kRcu : kUntrusted) | (type ? kKernelBtf : 0)));
   r.id = new_id();
   return r;
 }

@@ -36,6 +36,9 @@ bool Engine::check_no_references(const char* where) {
     if (ref.kind == RefKind::kLock || ref.kind == RefKind::kResLock) {
       return refuse(EINVAL, "%s cannot be used inside bpf_spin_lock-ed region", where);
     }
+    if (ref.kind == RefKind::kIrq) {
+      return refuse(EINVAL, "%s cannot be used inside bpf_local_irq_save-ed region", where);
+    }
     return refuse(EINVAL, "Unreleased reference id=%u alloc_insn=%u: %s would lose it", ref.id,
                   ref.insn, where);
   }

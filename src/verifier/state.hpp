@@ -47,8 +47,9 @@ enum RegFlag : uint16_t {
   kKernelBtf = 256,  // `object` is a type of vmlinux, not of the program
   kSlice = 512,      // of a dynptr: goes when the dynptr goes; `owner` = its id
   kNonOwning = 1024,
-  kMapUid = 2048,  // kMap or kMapValue from a map in a map; `owner` tells which
-  kBuffer = 4096,  // kMem: an iterator's, whose size is known when it is attached
+  kMapUid = 2048,       // kMap or kMapValue from a map in a map; `owner` tells which
+  kBuffer = 4096,       // kMem: an iterator's, whose size is known when it is attached
+  kPacketSlice = 8192,  // with kSlice: of packet data, goes when that may move
 };
 
 struct Reg {
@@ -92,7 +93,7 @@ struct Reg {
 
 enum class ByteKind : uint8_t { kInvalid, kSpill, kMisc, kZero, kDynptr, kIterator, kIrqFlag };
 
-enum class DynptrKind : uint8_t { kNone, kLocal, kRingbuf, kSkb, kXdp, kFile };
+enum class DynptrKind : uint8_t { kNone, kLocal, kRingbuf, kSkb, kXdp, kSkbMeta };
 enum class IteratorState : uint8_t { kActive, kDrained };
 
 // Eight bytes of stack. kSpill: `reg` lies there (if its lower bytes only: bytes[0..n) are kSpill).

@@ -92,9 +92,9 @@ class CaseTypes {
     const uint32_t two = b_.add_array(u64_, u32_, 2);
     const uint32_t lock = b_.add_struct("bpf_spin_lock", 4, {{"val", u32_, 0}});
     const uint32_t timer = b_.add_struct("bpf_timer", 16, {{"opaque", two, 0}});
-    const uint32_t task = b_.add_struct("task_struct", 0, {});
-    const uint32_t kptr = b_.add_pointer(b_.add_type_tag("kptr", task));
-    const uint32_t loose = b_.add_pointer(b_.add_type_tag("kptr_untrusted", task));
+    task_ = b_.add_struct("task_struct", 0, {});
+    const uint32_t kptr = b_.add_pointer(b_.add_type_tag("kptr", task_));
+    const uint32_t loose = b_.add_pointer(b_.add_type_tag("kptr_untrusted", task_));
     values_["plain"] = {b_.add_struct("plain", 32, {{"n", u64_, 0}, {"words", words, 8}}), 32};
     values_["lock"] = {
         b_.add_struct("lock", 32, {{"lock", lock, 0}, {"n", u32_, 4}, {"words", words, 8}}), 32};
@@ -125,6 +125,16 @@ class CaseTypes {
       }
       return context_;
     }
+    if (name == "task" || name == "flavor" || name == "void" || name == "dynptr") {
+      uint32_t& pointer = pointers_[name];
+      if (pointer == 0) {
+        pointer = b_.add_pointer(name == "void"     ? 0
+                                 : name == "task"   ? task_
+                                 : name == "flavor" ? b_.add_struct("task_struct___mine", 0, {})
+                                                    : b_.add_struct("bpf_dynptr", 0, {}));
+      }
+      return pointer;
+    }
     return name == "int" ? int_ : name == "u64" ? u64_ : name == "ptr" ? pair_ : 0;
   }
   uint32_t function(const std::string& name, uint32_t linkage, uint32_t returns,
@@ -136,7 +146,10 @@ class CaseTypes {
     }
     return b_.add_function(name, b_.add_prototype(returns, parameters), linkage);
   }
-  void tag(const std::string& text, uint32_t type) { b_.add_decl_tag(text, type, -1); }
+  // `component`: the argument that it speaks of, or -1.
+  void tag(const std::string& text, uint32_t type, int32_t component = -1) {
+    b_.add_decl_tag(text, type, component);
+  }
   std::vector<std::byte> bytes() const { return b_.bytes(); }
   uint32_t object(const std::string& name) const {
     const auto at = objects_.find(name);
@@ -201,7 +214,8 @@ class CaseTypes {
   }
 
   BtfBuilder b_;
-  uint32_t u32_ = 0, u64_ = 0, int_ = 0, pair_ = 0, context_ = 0;
+  uint32_t u32_ = 0, u64_ = 0, int_ = 0, pair_ = 0, context_ = 0, task_ = 0;
+  std::map<std::string, uint32_t> pointers_;
   std::map<std::string, Value> values_;
   std::map<std::string, uint32_t> objects_;
 };
@@ -443,15 +457,24 @@ class Reader {
                                                std::min(count, program().insns.size())));
       }
       std::vector<uint32_t> arguments;
+      std::vector<std::pair<std::string, int32_t>> tags;
       std::istringstream list(match[4].str());
       for (std::string name; std::getline(list, name, ',');) {
         name.erase(0, name.find_first_not_of(' '));
+        std::istringstream words(name);
+        std::getline(words, name, ':');
+        for (std::string tag; std::getline(words, tag, ':');) {
+          tags.emplace_back("arg:" + tag, static_cast<int32_t>(arguments.size()));
+        }
         arguments.push_back(types_.argument(name, program().prog_type));
       }
       const uint32_t type =
           types_.function(match[3], match[1] == "global" ? BTF_FUNC_GLOBAL : BTF_FUNC_STATIC,
                           types_.argument(match[2], program().prog_type), arguments);
       program().functions.push_back({0, type});
+      for (const auto& [text, argument] : tags) {
+        types_.tag(text, type, argument);
+      }
     }
     if (starts.size() != function_lines_.size()) {
       return fail("a `func` line for each function, or none");
