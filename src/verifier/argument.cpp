@@ -558,11 +558,11 @@ bool Engine::check_argument_kind(int regno, const ParamSpec& spec, const Prototy
       args->has_function = true;
       break;
     case Param::kPerCpuVar:
-      if ((r.kind != RegKind::kBtf && r.kind != RegKind::kMem) || r.or_null()) {
+      if ((r.kind != RegKind::kBtf && r.kind != RegKind::kMem) || r.or_null() ||
+          (r.flags & (kPerCpu | kSlice)) != kPerCpu) {
         return wrong_argument(regno, "percpu_ptr_");
       }
-      if (r.kind == RegKind::kBtf && (r.flags & kKernelBtf) == 0 &&
-          (r.flags & (kPerCpu | kRcu)) != (kPerCpu | kRcu)) {
+      if (r.kind == RegKind::kBtf && (r.flags & kKernelBtf) == 0 && (r.flags & kRcu) == 0) {
         return wrong_argument(regno, "percpu_rcu_ptr_");
       }
       break;

@@ -347,6 +347,8 @@ class Engine {
 
   // ---- structure.cpp ----
   bool check_btf_access(const Reg& base, int regno, int64_t off, int size, bool is_write, Reg* out);
+  bool is_per_cpu_variable(uint32_t id);
+  bool load_kernel_variable(uint32_t id, Reg* out);
   bool walk_structure(const Btf& btf, uint32_t type, int64_t off, int size, int regno,
                       FieldWalk* found);
   [[nodiscard]] uint16_t flags_of_field(const Reg& base, const BtfType& type,
@@ -422,7 +424,7 @@ class Engine {
   const std::vector<BtfField>* fields_behind(const Reg& r);
   static bool is_owned(const Reg& r);
   static const BtfField* field_at(const std::vector<BtfField>& fields, int64_t at);
-  bool access_object(const Access& a, const Reg& base);
+  bool access_object(const Access& a, const Reg& base, Reg* out);
   bool is_counted(uint32_t type);
   uint16_t non_owning(uint32_t type) {
     return static_cast<uint16_t>(kNonOwning | (is_counted(type) ? kRcu : 0));
@@ -584,6 +586,7 @@ class Engine {
   uint8_t cur_depth_for_log_ = 0;
   std::unique_ptr<State> logged_;  // what the log has shown last
   uint64_t helper_bits_[4] = {};
+  std::vector<uint32_t> per_cpu_variables_;  // of the kernel, sorted; empty: not looked at yet
 };
 
 template <class Fn>

@@ -152,8 +152,7 @@ bool Engine::check_callback_of_exceptions() {
     return type && (type->kind == BtfKind::kInt || type->kind == BtfKind::kEnum ||
                     type->kind == BtfKind::kEnum64);
   };
-  const auto parameters = proto ? program_.btf->parameters(*proto)
-                                : std::vector<BtfParameter>();  // result: function.cpp
+  const auto parameters = proto ? program_.btf->parameters(*proto) : std::vector<BtfParameter>();
   if (parameters.size() != 1 || !is_number(parameters[0].type)) {
     return refuse(EINVAL, "exception cb only supports single integer argument");
   }

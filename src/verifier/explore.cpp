@@ -566,32 +566,11 @@ bool Engine::execute(bool* ended) {
         case kLoadFunction:
           dst = Reg::pointer(RegKind::kFunction, static_cast<uint32_t>(int64_t{at} + 1 + insn.imm));
           break;
-        case kLoadBtfId: {
-          if (program_.kernel_btf == nullptr) {
-            return refuse(EINVAL, "kernel BTF is missing, ldimm64 with a BTF id cannot be checked");
-          }
-          auto var = program_.kernel_btf->type(static_cast<uint32_t>(insn.imm));
-          if (!var) {
-            return refuse(EINVAL, "ldimm64 insn specifies invalid btf_id %d", insn.imm);
-          }
-          if (var->kind == BtfKind::kFunc) {
-            dst = Reg::pointer(RegKind::kMem, 0, kReadOnly);
-            dst.size = 0;
-            break;
-          }
-          if (var->kind != BtfKind::kVar) {
-            return refuse(EINVAL, "btf_id %d is not a variable", insn.imm);
-          }
-          auto type = program_.kernel_btf->resolve(var->target);
-          if (type && (type->kind == BtfKind::kStruct || type->kind == BtfKind::kUnion)) {
-            dst = Reg::pointer(RegKind::kBtf, type->id, kKernelBtf | kTrusted);
-          } else {
-            auto bytes = program_.kernel_btf->size_of(var->target);
-            dst = Reg::pointer(RegKind::kMem, 0, kReadOnly);
-            dst.size = bytes ? *bytes : 0;
+        case kLoadBtfId:
+          if (!load_kernel_variable(static_cast<uint32_t>(insn.imm), &dst)) {
+            return false;
           }
           break;
-        }
         default: {
           const auto index = static_cast<uint32_t>(facts_[at].map);
           const bool is_value = insn.src_reg == kLoadMapValue || insn.src_reg == kLoadMapIndexValue;

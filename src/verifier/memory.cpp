@@ -361,6 +361,9 @@ bool Engine::access_bytes_of(const Access& a, const Reg& base, Reg* out) {
   const auto refuse_write = [&] {
     return refuse(EACCES, "R%d cannot write into %s", a.regno, kind_name(base));
   };
+  if ((base.flags & (kPerCpu | kSlice)) == kPerCpu) {
+    return refuse(EACCES, "R%d is one address a CPU: use bpf_this_cpu_ptr", a.regno);
+  }
   switch (base.kind) {
     case RegKind::kMapKey:
       return a.is_write ? refuse_write()
@@ -382,8 +385,8 @@ bool Engine::access_bytes_of(const Access& a, const Reg& base, Reg* out) {
     case RegKind::kPacketMeta:
       return access_packet(a, base);
     case RegKind::kBtf:
-      if ((base.flags & kKernelBtf) == 0 && (base.flags & (kAllocated | kPerCpu)) != 0) {
-        return access_object(a, base);
+      if ((base.flags & kAllocated) != 0) {
+        return access_object(a, base, out);
       }
       return check_btf_access(base, a.regno, a.off, a.size, a.is_write, out);
     case RegKind::kSocket:
@@ -598,7 +601,7 @@ bool Engine::check_helper_memory(int regno, int64_t size, bool is_write, bool ze
       if (is_write && (base.flags & kReadOnly) != 0) {
         return refuse(EACCES, "R%d cannot write into read-only memory", regno);
       }
-      if ((base.flags & kUntrusted) != 0) {
+      if ((base.flags & kUntrusted) != 0 || (base.flags & (kPerCpu | kSlice)) == kPerCpu) {
         break;
       }
       return check_memory_offset(base, regno) &&

@@ -83,11 +83,8 @@ const BtfField* Engine::field_at(const std::vector<BtfField>& fields, int64_t at
 }
 
 // Loads and stores: as of a kernel structure, but that the special fields are left alone.
-bool Engine::access_object(const Access& a, const Reg& base) {
+bool Engine::access_object(const Access& a, const Reg& base, Reg* out) {
   verdict_.reg = a.regno;
-  if ((base.flags & kPerCpu) != 0) {
-    return refuse(EACCES, "R%d points to one object a CPU: use bpf_this_cpu_ptr", a.regno);
-  }
   if (a.is_write && ((base.flags & kUntrusted) != 0 ||
                      (base.ref == 0 && (base.flags & (kNonOwning | kRcu)) == 0))) {
     return refuse(EACCES, "only read is supported of R%d", a.regno);
@@ -115,9 +112,15 @@ bool Engine::access_object(const Access& a, const Reg& base) {
     return refuse(EACCES, "R%d: access beyond the end of struct, off=%lld size=%d", a.regno,
                   static_cast<long long>(at), a.size);
   }
-  FieldWalk found;  // a pointer that is read is a number: who knows what it points to
-  return walk_structure(*program_.btf, base.object, at, a.size, a.regno, &found) &&
-         check_no_leak(a, "mem");
+  FieldWalk found;
+  if (!walk_structure(*program_.btf, base.object, at, a.size, a.regno, &found) ||
+      !check_no_leak(a, "mem")) {
+    return false;
+  }
+  if (found.is_pointer && !a.is_write) {  // whatever the program put there
+    *out = Reg::pointer(RegKind::kMem, 0, kReadOnly | kUntrusted);
+  }
+  return true;
 }
 
 bool Engine::is_counted(uint32_t type) {

@@ -71,6 +71,50 @@ Reg Engine::reg_of_btf_pointer(uint32_t type, bool is_kernel, uint16_t flags) {
                       static_cast<uint16_t>(flags | (is_kernel ? kKernelBtf : 0)));
 }
 
+// Variables of which each processor has its own: what a program has of them is where they would lie, and
+// bpf_this_cpu_ptr makes that an address.
+bool Engine::is_per_cpu_variable(uint32_t id) {
+  if (per_cpu_variables_.empty()) {
+    per_cpu_variables_.push_back(0);
+    auto section = program_.kernel_btf->find(".data..percpu", BtfKind::kDatasec);
+    for (const BtfVariable& var :
+         section ? program_.kernel_btf->variables(*section) : std::vector<BtfVariable>()) {
+      per_cpu_variables_.push_back(var.type);
+    }
+    std::sort(per_cpu_variables_.begin(), per_cpu_variables_.end());
+  }
+  return std::binary_search(per_cpu_variables_.begin(), per_cpu_variables_.end(), id);
+}
+
+bool Engine::load_kernel_variable(uint32_t id, Reg* out) {
+  if (program_.kernel_btf == nullptr) {
+    return refuse(EINVAL, "kernel BTF is missing, ldimm64 with a BTF id cannot be checked");
+  }
+  const Btf& btf = *program_.kernel_btf;
+  auto var = btf.type(id);
+  if (!var) {
+    return refuse(EINVAL, "ldimm64 insn specifies invalid btf_id %u", id);
+  }
+  if (var->kind == BtfKind::kFunc) {
+    *out = Reg::pointer(RegKind::kMem, 0, kReadOnly);
+    out->size = 0;
+    return true;
+  }
+  if (var->kind != BtfKind::kVar) {
+    return refuse(EINVAL, "btf_id %u is not a variable", id);
+  }
+  const uint16_t per_cpu = is_per_cpu_variable(id) ? kPerCpu : 0;
+  auto type = btf.resolve(var->target);
+  if (type && is_structure(*type)) {
+    *out = Reg::pointer(RegKind::kBtf, type->id, kKernelBtf | kTrusted | per_cpu);
+  } else {
+    auto bytes = btf.size_of(var->target);
+    *out = Reg::pointer(RegKind::kMem, 0, kReadOnly | per_cpu);
+    out->size = bytes ? *bytes : 0;
+  }
+  return true;
+}
+
 // A read lies within one member that is no structure, or within one array of numbers.
 bool Engine::walk_structure(const Btf& btf, uint32_t type, int64_t off, int size, int regno,
                             FieldWalk* found) {

@@ -916,6 +916,12 @@ def owned():
     end = ("out:", "mov %r0, 0; exit")
     for kind in ("tc", "xdp", "syscall", "socket", "kprobe", "tracepoint", "perf_event", "raw_tracepoint"):
         yield case(f"an object in a program of type {kind}", [new("pod", 6), drop(6), *end], kind, MAIN + (("flags sleepable",) if kind == "syscall" else ()))
+    for what, code in {"read": "ldxw %r1, [%r6+0]", "written": "stw [%r6+0], 1", "this processor's written": "mov %r1, %r6; call this_cpu_ptr; stw [%r0+0], 1",
+                       "a processor's read unchecked": "mov %r1, %r6; mov %r2, 0; call per_cpu_ptr; ldxw %r1, [%r0+0]", "this processor's of this processor's": "mov %r1, %r6; call this_cpu_ptr; mov %r1, %r0; call this_cpu_ptr", "read by a helper": "lddw %r1, map 3; mov %r2, %r6; mov %r3, 8; mov %r4, 0; call ringbuf_output"}.items():
+        for name in ("runqueues", "cpu_number"):
+            yield case(f"the variable {name}, {what}", [f"lddw %r6, variable {name}", code, *end], "tc", MAIN)
+    for what, code in {"a record": (RECORD, SUBMIT), "a map value": (VALUE, ""), "the frame": ("mov %r6, %r10", ""), "the context": ("mov %r6, %r9", "")}.items():
+        yield case(f"bpf_this_cpu_ptr of {what}", [PROLOGUE, code[0], "mov %r1, %r6; call this_cpu_ptr", code[1], *end], "tc", MAIN)
     for what, code in {"of each type": [code for kind in ("pod", "item", "leaf", "shared", "box", "safe") for code in (new(kind, 6), drop(6))], "without types": ["mov %r1, 0; mov %r2, 0; call kfunc bpf_obj_new_impl"],
                        "of a number's type": ["mov %r1, 1; mov %r2, 0; call kfunc bpf_obj_new_impl"], "of a type beyond the last": ["mov %r1, 5000; mov %r2, 0; call kfunc bpf_obj_new_impl"],
                        "of a type of 33 bits": ["lddw %r1, 0x100000001; mov %r2, 0; call kfunc bpf_obj_new_impl"], "of an unknown type": ["call get_prandom_u32; mov %r1, %r0; mov %r2, 0; call kfunc bpf_obj_new_impl"],

@@ -389,9 +389,21 @@ class Reader {
       static const std::regex call(R"(^(\s*call\s+)(kfunc\s+)?([a-z_][a-z0-9_]*)\s*(#.*)?$)");
       std::istringstream lines(with_offsets(text->second));
       std::string all;
+      static const std::regex variable(R"(^\s*lddw %r(\d), variable (\w+)$)");
       static const std::regex type(R"(^(.*)@(\w+)(.*)$)");
       for (std::string line; std::getline(lines, line); all += line + "\n") {
         std::smatch match;
+        if (std::regex_match(line, match, variable)) {
+          const uint32_t id = kernel_type(match[2], BtfKind::kVar);
+          if (id == 0) {
+            return fail("no such variable: " + match[2].str());
+          }
+          char words[64];
+          std::snprintf(words, sizeof(words), "raw 0x%08x00003%x18\nraw 0x0", id,
+                        std::stoi(match[1].str()));
+          line = words;
+          continue;
+        }
         if (std::regex_match(line, match, type)) {
           const uint32_t id = types_.object(match[2]);
           if (id == 0) {
