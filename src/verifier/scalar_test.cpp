@@ -167,6 +167,38 @@ TEST(Scalar, RefinementsAreSoundAtFourBits) {
   }
 }
 
+// The soak at 4 bits looks at one of those that are the same.
+TEST(Scalar, OperatorsCommuteAndComparisonsTurnRound) {
+  static constexpr struct {
+    uint8_t op, negated, mirrored;
+  } kSame[] = {{BPF_JEQ, BPF_JNE, BPF_JEQ},    {BPF_JNE, BPF_JEQ, BPF_JNE},
+               {BPF_JLT, BPF_JGE, BPF_JGT},    {BPF_JLE, BPF_JGT, BPF_JGE},
+               {BPF_JSLT, BPF_JSGE, BPF_JSGT}, {BPF_JSLE, BPF_JSGT, BPF_JSGE}};
+  const auto& values = all_values();
+  const auto refined = [](uint8_t op, bool is_half, bool taken, S4 a, S4 b, bool turn) {
+    const bool any = refine<4>(op, is_half, taken, turn ? &b : &a, turn ? &a : &b);
+    return std::tuple(any, any ? a : S4::unknown(), any ? b : S4::unknown());
+  };
+  uint64_t differ = 0;
+  for (size_t i = 0; i < values.size(); i += 3) {
+    for (size_t j = i % 3; j < values.size(); j += 3) {
+      const S4& a = values[i];
+      const S4& b = values[j];
+      for (const bool is_half : {false, true}) {
+        for (const auto& same : kSame) {
+          const auto wanted = refined(same.op, is_half, true, a, b, false);
+          differ += wanted != refined(same.negated, is_half, false, a, b, false) ? 1 : 0;
+          differ += wanted != refined(same.mirrored, is_half, true, a, b, true) ? 1 : 0;
+        }
+        for (const uint8_t op : testing::kCommuting) {
+          differ += alu<4>(op, is_half, a, b) != alu<4>(op, is_half, b, a) ? 1 : 0;
+        }
+      }
+    }
+  }
+  EXPECT_EQ(differ, 0U);
+}
+
 TEST(Scalar, ExtensionsAreSoundAtFourBits) {
   for (const S4& s : all_values()) {
     for (unsigned n = 1; n <= 4; ++n) {

@@ -15,6 +15,17 @@ inline constexpr uint8_t kOps[] = {BPF_ADD, BPF_SUB, BPF_MUL, BPF_AND,  BPF_OR,
 inline constexpr uint8_t kJumps[] = {BPF_JEQ,  BPF_JNE,  BPF_JLT,  BPF_JLE,  BPF_JGT, BPF_JGE,
                                      BPF_JSET, BPF_JSLT, BPF_JSLE, BPF_JSGT, BPF_JSGE};
 
+// What stands for the others: `a OP b` is `b OP a` for kCommuting, and every comparison is one of these,
+// not taken, or with its operands changed (scalar_test holds it against that).
+inline constexpr uint8_t kCommuting[] = {BPF_ADD, BPF_AND, BPF_OR, BPF_XOR};
+struct Comparison {
+  uint8_t op;
+  bool taken;
+};
+inline constexpr Comparison kComparisons[] = {{BPF_JEQ, true},  {BPF_JNE, true},  {BPF_JLT, true},
+                                              {BPF_JLE, true},  {BPF_JSLT, true}, {BPF_JSLE, true},
+                                              {BPF_JSET, true}, {BPF_JSET, false}};
+
 template <unsigned W>
 uint64_t concrete(uint8_t op, bool is_half, uint64_t a, uint64_t b) {
   const unsigned width = is_half ? W / 2 : W;
