@@ -36,10 +36,14 @@ uint64_t read_seed(const std::string& path, uint64_t otherwise) {
   }
   return seed;
 }
+// As a whole or not at all: whoever ends the soak may do so at any time.
 void write_seed(const std::string& path, uint64_t seed) {
-  if (std::FILE* file = path.empty() ? nullptr : std::fopen(path.c_str(), "w"); file != nullptr) {
+  const std::string beside = path + ".new";
+  if (std::FILE* file = path.empty() ? nullptr : std::fopen(beside.c_str(), "w"); file != nullptr) {
     std::fprintf(file, "%lu\n", seed);
-    std::fclose(file);
+    if (std::fclose(file) == 0) {
+      std::rename(beside.c_str(), path.c_str());
+    }
   }
 }
 
