@@ -607,7 +607,8 @@ bool Engine::check_helper_memory(int regno, int64_t size, bool is_write, bool ze
       return check_memory_offset(base, regno) &&
              check_region(base, regno, 0, size, base.size, zero_allowed, "memory");
     case RegKind::kBtf:
-      if ((base.flags & (kUntrusted | kAllocated | kPerCpu)) != 0 || size > INT32_MAX) {
+      if (!is_trusted(base) || (base.flags & (kUntrusted | kAllocated | kPerCpu)) != 0 ||
+          size > INT32_MAX) {
         break;
       }
       return check_btf_access(base, regno, 0, static_cast<int>(size), is_write, nullptr);

@@ -1237,6 +1237,8 @@ def mistakes():
     for where, code in {"on the path": "", "where nobody comes": "ja out;"}.items():
         yield case(f"a kernel function of a number that is none, {where}", [code, "raw 0x0000000100002085", "out:", "mov %r0, 0; exit"], "tc")
         yield case(f"a kernel function of a module that is not there, {where}", [code, "raw 0x0000000100012085", "out:", "mov %r0, 0; exit"], "tc")
+    for what, code in {"a task": "mov %r2, %r6", "a task's parent": "ldxdw %r2, [%r6+{task_struct.real_parent}]", "a task's memory": "ldxdw %r2, [%r6+{task_struct.mm}]; jeq %r2, 0, out", "a number of a task": "ldxdw %r2, [%r6+{task_struct.stack}]"}.items():
+        yield case(f"{what} as memory for a helper", ["call get_current_task_btf; mov %r6, %r0", code, "lddw %r1, map 3; mov %r3, 8; mov %r4, 0; call ringbuf_output", "out:", "mov %r0, 0; exit"], "raw_tracepoint")
     for where, code in {"on the path": "", "where nobody comes": "ja out;"}.items():
         yield case(f"a kernel function that was not found, {where}", [code, "raw 0x0000000000002085", "out:", "mov %r0, 0; exit"], "tc")
     for text, size in itertools.product(("plain", "%%", "%d", "%d %d", "%s %lx", "%c", "%pks", "%pk", "%pI4", "%pI5", "%pB", "%p", "%5d", "%-05d", "%lld", "%lls", "%h", "%q", "%d%", "%.3s", "% %", "\x01"), (0, 8, 12, 16)):
