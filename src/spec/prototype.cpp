@@ -385,12 +385,13 @@ constexpr Prototype kPrototypes[] = {
     {211, "cgrp_storage_delete", {M, STN}, kNum, 0, kAll, nullptr},
 };
 
+constexpr uint64_t kTracingType = bit(BPF_PROG_TYPE_TRACING);
 // Where programs of some types call another function by the same number.
 constexpr Prototype kVariants[] = {
     {17, "get_cgroup_classid", {C}, kNum, 0, kCls | kLwt, nullptr},
     {46, "get_socket_cookie", {SCN}, kNum, 0, kReuse | kTracing, nullptr},
-    {49, "setsockopt", {SC, X, X, R, S}, kNum, 0, kSockopt, nullptr},
-    {57, "getsockopt", {SC, X, X, W, S}, kNum, 0, kSockopt, nullptr},
+    {49, "setsockopt", {SC, X, X, R, S}, kNum, 0, kSockopt | kTracingType, nullptr},
+    {57, "getsockopt", {SC, X, X, W, S}, kNum, 0, kSockopt | kTracingType, nullptr},
     {107, "sk_storage_get", {M, C, CB, X}, kVal, 0, kCgroupSock, nullptr},
     {124, "sk_assign", {C, SKN, X}, kNum, 0, kSkLookup, nullptr},
     {188, "xdp_get_buff_len", {ST}, kNum, 0, kTracing, nullptr},
@@ -410,10 +411,11 @@ constexpr uint64_t kMayFail =
     kConnects | on(BPF_CGROUP_INET4_BIND, BPF_CGROUP_INET6_BIND, BPF_CGROUP_UDP4_SENDMSG,
                    BPF_CGROUP_UDP6_SENDMSG, kCgroupUnixConnect, kCgroupUnixSendmsg);
 constexpr uint64_t kCallTracing = on(BPF_TRACE_FENTRY, BPF_TRACE_FEXIT, BPF_MODIFY_RETURN);
-constexpr uint64_t kTracingType = bit(BPF_PROG_TYPE_TRACING);
 constexpr AttachRow kAttachRows[] = {
     {49, kSockopt, on(BPF_CGROUP_SETSOCKOPT)},
+    {49, kTracingType, on(BPF_TRACE_ITER)},
     {57, kSockopt, on(BPF_CGROUP_SETSOCKOPT)},
+    {57, kTracingType, on(BPF_TRACE_ITER)},
     {64, kSockAddr, kConnects},
     {126, kTracingType, on(BPF_TRACE_ITER)},
     {127, kTracingType, on(BPF_TRACE_ITER)},

@@ -161,6 +161,10 @@ IterArgument iter_argument(std::string_view target, uint32_t index) {
   return IterArgument::kTrusted;
 }
 
+bool gives_socket_options(std::string_view target) {
+  return target == "bpf_iter_tcp" || target == "bpf_iter_unix";
+}
+
 bool is_nullable_argument(std::string_view tracepoint, uint32_t index) {
   const auto* at = std::lower_bound(
       std::begin(kTracepoints), std::end(kTracepoints), tracepoint,

@@ -32,6 +32,9 @@ IterArgument iter_argument(std::string_view target, uint32_t index);
 // Objects that kptrs may point to and that live until the RCU sections are over in which they were released.
 bool is_freed_after_rcu(std::string_view structure);
 
+// May programs of this target ask for and set options of the socket?
+bool gives_socket_options(std::string_view target);
+
 // May this argument of a BTF-typed raw tracepoint (without `btf_trace_`) be null?
 bool is_nullable_argument(std::string_view tracepoint, uint32_t index);
 

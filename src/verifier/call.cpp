@@ -4,6 +4,7 @@
 
 #include "isa/opcode.hpp"
 #include "spec/spec.hpp"
+#include "spec/trust.hpp"
 #include "verifier/engine.hpp"
 
 namespace bpftime {
@@ -23,13 +24,22 @@ void Engine::drop_packet_pointers() {
   });
 }
 
+// Options of a socket (helpers 49, 57): of iterators, some targets give them.
+bool Engine::gives_options() const {
+  const auto target = program_.kernel_btf != nullptr
+                          ? program_.kernel_btf->type(program_.attach_btf_id)
+                          : Result<BtfType>(make_error(ENOENT, ""));
+  return !is_program_type(BPF_PROG_TYPE_TRACING) || (target && gives_socket_options(target->name));
+}
+
 // May a program like this one call it here?
 bool Engine::check_helper_allowed(uint32_t id, const Prototype* proto) {
   if (options_.has_helper && !options_.has_helper(id)) {
     return refuse(EINVAL, "unknown func bpf_%s#%u", proto->name, id);
   }
   if (!options_.no_helper_gate &&
-      !is_offered(*proto, program_.prog_type, program_.expected_attach_type)) {
+      (!is_offered(*proto, program_.prog_type, program_.expected_attach_type) ||
+       ((id == BPF_FUNC_setsockopt || id == BPF_FUNC_getsockopt) && !gives_options()))) {
     return refuse(EINVAL, "program of this type cannot use helper bpf_%s#%u", proto->name, id);
   }
   if ((proto->effects & kSleeps) != 0) {

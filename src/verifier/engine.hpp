@@ -362,6 +362,7 @@ class Engine {
   // ---- call.cpp ----
   bool check_call(const bpf_insn& insn);
   bool check_helper(const bpf_insn& insn);
+  [[nodiscard]] bool gives_options() const;
   bool check_helper_allowed(uint32_t id, const Prototype* proto);
   bool check_together(uint32_t id, CallArgs* args);
   bool check_known_index(const CallArgs& args, bool* surely_there);

@@ -849,6 +849,10 @@ def small_rules():
     for last in (15, 16):
         yield case(f"a loop that counts with copies, up to {last}",
                    [PROLOGUE, VALUE, f"call ktime_get_ns; jgt %r0, {last}, out; again:; mov %r1, %r6; mov %r2, %r0; add %r1, %r2; ldxb %r3, [%r1+0]", "raw 0x00000000000300e5", f"mov %r0, %r2; add %r0, 1; jlt %r2, {last}, again", "out:", "mov %r0, 0; exit"], "socket")
+    for target, helper, check in itertools.product(("tcp", "unix", "task"), ("setsockopt", "getsockopt"), ("jeq %r1, 0, out", "")):
+        yield case(f"{helper} of what iter/{target} walks over{', not checked' if not check else ''}",
+                   ["ldxdw %r1, [%r1+8]", check, "stdw [%r10-8], 0; mov %r2, 1; mov %r3, 8; mov %r4, %r10; add %r4, -8; mov %r5, 4", f"call {helper}", "out:", "mov %r0, 0; exit"],
+                   "tracing", ("attach 28", f"attach_btf bpf_iter_{target}"))
     for prog_type in ("socket", "tc"):
         for what, code in {"the frame": "stxdw [%r1+48], %r10", "a map": "lddw %r2, map 1; stxdw [%r1+48], %r2", "the context": "stxdw [%r1+48], %r1", "half the frame": "stxw [%r1+48], %r10"}.items():
             for strict_line in ((), ("strict",)):
@@ -879,11 +883,13 @@ def sockets():
                            "checked after the release": ["mov %r7, %r0", end, "jeq %r7, 0, out", use], "released in its place": [found, release_second],
                            "released in its place, the first used": [found, release_second, use_first], "released after the first": [found, end, release_second],
                            "released before the first": [found, release_second, release], "released, perhaps null": ["mov %r7, %r0", release_second],
-                           "from the stack, used after the release": [found, "stxdw [%r10-24], %r7", end, "ldxdw %r7, [%r10-24]", use], "lost": [found]}.items():
+                           "from the stack, used after the release": [found, "stxdw [%r10-24], %r7", end, "ldxdw %r7, [%r10-24]", use], "lost": [found],
+                           "made a full one": [found, "mov %r1, %r7; call sk_fullsock; jne %r0, 0, full", end, "ja out", "full:", "mov %r7, %r0", end, use]}.items():
             yield case(f"{helper} of {source}: {what}", [SOCKET_TUPLE, setup, f"mov %r1, %r6; call {helper}", *code, "out:", "mov %r0, 0; exit"], "tc")
     for source, (setup, end) in sources.items():
         for what, code in {"nothing": "", "stored to": "stw [%r6+4], 0", "an atomic on it": "mov %r2, 1; lock add [%r6+0], %r2", "moved": "add %r6, 4; ldxw %r8, [%r6+0]", "compared": "jeq %r6, 7, +0",
                            "a key": "lddw %r1, map 15; mov %r2, %r6; call map_lookup_elem", "put into a map": "lddw %r1, map 15; mov %r2, %r10; add %r2, -8; mov %r3, %r6; mov %r4, 0; call map_update_elem",
+                           "assigned to the packet": "mov %r1, %r9; mov %r2, %r6; mov %r3, 0; call sk_assign", "no socket assigned to the packet": "mov %r1, %r9; mov %r2, 0; mov %r3, 0; call sk_assign",
                            "given to a function": "mov %r1, %r6; call local f", "a copy released": "mov %r7, %r6; mov %r1, %r7; call sk_release; ldxw %r1, [%r6+4]"}.items():
             yield case(f"a socket, {source}: {what}", [SOCKET_TUPLE, setup, code, end, "out:", "mov %r0, 0; exit"] + (["f:", "ldxw %r0, [%r1+4]; mov %r0, 0; exit"] if "local" in code else []), "tc")
     for prog_type, number, helper in itertools.product(("kprobe", "tracepoint", "perf_event", "raw_tracepoint", "socket", "tc", "xdp"), (15, 16), ("delete", "update")):
