@@ -1,8 +1,5 @@
 #include "spec/prototype.hpp"
 
-#include <algorithm>
-#include <iterator>
-
 #include <linux/bpf.h>
 
 #include "spec/newer.hpp"
@@ -419,7 +416,10 @@ constexpr AttachRow kAttachRows[] = {
     {64, kSockAddr, kConnects},
     {126, kTracingType, on(BPF_TRACE_ITER)},
     {127, kTracingType, on(BPF_TRACE_ITER)},
+    {147, kTracingType, kCallTracing | on(BPF_TRACE_ITER)},
     {150, kTracingType, on(BPF_TRACE_ITER)},
+    {173, kTracingType, kCallTracing},
+    {174, kTracingType, kCallTracing | on(BPF_TRACE_RAW_TP)},
     {183, kTracingType, kCallTracing},
     {184, kTracingType, kCallTracing},
     {185, kTracingType, kCallTracing},
@@ -457,12 +457,6 @@ bool is_offered(const Prototype& helper, uint32_t prog_type, uint32_t attach_typ
     }
   }
   return (helper.program_types & type) != 0;
-}
-
-bool may_look_at_packet(uint32_t helper) {
-  // Maps' keys and values, checksums, sockets by address, SYN cookies.
-  constexpr uint32_t kThese[] = {1, 2, 3, 28, 84, 85, 87, 99, 100, 110, 195, 204, 205, 206, 207};
-  return std::find(std::begin(kThese), std::end(kThese), helper) != std::end(kThese);
 }
 
 uint32_t prototype_count() { return sizeof kPrototypes / sizeof kPrototypes[0]; }

@@ -94,8 +94,6 @@ const Prototype* find_prototype(uint32_t id);  // nullptr = no helper of Linux 6
 // As programs of this type call it.
 const Prototype* find_prototype(uint32_t id, uint32_t prog_type);
 bool is_offered(const Prototype& helper, uint32_t prog_type, uint32_t attach_type);
-// May it be handed packet bytes as memory? Others refuse them (asked of Linux 6.18, helper by helper).
-bool may_look_at_packet(uint32_t helper);
 uint32_t prototype_count();
 const Prototype& prototype_at(uint32_t index);
 

@@ -574,16 +574,11 @@ bool Engine::check_helper_memory(int regno, int64_t size, bool is_write, bool ze
     case RegKind::kStack:
       return stack_range(regno, base, size, is_write, is_write ? "write to" : "read from");
     case RegKind::kPacket:
-    case RegKind::kPacketMeta: {
-      const bpf_insn& call = code_.insns[cur().insn];
-      const bool may_look = call.src_reg != kCallHelper ||
-                            is_program_type(BPF_PROG_TYPE_CGROUP_SOCKOPT) ||
-                            may_look_at_packet(static_cast<uint32_t>(call.imm));
-      if (!may_look || (is_write && !may_use_packet(kWritesPacket))) {
+    case RegKind::kPacketMeta:
+      if (is_write && !may_use_packet(kWritesPacket)) {
         return refuse(EACCES, "helper access to the packet is not allowed");
       }
       return check_packet(base, regno, 0, size);
-    }
     case RegKind::kMapKey:
       if (is_write) {
         return refuse(EACCES, "R%d cannot write into map_key", regno);

@@ -322,9 +322,23 @@ def program_types():
         if "structure" in special:
             yield one("a structure's field", f"ldxdw %r6, [%r1+{special['structure']}]; ldxw %r0, [%r6+0]; {end}")
             yield one("a structure written", f"ldxdw %r6, [%r1+{special['structure']}]; stw [%r6+0], 0; {end}")
+    yield from places()
     yield from odd_attach_types()
     yield from sockets_of_maps()
     yield from sleepers()
+
+
+def places():
+    """Helpers that tracing programs have at some places only."""
+    option = "ldxdw %r1, [%r1+8]; jeq %r1, 0, out; stdw [%r10-8], 0; mov %r2, 1; mov %r3, 2; mov %r4, %r10; add %r4, -8; mov %r5, 4"
+    calls = {"setsockopt": option, "getsockopt": option, "get_attach_cookie": "", "get_func_ip": "", "get_func_arg_cnt": "", "get_socket_cookie": "mov %r1, 0",
+             "seq_write": "ldxdw %r1, [%r1+0]; ldxdw %r1, [%r1+0]; stdw [%r10-8], 0; mov %r2, %r10; add %r2, -8; mov %r3, 8", "sk_release": "mov %r1, 0",
+             "xdp_get_buff_len": "", "get_cgroup_classid": "", "redirect": "mov %r1, 0; mov %r2, 0", "ktime_get_coarse_ns": "", "send_signal": "mov %r1, 0"}
+    for (attach, place), (helper, args) in itertools.product(((23, "btf_trace_sched_switch"), (28, "bpf_iter_task"), (28, "bpf_iter_tcp"), (28, "bpf_iter_udp"), (28, "bpf_iter_unix")), calls.items()):
+        yield case(f"{helper} at {place}", [f"{args}; call {helper}", "out:", "mov %r0, 0; exit"], "tracing", [f"attach {attach}", f"attach_btf {place}"])
+    task = "call get_current_task_btf; mov %r1, %r0"
+    for helper in ("per_cpu_ptr", "this_cpu_ptr"):
+        yield case(f"{helper} of a task", f"{task}; mov %r2, 0; call {helper}; mov %r0, 0; exit", "kprobe")
 
 
 def odd_attach_types():
