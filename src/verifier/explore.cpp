@@ -563,9 +563,16 @@ bool Engine::execute(bool* ended) {
         case kLoadImm:
           dst = Reg::scalar(Scalar::constant(lddw_value(insn, second)));
           break;
-        case kLoadFunction:
-          dst = Reg::pointer(RegKind::kFunction, static_cast<uint32_t>(int64_t{at} + 1 + insn.imm));
+        case kLoadFunction: {
+          const auto begin = static_cast<uint32_t>(int64_t{at} + 1 + insn.imm);
+          const FunctionFacts& function = functions_[function_at(begin)];
+          if (function.type == 0 || function.is_global) {
+            return refuse(EINVAL, function.is_global ? "callback function not static"
+                                                     : "missing btf func_info of a callback");
+          }
+          dst = Reg::pointer(RegKind::kFunction, begin);
           break;
+        }
         case kLoadBtfId:
           if (!load_kernel_variable(static_cast<uint32_t>(insn.imm), &dst)) {
             return false;

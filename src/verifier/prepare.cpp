@@ -283,10 +283,6 @@ bool Engine::find_functions() {
       if (is_reference) {
         functions_[callee].is_referenced = true;
         function.callbacks.push_back(callee);
-        if (functions_[callee].is_global) {
-          verdict_.insn = i;
-          return refuse(EINVAL, "callback function not static");
-        }
       } else {
         functions_[callee].is_called = true;
         function.callees.push_back(callee);

@@ -863,6 +863,12 @@ def small_rules():
     for last in (15, 16):
         yield case(f"a loop that counts with copies, up to {last}",
                    [PROLOGUE, VALUE, f"call ktime_get_ns; jgt %r0, {last}, out; again:; mov %r1, %r6; mov %r2, %r0; add %r1, %r2; ldxb %r3, [%r1+0]", "raw 0x00000000000300e5", f"mov %r0, %r2; add %r0, 1; jlt %r2, {last}, again", "out:", "mov %r0, 0; exit"], "socket")
+    for kind, where in itertools.product(("", "static", "global"), ("called back", "called back where nobody comes", "only named")):
+        named = "lddw %r2, func f"
+        code = {"called back": f"mov %r1, 2; {named}; mov %r3, 0; mov %r4, 0; call loop", "only named": named,
+                "called back where nobody comes": f"mov %r1, 2; jeq %r1, 2, out; {named}; mov %r3, 0; mov %r4, 0; call loop"}[where]
+        yield case(f"a {kind or 'typeless'} function is {where}", [code, "out:", "mov %r0, 0; exit", "f:", "mov %r0, 0; exit"],
+                   "tc", ("func global int test(ctx)", f"func {kind} int f(u64, ptr)") if kind else ())
     for target, helper, check in itertools.product(("tcp", "unix", "task"), ("setsockopt", "getsockopt"), ("jeq %r1, 0, out", "")):
         yield case(f"{helper} of what iter/{target} walks over{', not checked' if not check else ''}",
                    ["ldxdw %r1, [%r1+8]", check, "stdw [%r10-8], 0; mov %r2, 1; mov %r3, 8; mov %r4, %r10; add %r4, -8; mov %r5, 4", f"call {helper}", "out:", "mov %r0, 0; exit"],
