@@ -30,6 +30,12 @@ inline constexpr int kMostStack = 512;
 inline constexpr int64_t kMostOffset = 1LL << 29;  // kernel: BPF_MAX_VAR_OFF
 inline constexpr uint32_t kMostMemory = 1U << 29;  // kernel: BPF_MAX_VAR_SIZ
 
+// What a load or store goes through.
+struct AccessKind {
+  RegKind kind = RegKind::kNone;
+  uint32_t socket = 0;  // SocketKind
+};
+
 // What is known of an instruction before any path is walked.
 struct InsnFacts {
   uint16_t live = 0;  // registers that some path reads before it writes them
@@ -37,7 +43,8 @@ struct InsnFacts {
   bool calls_callback = false, is_iterator_next = false;
   bool seen = false;
   uint32_t function = 0;
-  int32_t map = -1;  // map loads
+  int32_t map = -1;   // map loads
+  AccessKind access;  // on the first path
   // Stack slots (of the frame that runs it) that any walk of it read, or surely wrote whole.
   uint64_t stack_reads = 0, stack_writes = ~0ULL;
   uint64_t stack_live = 0;
@@ -317,7 +324,9 @@ class Engine {
   bool check_load(const bpf_insn& insn);
   bool check_store(const bpf_insn& insn);
   bool check_atomic(const bpf_insn& insn);
+  bool check_same_kind(const Reg& base);
   bool check_access(const Access& a, Reg* out);
+  bool access_through(const Access& a, const Reg& base, Reg* out);
   bool access_stack(const Access& a, const Reg& base, Reg* out);
   bool access_map_value(const Access& a, const Reg& base, Reg* out);
   bool access_map(const Access& a, const Reg& base, Reg* out);

@@ -43,19 +43,36 @@ TEST_F(Learn, WhereAnAddressPoints) {
 
 TEST_F(Learn, TwoPathsToOneAccessAreJoined) {
   const OperandFacts& load =
-      of("stdw [%r10-16], 0\n"
-         "mov %r6, %r1\n"
-         "call 7\n"
+      of("call 7\n"
+         "stxdw [%r10-16], %r0\n"
+         "mov %r2, %r10\n"
+         "add %r2, -16\n"
+         "mov %r6, %r2\n"
+         "lddw %r1, map 5\n"
+         "call 1\n"
          "jeq %r0, 0, other\n"
+         "mov %r6, %r0\n"
+         "other:\n"
+         "ldxb %r0, [%r6+2]\n"
+         "mov %r0, 0\n"
+         "exit",
+         10);
+  EXPECT_EQ(load.points_to, kToStack | kToMapValue);
+  EXPECT_EQ(load.alignment, 1);
+  const OperandFacts& slot =
+      of("stdw [%r10-16], 0\n"
          "mov %r6, %r10\n"
          "add %r6, -16\n"
+         "call 7\n"
+         "jeq %r0, 0, other\n"
+         "add %r6, 1\n"
          "other:\n"
          "ldxb %r0, [%r6+2]\n"
          "mov %r0, 0\n"
          "exit",
          6);
-  EXPECT_EQ(load.points_to, kToStack | kToContext);
-  EXPECT_EQ(load.alignment, 1);
+  EXPECT_EQ(slot.points_to, kToStack);
+  EXPECT_EQ(slot.alignment, 0);
 }
 
 TEST_F(Learn, ADivisorThatNoPathHasAtZero) {

@@ -403,8 +403,29 @@ bool Engine::access_bytes_of(const Access& a, const Reg& base, Reg* out) {
   }
 }
 
+// What an access to these kinds becomes in the kernel depends on the kind: it has to be one.
+bool Engine::check_same_kind(const Reg& base) {
+  const auto is_rewritten = [](const AccessKind& a) {
+    return a.kind == RegKind::kCtx || a.kind == RegKind::kSocket || a.kind == RegKind::kBtf;
+  };
+  const AccessKind now = {base.kind, base.kind == RegKind::kSocket ? base.object : 0};
+  AccessKind& before = facts_[cur().insn].access;
+  if (before.kind == RegKind::kNone) {
+    before = now;
+  }
+  if ((now.kind != before.kind || now.socket != before.socket) &&
+      (is_rewritten(now) || is_rewritten(before))) {
+    return refuse(EINVAL, "same insn cannot be used with different pointers");
+  }
+  return true;
+}
+
 bool Engine::check_access(const Access& a, Reg* out) {
   const Reg base = reg(a.regno);
+  return access_through(a, base, out) && check_same_kind(base);
+}
+
+bool Engine::access_through(const Access& a, const Reg& base, Reg* out) {
   verdict_.reg = a.regno;
   if (base.or_null()) {
     return refuse(EACCES, "R%d invalid mem access '%s'", a.regno, kind_name(base));

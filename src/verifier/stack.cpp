@@ -92,8 +92,7 @@ bool Engine::stack_write(uint8_t frame_index, const Reg&, int64_t off, int size,
   }
   const bool is_whole_register = first == 0 && value.kind != RegKind::kNone;
   if (is_whole_register && (value.is_scalar() || size == 8)) {
-    if (!value.is_scalar() && value.kind == RegKind::kStack && frame_index != value.frame &&
-        value.frame > frame_index) {
+    if (value.kind == RegKind::kStack && frame_index != cur().depth()) {
       return refuse(EINVAL, "cannot spill pointers to stack into stack frame of the caller");
     }
     if (value.is_scalar()) {

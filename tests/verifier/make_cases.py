@@ -1265,6 +1265,15 @@ def mistakes():
         yield case(f"a kernel function of a module that is not there, {where}", [code, "raw 0x0000000100012085", "out:", "mov %r0, 0; exit"], "tc")
     for what, code in {"a task": "mov %r2, %r6", "a task's parent": "ldxdw %r2, [%r6+{task_struct.real_parent}]", "a task's memory": "ldxdw %r2, [%r6+{task_struct.mm}]; jeq %r2, 0, out", "a number of a task": "ldxdw %r2, [%r6+{task_struct.stack}]"}.items():
         yield case(f"{what} as memory for a helper", ["call get_current_task_btf; mov %r6, %r0", code, "lddw %r1, map 3; mov %r3, 8; mov %r4, 0; call ringbuf_output", "out:", "mov %r0, 0; exit"], "raw_tracepoint")
+    pointers = {"the context": "mov %r6, %r9", "a map value": VALUE, "the stack": "mov %r6, %r10; add %r6, -64", "a socket": "ldxdw %r6, [%r9+168]; jeq %r6, 0, out",
+                "a whole socket": "ldxdw %r1, [%r9+168]; jeq %r1, 0, out; call sk_fullsock; jeq %r0, 0, out; mov %r6, %r0", "a TCP socket": "ldxdw %r1, [%r9+168]; jeq %r1, 0, out; call tcp_sock; jeq %r0, 0, out; mov %r6, %r0",
+                "packet bytes": "ldxw %r6, [%r9+76]; ldxw %r7, [%r9+80]; mov %r8, %r6; add %r8, 8; jgt %r8, %r7, out"}
+    for (one, first), (other, second) in itertools.product(pointers.items(), pointers.items()):
+        for what, use in {"read": "ldxw %r0, [%r6+0]", **({"written": "stw [%r6+0], 0"} if "socket" not in one + other and "context" not in one + other else {})}.items():
+            yield case(f"one instruction, {one} or {other} is {what}",
+                       [PROLOGUE, "call get_prandom_u32; jeq %r0, 7, other", first, "ja use", "other:", second, "use:", use, "out:", "mov %r0, 0; exit"], "tc")
+    for what, code in {"the caller's frame": "stxdw [%r1+0], %r1", "its own": "stxdw [%r1+0], %r10", "a number": "stdw [%r1+0], 1", "the context": "stxdw [%r1+0], %r2"}.items():
+        yield case(f"a function stores {what} in the caller's frame", ["stdw [%r10-8], 0; mov %r2, %r1; mov %r1, %r10; add %r1, -8; call local f; ldxdw %r3, [%r10-8]; mov %r0, 0; exit", "f:", code, "mov %r0, 0; exit"], "tc")
     for where, code in {"on the path": "", "where nobody comes": "ja out;"}.items():
         yield case(f"a kernel function that was not found, {where}", [code, "raw 0x0000000000002085", "out:", "mov %r0, 0; exit"], "tc")
     for text, size in itertools.product(("plain", "%%", "%d", "%d %d", "%s %lx", "%c", "%pks", "%pk", "%pI4", "%pI5", "%pB", "%p", "%5d", "%-05d", "%lld", "%lls", "%h", "%q", "%d%", "%.3s", "% %", "\x01"), (0, 8, 12, 16)):
