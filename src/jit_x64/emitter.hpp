@@ -1,4 +1,4 @@
-// Writes x86-64 instructions into a growing buffer. Home: pure; used by compile.cpp only.
+// Writes x86-64 instructions into a growing buffer. Home: pure; only this room includes it.
 // Intel SDM 2A §2.1.5 (ModRM, SIB), §2.2.1 (REX): base rsp/r12 needs a SIB byte, base rbp/r13 a
 // displacement.
 #pragma once
@@ -71,8 +71,14 @@ class Emitter {
   [[nodiscard]] bool touches_more() const { return touches_more_; }
   [[nodiscard]] uint32_t position() const { return static_cast<uint32_t>(size_); }
   [[nodiscard]] const uint8_t* data() const { return bytes_.get(); }
-  void patch8(uint32_t at, int32_t value) { bytes_[at] = static_cast<uint8_t>(value); }
-  void patch32(uint32_t at, int32_t value) { std::memcpy(&bytes_[at], &value, 4); }
+  // The displacement at `at`, of one byte or of four, leads to `to`.
+  void point8(uint32_t at, uint32_t to) { bytes_[at] = static_cast<uint8_t>(to - at - 1); }
+  void point32(uint32_t at, uint32_t to) {
+    const uint32_t distance = to - at - 4;
+    std::memcpy(&bytes_[at], &distance, 4);
+  }
+  // That of one byte leads here.
+  void land(uint32_t at) { point8(at, position()); }
 
   void byte(unsigned value) { bytes_[size_++] = static_cast<uint8_t>(value); }
   void word32(int32_t value) {
@@ -225,8 +231,23 @@ class Emitter {
     byte(0x58 | (reg & 7));
   }
   void ret() { byte(0xc3); }
+  // Jumps of which nobody knows yet where to; each returns the position of its displacement.
+  uint32_t short_jump() { return short_form(0xeb); }
+  uint32_t short_jump_if(Condition condition) { return short_form(0x70U | condition); }
+  uint32_t near_jump() { return near_form(0xe9); }
+  uint32_t near_jump_if(Condition condition) { return near_form(0x0f80U | condition); }
 
  private:
+  uint32_t short_form(unsigned opcode) {
+    byte(opcode);
+    byte(0);
+    return position() - 1;
+  }
+  uint32_t near_form(unsigned opcode) {
+    op(opcode);
+    word32(0);
+    return position() - 4;
+  }
   void note(unsigned reg) { touches_more_ = touches_more_ || (reg >= kR8 && reg <= kR11); }
   void rex(bool wide, unsigned reg, unsigned index, unsigned base, bool force) {
     note(reg);
