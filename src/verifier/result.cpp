@@ -64,7 +64,8 @@ Reg Engine::struct_result(const Prototype& proto, const CallArgs& args) {
   if (!type) {
     return Reg::unknown();
   }
-  Reg r = Reg::pointer(RegKind::kBtf, type->id, kKernelBtf | kTrusted);
+  Reg r = Reg::pointer(RegKind::kBtf, type->id, kKernelBtf);
+  r.flags |= proto.id == BPF_FUNC_get_current_task_btf ? kTrusted : 0;
   if (proto.gives == Gives::kKernelStructOrNull) {
     r.flags |= kOrNull;
     r.id = new_id();

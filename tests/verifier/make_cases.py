@@ -1274,6 +1274,9 @@ def mistakes():
                        [PROLOGUE, "call get_prandom_u32; jeq %r0, 7, other", first, "ja use", "other:", second, "use:", use, "out:", "mov %r0, 0; exit"], "tc")
     for what, code in {"the caller's frame": "stxdw [%r1+0], %r1", "its own": "stxdw [%r1+0], %r10", "a number": "stdw [%r1+0], 1", "the context": "stxdw [%r1+0], %r2"}.items():
         yield case(f"a function stores {what} in the caller's frame", ["stdw [%r10-8], 0; mov %r2, %r1; mov %r1, %r10; add %r1, -8; call local f; ldxdw %r3, [%r10-8]; mov %r0, 0; exit", "f:", code, "mov %r0, 0; exit"], "tc")
+    for cast in ("skc_to_tcp6_sock", "skc_to_tcp_sock", "skc_to_udp6_sock", "skc_to_unix_sock"):
+        for what, use in {"as memory for a helper": "mov %r2, %r0; lddw %r1, map 3; mov %r3, 8; mov %r4, 0; call ringbuf_output", "read": "ldxw %r1, [%r0+16]"}.items():
+            yield case(f"{cast}, {what}", ["mov %r9, %r1; ldxdw %r1, [%r9+168]; jeq %r1, 0, out", f"call {cast}; jeq %r0, 0, out", use, "out:", "mov %r0, 0; exit"], "tc")
     for where, code in {"on the path": "", "where nobody comes": "ja out;"}.items():
         yield case(f"a kernel function that was not found, {where}", [code, "raw 0x0000000000002085", "out:", "mov %r0, 0; exit"], "tc")
     for text, size in itertools.product(("plain", "%%", "%d", "%d %d", "%s %lx", "%c", "%pks", "%pk", "%pI4", "%pI5", "%pB", "%p", "%5d", "%-05d", "%lld", "%lls", "%h", "%q", "%d%", "%.3s", "% %", "\x01"), (0, 8, 12, 16)):
