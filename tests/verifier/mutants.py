@@ -105,6 +105,24 @@ MUTANTS = [
     ("facts", "learn.cpp", "  known.points_to |= place;", "  known.points_to = place;"),
     ("facts", "learn.cpp", "is_first_visit_ ? alignment : std::min(known.alignment, alignment);", "alignment;"),
     ("facts", "learn.cpp", "both ? kGoesOn | kJumps : jumps ? kJumps : kGoesOn;", "jumps ? kJumps : kGoesOn;"),
+    # what programs own, lists and trees
+    ("owned", "owned.cpp", "  refs.erase(held);\n", ""),
+    ("owned", "owned.cpp", "    if ((r.flags & kNonOwning) != 0) {", "    if (false) {"),
+    ("owned", "owned.cpp", "    if (r.ref == ref) {\n      r.ref = r.id = 0;", "    if (r.ref == ref && &r == &reg(2)) {\n      r.ref = r.id = 0;"),
+    ("owned", "owned.cpp", " && (r.flags & kNot) == 0 &&\n         r.ref != 0;", ";"),
+    ("owned", "owned.cpp", "    if (at < int64_t{field.offset} + field.size_bytes && int64_t{field.offset} < at + a.size) {", "    if (at == int64_t{field.offset}) {"),
+    ("owned", "owned.cpp", "call->object.ref != 0 ? 0 : kOrNull", "0"),
+    ("owned", "owned.cpp", "         ((r.flags & kPerCpu) != 0) == is_per_cpu;", "         true;"),
+    ("owned", "graph.cpp", "  return is_held || refuse(", "  return true || refuse("),
+    ("owned", "graph.cpp", "? r.owner : r.ref;", "? r.owner : 0;"),
+    ("owned", "graph.cpp", "  if (call->root == nullptr || call->root->pointee != r.object ||", "  if (call->root == nullptr ||"),
+    ("owned", "graph.cpp", "      int64_t{call->root->node_offset} != at) {", "      false) {"),
+    ("owned", "reference.cpp", "    drop_non_owning();\n", ""),
+    # exceptions
+    ("exceptions", "exception.cpp", "  if (!check_no_references(\"bpf_throw\")) {", "  if (false) {"),
+    ("exceptions", "exception.cpp", "    if (is_called_back[function] != 0 && is_throw(insn)) {", "    if (false) {"),
+    ("exceptions", "exception.cpp", "        function_at(static_cast<uint32_t>(int64_t{i} + 1 + insn.imm)) == exception_callback_) {", "        false) {"),
+    ("exceptions", "function.cpp", "  if (callee.may_throw && !check_no_references(", "  if (false && !check_no_references("),
 ]
 
 
