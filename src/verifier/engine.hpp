@@ -8,6 +8,7 @@
 // A check returns false when the program is refused; the reason is in `verdict_` then.
 #pragma once
 #include <cstdarg>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -446,7 +447,7 @@ class Engine {
   void give_object(uint32_t type, uint32_t off, int flags, KfuncCall* call);
   bool run_owned_rule(KfuncCall* call);
   [[nodiscard]] bool is_own_types(const Btf* btf) const;
-  [[nodiscard]] bool is_kptr_of_kernel(const BtfField& field, const Btf& btf) const;
+  bool is_kptr_of_kernel(const BtfField& field, const Btf& btf);
   [[nodiscard]] bool fits_kptr(const Reg& r, const BtfField& field, const Btf& btf) const;
   [[nodiscard]] uint16_t flags_of_object_kptr(const BtfField& field, bool is_exchanged) const;
   Reg load_kernel_kptr(const BtfField& field, const Btf& types);
@@ -567,6 +568,7 @@ class Engine {
   std::vector<const VerifierMap*> maps_;
   std::vector<std::unique_ptr<std::vector<BtfField>>> map_fields_;
   std::unordered_map<uint32_t, std::unique_ptr<std::vector<BtfField>>> object_fields_;  // by type
+  std::map<std::pair<const Btf*, uint32_t>, bool> kptrs_of_kernel_;
   const ContextSpec* context_ = nullptr;
   bool is_global_check_ = false;  // exploring a global function by itself
   uint32_t explored_function_ = 0;

@@ -246,10 +246,14 @@ bool Engine::is_own_types(const Btf* btf) const {
 }
 
 // Is it the kernel's structure that a kptr points to, not one of the program's?
-bool Engine::is_kptr_of_kernel(const BtfField& field, const Btf& btf) const {
-  auto type = btf.resolve(field.pointee);
-  return type && program_.kernel_btf != nullptr &&
-         program_.kernel_btf->find(type->name, BtfKind::kStruct).has_value();
+bool Engine::is_kptr_of_kernel(const BtfField& field, const Btf& btf) {
+  const auto [known, is_new] = kptrs_of_kernel_.try_emplace({&btf, field.pointee}, false);
+  if (is_new) {  // the search goes through all types of the kernel
+    auto type = btf.resolve(field.pointee);
+    known->second = type && program_.kernel_btf != nullptr &&
+                    program_.kernel_btf->find(type->name, BtfKind::kStruct).has_value();
+  }
+  return known->second;
 }
 
 // An object of the program goes into a kptr: of just this type, one copy a CPU or not.

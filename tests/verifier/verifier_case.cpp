@@ -193,6 +193,7 @@ class CaseTypes {
     const uint32_t counted = b_.add_pointer(b_.add_type_tag("kptr", shared));
     object("safe", 48, {{"n", u64_, 0}, {"pod", kptr, 8}, {"node", node, 16}});
     object("pointer", 8, {{"p", b_.add_pointer(u64_), 0}});
+    object("twin", 56, {{"n", u64_, 0}, {"first", link, 8}, {"second", link, 32}});
     object("large", 600, {{"words", b_.add_array(u64_, u32_, 75), 0}});
     b_.add_decl_tag("contains:case_item:link", box, 3);
     const uint32_t list =
@@ -209,6 +210,9 @@ class CaseTypes {
                                  {"m", u64_, 40}});
     b_.add_decl_tag("contains:case_shared:link", both, 2);
     b_.add_decl_tag("contains:case_shared:node", both, 3);
+    const uint32_t twins =
+        value("twins", 24, {{"lock", lock, 0}, {"n", u32_, 4}, {"head", head, 8}});
+    b_.add_decl_tag("contains:case_twin:second", twins, 2);
     value("stash", 32,
           {{"n", u64_, 0}, {"pod", kptr, 8}, {"each", each, 16}, {"shared", counted, 24}});
   }
