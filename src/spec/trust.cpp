@@ -1,5 +1,7 @@
 #include "spec/trust.hpp"
 
+#include <linux/bpf.h>
+
 #include <algorithm>
 #include <iterator>
 
@@ -137,6 +139,12 @@ constexpr std::string_view kFreedAfterRcu[] = {"bpf_cpumask", "bpf_crypto_ctx", 
                                                "prog_test_ref_kfunc", "task_struct"};
 
 }  // namespace
+
+std::string_view writable_field(uint32_t prog_type, std::string_view structure) {
+  const bool is_packet = prog_type == BPF_PROG_TYPE_SCHED_CLS || prog_type == BPF_PROG_TYPE_XDP;
+  const bool is_connection = structure == "nf_conn" || structure == "nf_conn___init";
+  return is_packet && is_connection ? "mark" : "";
+}
 
 bool is_freed_after_rcu(std::string_view structure) {
   return std::find(std::begin(kFreedAfterRcu), std::end(kFreedAfterRcu), structure) !=

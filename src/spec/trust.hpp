@@ -29,6 +29,9 @@ enum class IterArgument : uint8_t {
 // `target`: the kernel's function, bpf_iter_task.
 IterArgument iter_argument(std::string_view target, uint32_t index);
 
+// The field that programs of this type may write of a structure that they hold. Empty: none.
+std::string_view writable_field(uint32_t prog_type, std::string_view structure);
+
 // Objects that kptrs may point to and that live until the RCU sections are over in which they were released.
 bool is_freed_after_rcu(std::string_view structure);
 

@@ -135,7 +135,7 @@ struct KfuncCall {
 
 // What a read of a structure finds.
 struct FieldWalk {
-  bool is_pointer = false, through_union = false;
+  bool is_pointer = false, through_union = false, is_at_begin = false;
   uint32_t pointee = 0;
   std::string_view name;  // of the member that is no structure
 };

@@ -546,12 +546,8 @@ bool Engine::check_atomic(const bpf_insn& insn) {
     case RegKind::kMem:
     case RegKind::kTraceBuffer:
     case RegKind::kArena:
-      break;
     case RegKind::kBtf:
-      if ((base.flags & kAllocated) != 0) {
-        break;
-      }
-      [[fallthrough]];
+      break;
     default:
       verdict_.reg = insn.dst_reg;
       return refuse(EACCES, "BPF_ATOMIC stores into R%d %s is not allowed", insn.dst_reg,

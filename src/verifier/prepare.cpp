@@ -227,9 +227,6 @@ bool Engine::check_kfuncs_exist() {
     const bpf_insn& insn = code_.insns[i];
     if (insn.code == kOpCall && insn.src_reg == kCallKfunc) {
       verdict_.insn = i;
-      if (insn.imm == 0 && insn.off == 0) {
-        continue;  // a weak one that is missing: no path may reach it
-      }
       if (program_.kernel_btf == nullptr) {
         return refuse(EINVAL, "calling kernel function is not supported without kernel BTF");
       }

@@ -151,6 +151,7 @@ bool Engine::walk_structure(const Btf& btf, uint32_t type, int64_t off, int size
       continue;
     }
     found->name = member->name;
+    found->is_at_begin = off == begin;
     if (element->kind == BtfKind::kPtr) {
       found->is_pointer = true;
       found->pointee = element->target;
@@ -205,12 +206,15 @@ bool Engine::check_btf_access(const Reg& base, int regno, int64_t off, int size,
     return refuse(EACCES, "R%d is a pointer to a structure, invalid negative access: off=%lld",
                   regno, static_cast<long long>(at));
   }
-  if (is_write) {
-    return refuse(EACCES, "only read is supported of R%d", regno);
-  }
+  const std::string_view writable = writable_field(program_.prog_type, type->name);
+  const bool may_write = is_kernel && is_trusted(base) && !writable.empty();
   FieldWalk found;
-  if (!walk_structure(*btf, base.object, at, size, regno, &found)) {
+  if ((!is_write || may_write) && !walk_structure(*btf, base.object, at, size, regno, &found)) {
     return false;
+  }
+  if (is_write) {
+    return (may_write && found.name == writable && found.is_at_begin) ||
+           refuse(EACCES, "only read is supported of R%d", regno);
   }
   verdict_.reg = -1;
   if (out == nullptr) {

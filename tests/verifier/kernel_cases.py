@@ -209,6 +209,17 @@ def functions_of_the_kernel(case):
                                                  "key": "mov %r1, 1; call kfunc bpf_lookup_system_key; jeq %r0, 0, out; mov %r1, %r0; call kfunc bpf_key_put",
                                                  "strlen": "call kfunc bpf_strlen", "pull": "mov %r2, 4; call kfunc bpf_xdp_pull_data", "session": "call kfunc bpf_session_is_return"}.items()):
         yield case(f"{name} in {kind}", [body, *OUT], kind, SYSCALL if kind == "syscall" else ())
+    conntrack = ["mov %r9, %r1", *(f"stdw [%r10-{n}], 0" for n in range(8, 56, 8)), "mov %r1, %r9; mov %r2, %r10; add %r2, -16; mov %r3, 12; mov %r4, %r10; add %r4, -48; mov %r5, 12"]
+    for (kind, short), body in itertools.product({"tc": "skb", "xdp": "xdp"}.items(), ("stw [%r6+{nf_conn.mark}], 1", "stb [%r6+{nf_conn.mark}], 1", "stb [%r6+{nf_conn.mark+1}], 1", "stdw [%r6+{nf_conn.mark}], 1", "stdw [%r6+{nf_conn.status}], 1",
+                                                                                         "ldxw %r2, [%r6+{nf_conn.mark}]", "mov %r2, 1; lock add32 [%r6+{nf_conn.mark}], %r2", "mov %r1, %r6; mov %r2, 1; call kfunc bpf_ct_change_timeout", "mov %r1, %r6; mov %r2, 1; call kfunc bpf_ct_set_timeout")):
+        yield case(f"a connection in {kind}: {body}", [*conntrack, f"call kfunc bpf_{short}_ct_lookup; jeq %r0, 0, out; mov %r6, %r0", body, "mov %r1, %r6; call kfunc bpf_ct_release", *OUT], kind)
+    for what, body in {"inserted": "mov %r1, %r6; call kfunc bpf_ct_insert_entry; jeq %r0, 0, out; mov %r1, %r0; call kfunc bpf_ct_release", "inserted, leaked": "mov %r1, %r6; call kfunc bpf_ct_insert_entry",
+                       "released before it is inserted": "mov %r1, %r6; call kfunc bpf_ct_release", "given a time": "mov %r1, %r6; mov %r2, 1; call kfunc bpf_ct_set_timeout; mov %r1, %r6; call kfunc bpf_ct_insert_entry; jeq %r0, 0, out; mov %r1, %r0; call kfunc bpf_ct_release",
+                       "changed as if inserted": "mov %r1, %r6; mov %r2, 1; call kfunc bpf_ct_change_timeout"}.items():
+        yield case(f"a new connection: {what}", [*conntrack, "call kfunc bpf_skb_ct_alloc; jeq %r0, 0, out; mov %r6, %r0", body, *OUT], "tc")
+    for target, check in itertools.product(("tcp", "udp", "unix", "netlink"), ("jeq %r1, 0, out", "")):
+        for helper in ("setsockopt", "getsockopt"):
+            yield case(f"{helper} of iter/{target}, {check or 'unchecked'}", ["stdw [%r10-8], 0; ldxdw %r1, [%r1+8]", check, "mov %r2, 1; mov %r3, 7; mov %r4, %r10; add %r4, -8; mov %r5, 4", f"call {helper}", *OUT], "tracing", ("attach 28", f"attach_btf bpf_iter_{target}"))
     yield case("a map's count", ["lddw %r1, map 2; call kfunc bpf_map_sum_elem_count", *OUT])
     yield case("a count of an iterator's map", ["ldxdw %r1, [%r1+8]; jeq %r1, 0, out; call kfunc bpf_map_sum_elem_count", *OUT], "tracing", ("attach 28", "attach_btf bpf_iter_bpf_map"))
     yield case("a count of an iterator's map, unchecked", ["ldxdw %r1, [%r1+8]; call kfunc bpf_map_sum_elem_count", *OUT], "tracing", ("attach 28", "attach_btf bpf_iter_bpf_map"))
