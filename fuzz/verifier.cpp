@@ -1,6 +1,6 @@
 // Any bytes as a program, its types and the types of its maps: a verdict, whatever they are, and in bounds of time and
 // memory; what is accepted is compiled too. Input: program type, options, length of the BTF (2 bytes), instructions' count (1), BTF, instructions, then
-// func_info and line_info.
+// func_info and line_info; the last byte is the attach type too.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -61,6 +61,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   bpftime::VerifierProgram program;
   program.insns = insns;
   program.prog_type = data[0] % 34;
+  program.expected_attach_type = data[size - 1] % 64;
   program.btf = btf ? &*btf : nullptr;
   std::vector<bpftime::BtfFuncInfo> functions;
   if (btf) {
