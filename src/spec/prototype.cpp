@@ -20,8 +20,7 @@ constexpr ParamSpec X{Param::kAny}, C{Param::kCtx}, M{Param::kMap}, K{Param::kKe
     DYN{Param::kDynptr}, DYNO{Param::kDynptrOut}, DYNR{Param::kDynptr, kReleases},
     REC{Param::kRecord, kReleases}, PCV{Param::kPerCpuVar}, KF{Param::kKptrField},
     KX{Param::kKernelStruct, kMayBeNull | kReleases}, O8{Param::kFixedWrite, 0, 8},
-    O4{Param::kFixedWrite, 0, 4}, MPTR{Param::kAny}, F20{Param::kFixedRead, 0, 20},
-    I8{Param::kFixedRead, 0, 8}, FST{Param::kFixedWrite, 0, 12};
+    O4{Param::kFixedWrite, 0, 4}, F20{Param::kFixedRead, 0, 20};
 
 constexpr uint64_t bit(uint32_t type) { return 1ULL << type; }
 constexpr uint64_t kAll = kAllProgramTypes;
