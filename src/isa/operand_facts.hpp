@@ -11,8 +11,8 @@ namespace bpftime {
 
 // What the address of a load, a store or an atomic points into.
 enum PointsTo : uint8_t {
-  kToStack = 1,     // of a program's frame, the one that runs or one below it
-  kToContext = 2,   //
+  kToStack = 1,  // of a program's frame, the one that runs or one below it
+  kToContext = 2,
   kToMapValue = 4,  // global data too
   kToPacket = 8,
   kToRecord = 16,  // reserved in a ring buffer
