@@ -243,15 +243,22 @@ class Signals(Hostile):
 
     def test_an_alternate_stack_without_room_for_a_hit_is_not_overrun_and_the_hits_count_as_missed(self):
         target = self.hostile()
+        tool = self.traced(target, "-k")  # calls a helper at each entry: that takes a stack
+        target.ask("onstack 100 6144", "^onstack 0 sum 5050$")
+        self.assertEqual(counts(tool)[:2], (0, 100))
+        self.assertEqual(self.status()["targets"][0]["missed"], 100)
+        self.assertEqual([link["missed"] for link in json.loads(self.session.bpftime("link", "list", "--json")[0])], [100, 0])
+        self.assertEqual(self.recursion_misses(), [100, 0])
+        self.call(target, 10)
+        self.assertEqual(counts(tool)[:2], (10, 110))
+        self.ends_well([tool], [target])
+
+    def test_a_program_that_calls_nothing_has_room_on_any_stack(self):
+        target = self.hostile()
         tool = self.traced(target)
         target.ask("onstack 100 6144", "^onstack 0 sum 5050$")
-        self.assertEqual(counts(tool)[:2], (0, 0))
-        self.assertGreaterEqual(self.status()["targets"][0]["missed"], 100)
-        self.assertEqual([link["missed"] for link in json.loads(self.session.bpftime("link", "list", "--json")[0])],
-                         [100, 100])
-        self.assertEqual(self.recursion_misses(), [100, 100])
-        self.call(target, 10)
-        self.assertEqual(counts(tool)[:2], (10, 10))
+        self.assertEqual(counts(tool)[:2], (100, 100))
+        self.assertEqual(self.status()["targets"][0]["missed"], 0)
         self.ends_well([tool], [target])
 
     def test_jumps_out_of_probed_functions_from_a_handler(self):
