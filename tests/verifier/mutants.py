@@ -73,7 +73,7 @@ MUTANTS = [
     # type confusion: maps, helper arguments
     ("types", "argument.cpp", "      if (r.kind != RegKind::kMap || r.off != 0 || r.or_null()) {", "      if (r.off != 0 || r.or_null()) {"),
     ("types", "memory.cpp", "  if ((m.map_flags & (is_write ? BPF_F_RDONLY_PROG : BPF_F_WRONLY_PROG)) != 0) {\n    return refuse(EACCES, \"%s into map forbidden, value_size=%u off=%lld", "  if ((m.map_flags & (is_write ? 0U : BPF_F_WRONLY_PROG)) != 0) {\n    return refuse(EACCES, \"%s into map forbidden, value_size=%u off=%lld"),
-    ("types", "argument.cpp", "      ok = check_helper_memory(regno, map(static_cast<uint32_t>(args->map)).key_size, false, false);", "      ok = true;"),
+    ("types", "argument.cpp", "           check_helper_memory(regno, map(static_cast<uint32_t>(args->map)).key_size, false, false);", "           true;"),
     ("types", "argument.cpp", "      if (r.kind != RegKind::kCtx) {", "      if (false) {"),
     ("types", "memory.cpp", "  if (base.or_null()) {\n    return refuse(EACCES, \"R%d invalid mem access", "  if (false) {\n    return refuse(EACCES, \"R%d invalid mem access"),
     ("types", "argument.cpp", "  if (!r.num.is_constant()) {\n    return refuse(EACCES, \"R%d is not a constant address", "  if (false) {\n    return refuse(EACCES, \"R%d is not a constant address"),
@@ -82,7 +82,7 @@ MUTANTS = [
     ("packet", "jump.cpp", "  const auto size = static_cast<uint32_t>(pointer.off + beyond);", "  const auto size = static_cast<uint32_t>(pointer.off + 1);"),
     ("packet", "jump.cpp", "      case BPF_JGT:\n        op = BPF_JLT;\n        break;", "      case BPF_JGT:\n        break;"),
     ("packet", "jump.cpp", "    if (r.kind == kind && r.id == pointer.id) {", "    if (r.kind == kind) {"),
-    ("packet", "call.cpp", "  if ((proto->effects & kChangesPacket) != 0) {", "  if (false) {"),
+    ("packet", "call.cpp", "  if ((proto->effects & kChangesPacket) != 0 || writes_packet) {", "  if (false) {"),
     ("packet", "alu.cpp", "      result.id = new_id();\n      result.size = 0;", "      result.id = new_id();"),
     ("packet", "memory.cpp", "  if (!base.num.is_constant()) {\n    return refuse(EACCES, \"variable ctx access", "  if (false) {\n    return refuse(EACCES, \"variable ctx access"),
     # references, locks
