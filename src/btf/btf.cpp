@@ -239,7 +239,7 @@ Result<BtfType> Btf::type(uint32_t id) const {
 
 std::vector<BtfMember> Btf::members(const BtfType& of) const {
   std::vector<BtfMember> list;
-  if (of.kind != BtfKind::kStruct && of.kind != BtfKind::kUnion) {
+  if (!of.is_structure()) {
     return list;
   }
   list.reserve(of.count);

@@ -53,6 +53,13 @@ struct BtfType {
   uint32_t target = 0;        // ptr, typedef, modifiers, func, var, decl_tag; array: element;
                               // func_proto: what it returns
   uint32_t array_length = 0;  // array
+
+  [[nodiscard]] bool is_number() const {
+    return kind == BtfKind::kInt || kind == BtfKind::kEnum || kind == BtfKind::kEnum64;
+  }
+  [[nodiscard]] bool is_structure() const {
+    return kind == BtfKind::kStruct || kind == BtfKind::kUnion;
+  }
 };
 struct BtfMember {
   std::string_view name;

@@ -166,8 +166,7 @@ class Printer {
         continue;
       }
       const auto inner = btf_.resolve(member.type);
-      const bool is_anonymous = member.name.empty() && inner &&
-                                (inner->kind == BtfKind::kStruct || inner->kind == BtfKind::kUnion);
+      const bool is_anonymous = member.name.empty() && inner && inner->is_structure();
       if (member.name.empty() && !is_anonymous) {
         continue;
       }

@@ -51,6 +51,9 @@ constexpr uint32_t access_bytes(uint8_t code) {
   }
 }
 
+constexpr bool is_alu_class(uint8_t code) {
+  return insn_class(code) == BPF_ALU || insn_class(code) == BPF_ALU64;
+}
 constexpr bool is_jump_class(uint8_t code) {
   return insn_class(code) == BPF_JMP || insn_class(code) == BPF_JMP32;
 }

@@ -40,14 +40,9 @@ void Compiler::emit_slot_call(uint32_t slot) {
   }
 }
 
-bool Compiler::has_known_index(uint32_t i) const {
-  const OperandFacts& known = *flow_.known(i);
-  return known.lowest == known.highest && known.highest < flow_.looked_up(i)->element_count;
-}
-
 // Where in its array a lookup begins: at the element, when the index is known.
 uint64_t Compiler::first_byte_looked_up(uint32_t i) const {
-  return has_known_index(i) ? flow_.known(i)->lowest * flow_.looked_up(i)->stride : 0;
+  return flow_.has_known_index(i) ? flow_.known(i)->lowest * flow_.looked_up(i)->stride : 0;
 }
 
 // The address of an array's element: of a known one, or of the one that the four bytes at rsi (r2) tell. Changes rax and
@@ -55,7 +50,7 @@ uint64_t Compiler::first_byte_looked_up(uint32_t i) const {
 void Compiler::emit_lookup(uint32_t i) {
   const KnownArray& array = *flow_.looked_up(i);
   const uint32_t slot = slots_.intern(SlotKind::kMapValue, array.map, first_byte_looked_up(i));
-  if (has_known_index(i)) {
+  if (flow_.has_known_index(i)) {
     emit_load_slot(kRax, slot);
     return;
   }

@@ -152,7 +152,6 @@ class Compiler {
 
   // call
   [[nodiscard]] uint32_t function_named_by(uint32_t i) const;
-  [[nodiscard]] bool has_known_index(uint32_t i) const;
   [[nodiscard]] uint64_t first_byte_looked_up(uint32_t i) const;
   void emit_call(uint32_t i);
   void emit_lookup(uint32_t i);

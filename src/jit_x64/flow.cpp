@@ -13,10 +13,6 @@ constexpr uint16_t kArguments = 0x3e;  // r1 to r5
 constexpr uint16_t kClobbered = 0x3f;
 constexpr uint16_t kAll = 0x7ff;
 
-bool is_alu(const bpf_insn& insn) {
-  return insn_class(insn.code) == BPF_ALU || insn_class(insn.code) == BPF_ALU64;
-}
-
 }  // namespace
 
 Flow::Flow(std::span<const bpf_insn> insns, const CompileOptions& options)
@@ -41,10 +37,15 @@ const KnownArray* Flow::looked_up(uint32_t i) const {
   return array == arrays_.end() ? nullptr : &*array;
 }
 
+bool Flow::has_known_index(uint32_t i) const {
+  const OperandFacts& known = operands_[i];
+  return known.lowest == known.highest && known.highest < looked_up(i)->element_count;
+}
+
 // Whether it may be left out where nobody reads its register.
 bool Flow::is_without_effect(uint32_t i) const {
   const bpf_insn& insn = insns_[i];
-  if (is_alu(insn) || insn.code == kOpLddw) {
+  if (is_alu_class(insn.code) || insn.code == kOpLddw) {
     return true;
   }
   const uint8_t points_to = operands_[i].points_to;
@@ -158,10 +159,7 @@ void Flow::uses_and_definitions(uint32_t i, uint16_t* uses, uint16_t* defines) c
       if (insn.code == kOpExit) {
         *uses = 1;
       } else if (insn.code == kOpCall) {
-        const bool is_constant =
-            looked_up(i) != nullptr && operands_[i].lowest == operands_[i].highest;
-        const bool is_lookup = looked_up(i) != nullptr;
-        *uses = is_constant ? uint16_t{0} : is_lookup ? uint16_t{1U << 2} : kArguments;
+        *uses = looked_up(i) == nullptr ? kArguments : has_known_index(i) ? 0 : 1U << 2;
         *defines = kClobbered;
       } else if (!is_unconditional_jump(insn.code) && insn.code != kOpMayGoto &&
                  (ways(i) == 0 || ways(i) == (kGoesOn | kJumps))) {

@@ -22,6 +22,8 @@ class Flow {
   [[nodiscard]] bool always_jumps(uint32_t i) const { return ways(i) == kJumps; }
   // The array in which the call at `i` looks; null: it is another call, or is not compiled inline.
   [[nodiscard]] const KnownArray* looked_up(uint32_t i) const;
+  // Of such a call: it always looks for the same element, which is there.
+  [[nodiscard]] bool has_known_index(uint32_t i) const;
   // Nothing is known: null.
   [[nodiscard]] const OperandFacts* known(uint32_t i) const {
     return operands_.empty() ? nullptr : &operands_[i];

@@ -149,8 +149,7 @@ bool Engine::check_callback_of_exceptions() {
   auto proto = func ? program_.btf->type(func->target) : Result<BtfType>(func.error());
   const auto is_number = [&](uint32_t id) {
     auto type = program_.btf->resolve(id);
-    return type && (type->kind == BtfKind::kInt || type->kind == BtfKind::kEnum ||
-                    type->kind == BtfKind::kEnum64);
+    return type && type->is_number();
   };
   const auto parameters = proto ? program_.btf->parameters(*proto) : std::vector<BtfParameter>();
   if (parameters.size() != 1 || !is_number(parameters[0].type)) {

@@ -46,10 +46,6 @@ std::string_view without_flavor(std::string_view name) {
   return at == std::string_view::npos || at == 0 ? name : name.substr(0, at);
 }
 
-bool is_number(const BtfType& type) {
-  return type.kind == BtfKind::kInt || type.kind == BtfKind::kEnum || type.kind == BtfKind::kEnum64;
-}
-
 bool names_context(uint32_t prog_type, const BtfType& pointee) {
   const ContextTypes* types = find_context_types(prog_type);
   if (types == nullptr || types->program.empty()) {
@@ -86,7 +82,7 @@ bool Engine::set_arguments(uint32_t function, bool is_main) {
     if (!type) {
       return refuse(EINVAL, "arg#%zu of %s has a type that makes no sense", i, facts.name.c_str());
     }
-    if (is_number(*type)) {
+    if (type->is_number()) {
       reg(static_cast<int>(i) + 1) = Reg::unknown();
       continue;
     }

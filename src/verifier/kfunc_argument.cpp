@@ -8,10 +8,6 @@
 namespace bpftime {
 namespace {
 
-bool is_number(const BtfType& type) {
-  return type.kind == BtfKind::kInt || type.kind == BtfKind::kEnum || type.kind == BtfKind::kEnum64;
-}
-
 // Bytes that hold no pointer, however deep one looks.
 bool holds_numbers_only(const Btf& btf, uint32_t id, int depth = 0) {
   auto type = btf.resolve(id);
@@ -21,8 +17,8 @@ bool holds_numbers_only(const Btf& btf, uint32_t id, int depth = 0) {
   if (type->kind == BtfKind::kArray) {
     return holds_numbers_only(btf, type->target, depth + 1);
   }
-  if (type->kind != BtfKind::kStruct && type->kind != BtfKind::kUnion) {
-    return is_number(*type);
+  if (!type->is_structure()) {
+    return type->is_number();
   }
   const auto members = btf.members(*type);
   return std::all_of(members.begin(), members.end(), [&](const BtfMember& member) {
@@ -90,7 +86,7 @@ bool Engine::is_struct_at(const BtfType& type, int64_t at, const BtfType& wanted
     }
     at -= inside->bit_offset / 8;
     auto next = btf.resolve(inside->type);
-    if (!next || (next->kind != BtfKind::kStruct && next->kind != BtfKind::kUnion)) {
+    if (!next || !next->is_structure()) {
       return false;
     }
     here = *next;
@@ -287,8 +283,8 @@ bool Engine::check_kfunc_argument(size_t index, KfuncCall* call) {
     return kfunc_not_allowed(call->spec->name);
   }
   if (type->kind != BtfKind::kPtr) {
-    return is_number(*type) ? check_kfunc_number(regno, name, call)
-                            : kfunc_not_allowed(call->spec->name);
+    return type->is_number() ? check_kfunc_number(regno, name, call)
+                             : kfunc_not_allowed(call->spec->name);
   }
   auto pointee = type->target == 0 ? Result<BtfType>(BtfType{}) : btf.resolve(type->target);
   if (!pointee) {

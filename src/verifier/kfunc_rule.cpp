@@ -26,7 +26,7 @@ bool Engine::run_cast(KfuncCall* call) {
   }
   const auto type = call->constant > UINT32_MAX ? Result<BtfType>(make_error(EINVAL, "no type"))
                                                 : btf.type(static_cast<uint32_t>(call->constant));
-  if (!type || (type->kind != BtfKind::kStruct && type->kind != BtfKind::kUnion)) {
+  if (!type || !type->is_structure()) {
     return refuse(EINVAL, "kfunc bpf_rdonly_cast type ID argument must be of a struct or void");
   }
   call->result = Reg::pointer(RegKind::kBtf, type->id, kKernelBtf | kUntrusted);

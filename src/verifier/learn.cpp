@@ -51,8 +51,7 @@ bool is_context_token(uint32_t helper) {
 }
 
 bool is_division(const bpf_insn& insn) {
-  const uint8_t insn_group = insn_class(insn.code);
-  return (insn_group == BPF_ALU || insn_group == BPF_ALU64) &&
+  return is_alu_class(insn.code) &&
          (insn_op(insn.code) == BPF_DIV || insn_op(insn.code) == BPF_MOD);
 }
 
@@ -104,7 +103,7 @@ void Engine::learn_context(uint32_t at) {
   if (insn_group == BPF_STX) {
     const bool stays = insn_mode(insn.code) == BPF_MEM && reg(insn.dst_reg).kind == RegKind::kStack;
     verdict_.facts.passes_context |= is_context(insn.src_reg) && !stays;
-  } else if (insn_group == BPF_ALU || insn_group == BPF_ALU64) {
+  } else if (is_alu_class(insn.code)) {
     const uint8_t op = insn_op(insn.code);
     const bool has_reg = insn_has_reg(insn.code);
     const bool is_sum =

@@ -83,8 +83,7 @@ bool Engine::gives_number(const FunctionFacts& function) const {
     return false;
   }
   const auto result = program_.btf->resolve(proto->target);
-  return result && (result->kind == BtfKind::kInt || result->kind == BtfKind::kEnum ||
-                    result->kind == BtfKind::kEnum64);
+  return result && result->is_number();
 }
 
 }  // namespace bpftime

@@ -10,10 +10,6 @@ namespace {
 
 constexpr int kMostNesting = 32;
 
-bool is_structure(const BtfType& type) {
-  return type.kind == BtfKind::kStruct || type.kind == BtfKind::kUnion;
-}
-
 // An element of an array of any dimensions, or the type itself. Error: none that makes sense.
 Result<BtfType> element_of(const Btf& btf, uint32_t id) {
   auto type = btf.resolve(id);
@@ -64,7 +60,7 @@ const BtfMember* member_at(const Btf& btf, const std::vector<BtfMember>& members
 Reg Engine::reg_of_btf_pointer(uint32_t type, bool is_kernel, uint16_t flags) {
   const Btf* btf = is_kernel ? program_.kernel_btf : program_.btf;
   auto target = btf->resolve(type);
-  if (!target || !is_structure(*target)) {
+  if (!target || !target->is_structure()) {
     return Reg::unknown();
   }
   return Reg::pointer(RegKind::kBtf, target->id,
@@ -105,7 +101,7 @@ bool Engine::load_kernel_variable(uint32_t id, Reg* out) {
   }
   const uint16_t per_cpu = is_per_cpu_variable(id) ? kPerCpu : 0;
   auto type = btf.resolve(var->target);
-  if (type && is_structure(*type)) {
+  if (type && type->is_structure()) {
     *out = Reg::pointer(RegKind::kBtf, type->id, kKernelBtf | kTrusted | per_cpu);
   } else {
     auto bytes = btf.size_of(var->target);
@@ -124,7 +120,7 @@ bool Engine::walk_structure(const Btf& btf, uint32_t type, int64_t off, int size
   };
   for (int depth = 0; depth < kMostNesting; ++depth) {
     auto here = btf.resolve(type);
-    if (!here || !is_structure(*here)) {
+    if (!here || !here->is_structure()) {
       return refuse(EACCES, "R%d: a type makes no sense", regno);
     }
     const auto members = btf.members(*here);
@@ -145,7 +141,7 @@ bool Engine::walk_structure(const Btf& btf, uint32_t type, int64_t off, int size
     }
     const int64_t begin = member->bit_offset / 8;
     const int64_t inside = (off - begin) % int64_t{*element_bytes};
-    if (is_structure(*element)) {
+    if (element->is_structure()) {
       type = element->id;
       off = inside;
       continue;

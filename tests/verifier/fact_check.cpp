@@ -101,8 +101,7 @@ std::string FactCheck::before(const Machine& machine) const {
   if (insn.code == kOpCall) {
     return call(insn, known, machine);
   }
-  const bool is_alu = insn_group == BPF_ALU || insn_group == BPF_ALU64;
-  if (is_alu && (insn_op(insn.code) == BPF_DIV || insn_op(insn.code) == BPF_MOD) &&
+  if (is_alu_class(insn.code) && (insn_op(insn.code) == BPF_DIV || insn_op(insn.code) == BPF_MOD) &&
       insn_has_reg(insn.code)) {
     const uint64_t whole = machine.frames().back().regs[insn.src_reg];
     const uint64_t divisor = insn_group == BPF_ALU ? static_cast<uint32_t>(whole) : whole;
